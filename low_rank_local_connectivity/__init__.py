@@ -1,0 +1,22 @@
+"""Layers for Keras 3 that relax, keep or restore spatial invariance."""
+
+from low_rank_local_connectivity.layers import AddCoordinates2D as AddCoordinates2D
+from low_rank_local_connectivity.layers import CoordConv2D as CoordConv2D
+from low_rank_local_connectivity.layers import (
+    InputDependentCombiningWeights as InputDependentCombiningWeights,
+)
+from low_rank_local_connectivity.layers import LocallyConnected1D as LocallyConnected1D
+from low_rank_local_connectivity.layers import LocallyConnected2D as LocallyConnected2D
+from low_rank_local_connectivity.layers import LocallyConnected3D as LocallyConnected3D
+from low_rank_local_connectivity.layers import (
+    LowRankLocallyConnected1D as LowRankLocallyConnected1D,
+)
+from low_rank_local_connectivity.layers import (
+    LowRankLocallyConnected2D as LowRankLocallyConnected2D,
+)
+from low_rank_local_connectivity.layers import (
+    LowRankLocallyConnected3D as LowRankLocallyConnected3D,
+)
+from low_rank_local_connectivity.layers import SpatialBias as SpatialBias
+
+__version__ = "0.1.0"

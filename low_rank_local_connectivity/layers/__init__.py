@@ -1,0 +1,26 @@
+"""Every layer of the library."""
+
+from low_rank_local_connectivity.layers.combining_weights import (
+    InputDependentCombiningWeights as InputDependentCombiningWeights,
+)
+from low_rank_local_connectivity.layers.coord_conv import AddCoordinates2D as AddCoordinates2D
+from low_rank_local_connectivity.layers.coord_conv import CoordConv2D as CoordConv2D
+from low_rank_local_connectivity.layers.locally_connected import (
+    LocallyConnected1D as LocallyConnected1D,
+)
+from low_rank_local_connectivity.layers.locally_connected import (
+    LocallyConnected2D as LocallyConnected2D,
+)
+from low_rank_local_connectivity.layers.locally_connected import (
+    LocallyConnected3D as LocallyConnected3D,
+)
+from low_rank_local_connectivity.layers.low_rank_locally_connected import (
+    LowRankLocallyConnected1D as LowRankLocallyConnected1D,
+)
+from low_rank_local_connectivity.layers.low_rank_locally_connected import (
+    LowRankLocallyConnected2D as LowRankLocallyConnected2D,
+)
+from low_rank_local_connectivity.layers.low_rank_locally_connected import (
+    LowRankLocallyConnected3D as LowRankLocallyConnected3D,
+)
+from low_rank_local_connectivity.layers.spatial_bias import SpatialBias as SpatialBias

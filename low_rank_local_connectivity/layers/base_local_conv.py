@@ -1,0 +1,143 @@
+"""What locally connected and low-rank locally connected layers have in common."""
+
+from typing import Any, ClassVar
+
+import keras
+from keras import activations, constraints, initializers, ops, regularizers
+
+from low_rank_local_connectivity.layers.configured_layer import (
+    ConfiguredLayer,
+    from_channels_last,
+    join_shape,
+    one_of,
+    per_axis,
+    positive_int,
+    split_shape,
+    standardize_data_format,
+    to_channels_last,
+)
+from low_rank_local_connectivity.ops.windows import Windows
+
+
+class BaseLocalConv(ConfiguredLayer):
+    """A local operation over `dimensions` spatial axes; subclasses say with which filters.
+
+    A subclass creates its weights in `build`, after this class's own, and computes in
+    `convolve`; data formats, shapes, checks, biases and the activation are handled here.
+    """
+
+    dimensions: ClassVar[int]
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Any,
+        strides: Any = 1,
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: Any = 1,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        self.filters = positive_int("filters", filters)
+        self.kernel_size = self._standardize_structure("kernel_size", kernel_size)
+        self.strides = per_axis("strides", strides, self.dimensions)
+        paddings = ("valid", "same", "causal") if self.dimensions == 1 else ("valid", "same")
+        self.padding = one_of("padding", padding, paddings)
+        self.data_format = standardize_data_format(data_format)
+        self.dilation_rate = self._standardize_structure("dilation_rate", dilation_rate)
+        self.activation = activations.get(activation)
+        self.use_bias = use_bias
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.kernel_constraint = constraints.get(kernel_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
+        self._refuse_strides_with_dilation()
+        self.input_spec = keras.layers.InputSpec(ndim=self.dimensions + 2)
+
+    def _standardize_structure(self, name: str, value: Any) -> Any:
+        """Returns a kernel size or dilation rate per axis."""
+        return per_axis(name, value, self.dimensions)
+
+    def _refuse_strides_with_dilation(self) -> None:
+        rates = self.dilation_rate if isinstance(self.dilation_rate, list) else [self.dilation_rate]
+        if max(self.strides) > 1 and max(map(max, rates)) > 1:
+            raise ValueError(
+                "`strides` above 1 cannot be combined with a `dilation_rate` above 1. Received: "
+                f"strides={self.strides} and dilation_rate={self.dilation_rate}. "
+                "Set one of them to 1."
+            )
+
+    @property
+    def windows(self) -> Windows:
+        """Where the layer's windows sit."""
+        return Windows(self.kernel_size, self.strides, self.dilation_rate, self.padding)
+
+    def build(self, input_shape: Any) -> None:
+        """Checks the input's shape and keeps what the weights' shapes follow from."""
+        spatial, channels = split_shape(input_shape, self.data_format)
+        axis = -1 if self.data_format == "channels_last" else 1
+        self.input_spec = keras.layers.InputSpec(ndim=self.dimensions + 2, axes={axis: channels})
+        output_sizes = self.windows.output_shape(spatial)
+        if any(size is not None and size < 1 for size in output_sizes):
+            raise ValueError(
+                f"The kernel must fit into the input of layer {self.name!r}: its windows span "
+                f"{self.windows.extents} elements. Received: spatial input size {spatial} with "
+                f"padding={self.padding!r}. Use a smaller kernel or dilation, or padding='same'."
+            )
+        self.input_sizes = spatial
+        self.input_channels = channels
+        self.output_sizes = output_sizes
+
+    def compute_output_shape(self, input_shape: Any) -> tuple:
+        """Returns `(batch, *output sizes, filters)` in the layer's data format."""
+        spatial, _ = split_shape(input_shape, self.data_format)
+        sizes = self.windows.output_shape(spatial)
+        return join_shape(input_shape[0], sizes, self.filters, self.data_format)
+
+    def call(self, inputs):
+        """Applies the layer's filters, biases and activation."""
+        self._check_sizes(inputs)
+        inputs = to_channels_last(inputs, self.data_format)
+        if None in inputs.shape[1:-1] and None not in self.input_sizes and len(self.fixed_axes()) == self.dimensions:
+            # A trace with a looser signature than the layer was built with.
+            inputs = ops.reshape(inputs, (-1, *self.input_sizes, self.input_channels))
+        outputs = self.convolve(inputs)
+        for bias in self.output_biases():
+            outputs = outputs + ops.cast(bias, outputs.dtype)
+        return self.activation(from_channels_last(outputs, self.data_format))
+
+    def convolve(self, inputs):
+        """Applies the filters to channels-last inputs."""
+        raise NotImplementedError
+
+    def output_biases(self) -> list:
+        """Returns tensors to add to the channels-last outputs."""
+        raise NotImplementedError
+
+    def fixed_axes(self) -> tuple[int, ...]:
+        """Returns the spatial axes along which the weights fix the input's size."""
+        return tuple(range(self.dimensions))
+
+    def _check_sizes(self, inputs) -> None:
+        """Refuses inputs of another size than the one that the weights were made for."""
+        received, _ = split_shape(inputs.shape, self.data_format)
+        for axis in self.fixed_axes():
+            if received[axis] not in (None, self.input_sizes[axis]):
+                raise ValueError(
+                    f"Layer {self.name!r} has weights for inputs of spatial size "
+                    f"{self.input_sizes}, each position having its own. Received: inputs of "
+                    f"shape {tuple(inputs.shape)} with data_format={self.data_format!r}. "
+                    "Resize the inputs, or build a layer for this size."
+                )

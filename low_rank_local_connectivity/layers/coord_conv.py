@@ -1,0 +1,159 @@
+"""Convolution that is told where it is: coordinates as additional channels."""
+
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from low_rank_local_connectivity.layers.configured_layer import (
+    ConfiguredLayer,
+    from_channels_last,
+    join_shape,
+    split_shape,
+    standardize_data_format,
+    to_channels_last,
+)
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+class AddCoordinates2D(ConfiguredLayer):
+    """Appends each pixel's row and column, from -1 to 1, as channels.
+
+    `row[i] = (2 i - (H - 1)) / (H - 1)` and likewise the column with `W`; 0 along an axis of
+    length 1. With the radius, a third channel `sqrt(row ** 2 + col ** 2)`: the distance from the
+    centre, `sqrt(2)` in every corner, whether or not the image is square.
+
+    Args:
+        with_radius: Whether to append the radius.
+        data_format: `"channels_last"` or `"channels_first"`; Keras's global setting if None.
+
+    Input:
+        `(batch, height, width, channels)` or `(batch, channels, height, width)`; any size.
+
+    Output:
+        The same with 2 or 3 channels more, behind the others.
+
+    Example:
+        >>> outputs = AddCoordinates2D()(ops.zeros((1, 3, 5, 1)))
+        >>> ops.convert_to_numpy(outputs)[0, 0].tolist()[1]
+        [0.0, -1.0, -0.5]
+
+    Reference:
+        Liu et al., "An Intriguing Failing of Convolutional Neural Networks and the CoordConv
+        Solution", NeurIPS 2018.
+    """
+
+    ARGUMENTS = ("with_radius", "data_format")
+
+    def __init__(
+        self, with_radius: bool = False, data_format: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.with_radius = with_radius
+        self.data_format = standardize_data_format(data_format)
+        self.input_spec = layers.InputSpec(ndim=4)
+        self.built = True
+
+    def compute_output_shape(self, input_shape: Any) -> tuple:
+        """Returns the input's shape with the coordinates' channels added."""
+        sizes, channels = split_shape(input_shape, self.data_format)
+        added = 3 if self.with_radius else 2
+        return join_shape(input_shape[0], sizes, channels + added, self.data_format)
+
+    def call(self, inputs):
+        """Appends the coordinates."""
+        inputs = to_channels_last(inputs, self.data_format)
+        batch, height, width, _ = ops.shape(inputs)
+        rows = ops.reshape(_coordinates(height), (1, -1, 1, 1))
+        columns = ops.reshape(_coordinates(width), (1, 1, -1, 1))
+        channels = [rows, columns]
+        if self.with_radius:
+            channels.append(ops.sqrt(ops.square(rows) + ops.square(columns)))
+        shape = (batch, height, width, 1)
+        maps = [ops.broadcast_to(ops.cast(x, inputs.dtype), shape) for x in channels]
+        return from_channels_last(ops.concatenate([inputs, *maps], axis=-1), self.data_format)
+
+
+def _coordinates(length):
+    """Returns `length` evenly spaced numbers from -1 to 1, or 0 alone."""
+    last = ops.cast(length - 1, "float32")
+    indices = ops.cast(ops.arange(length), "float32")
+    return (2 * indices - last) / ops.maximum(last, 1.0)
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+class CoordConv2D(keras.Layer):
+    """A convolution over its input with coordinates appended.
+
+    `outputs = Conv2D(concatenate([inputs, row, col]))`; see `AddCoordinates2D`.
+
+    Args:
+        filters: Number of filters.
+        kernel_size: Taps per spatial axis: an integer or a tuple of 2.
+        with_radius: Whether to append the radius too.
+        **conv2d_arguments: Any other argument of `keras.layers.Conv2D`, by name.
+
+    Weights:
+        `kernel` and `bias` of the convolution, `kernel` of shape
+        `(*kernel_size, input channels + 2 or 3, filters)`.
+
+    Input:
+        As `keras.layers.Conv2D`.
+
+    Output:
+        As `keras.layers.Conv2D`.
+
+    Example:
+        >>> layer = CoordConv2D(8, 3, padding="same")
+        >>> outputs = layer(ops.ones((2, 6, 5, 4)))
+        >>> tuple(outputs.shape), tuple(layer.convolution.kernel.shape)
+        ((2, 6, 5, 8), (3, 3, 6, 8))
+
+    Reference:
+        Liu et al., "An Intriguing Failing of Convolutional Neural Networks and the CoordConv
+        Solution", NeurIPS 2018.
+    """
+
+    def __init__(
+        self, filters: int, kernel_size: Any, with_radius: bool = False, **conv2d_arguments: Any
+    ) -> None:
+        own = {
+            name: conv2d_arguments.pop(name)
+            for name in ("name", "dtype", "trainable", "activity_regularizer")
+            if name in conv2d_arguments
+        }
+        super().__init__(**own)
+        self.with_radius = with_radius
+        # Held rather than inherited: a Conv2D with more input channels than it is built for
+        # saves but does not load.
+        self.convolution = layers.Conv2D(
+            filters, kernel_size, **conv2d_arguments, dtype=self.dtype_policy, name="convolution"
+        )
+        self.coordinates = AddCoordinates2D(
+            with_radius,
+            self.convolution.data_format,
+            dtype=self.dtype_policy,
+            name="coordinates",
+        )
+        self.input_spec = layers.InputSpec(ndim=4)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the layer's arguments and those of its convolution."""
+        own = super().get_config()
+        convolution = self.convolution.get_config()
+        rest = {name: value for name, value in convolution.items() if name not in own}
+        rest.pop("activity_regularizer", None)
+        return {**rest, **own, "with_radius": self.with_radius}
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the convolution's weights for inputs of this shape."""
+        self.convolution.build(self.coordinates.compute_output_shape(input_shape))
+
+    def compute_output_shape(self, input_shape: Any) -> tuple:
+        """Returns the convolution's output shape."""
+        shape = self.coordinates.compute_output_shape(input_shape)
+        return self.convolution.compute_output_shape(shape)
+
+    def call(self, inputs):
+        """Appends the coordinates and convolves."""
+        return self.convolution(self.coordinates(inputs))

@@ -1,0 +1,70 @@
+"""Initial values for several filters at once, each as a convolution would draw its own."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras import initializers, ops
+
+# Their values do not depend on the shape, so one call for all filters is as good as one each.
+_SHAPE_FREE = (
+    initializers.Constant,
+    initializers.Ones,
+    initializers.RandomNormal,
+    initializers.RandomUniform,
+    initializers.TruncatedNormal,
+    initializers.Zeros,
+)
+
+
+def draw_filters(initializer: Callable, shape: Sequence[int], count: int, dtype: Any):
+    """Draws `count` independent filter banks.
+
+    A single call on a shape with the count inside has the wrong fans, and two calls of one
+    initializer give equal values: equal banks get equal gradients and never part. Here one call
+    draws them side by side, and the result is scaled to the fans of one bank (by exactly 1 for
+    initializers that use `fan_in`). Initializers whose values depend on the shape in another
+    way, `Orthogonal` for one, are called once a bank, each time with a seed of its own.
+
+    Args:
+        initializer: Keras initializer or callable `(shape, dtype) -> tensor`.
+        shape: `(*kernel_size, input_channels, filters)` of one bank.
+        count: How many banks.
+        dtype: Data type of the values.
+
+    Returns:
+        Tensor of shape `(*kernel_size, input_channels, count, filters)`.
+
+    Example:
+        >>> banks = draw_filters(initializers.HeUniform(seed=1), (3, 3, 4, 5), 6, "float32")
+        >>> ops.shape(banks)
+        (3, 3, 4, 6, 5)
+    """
+    *reads, filters = shape
+    if isinstance(initializer, (initializers.VarianceScaling, *_SHAPE_FREE)):
+        joint_shape = (*reads, count * filters)
+        values = initializer(joint_shape, dtype=dtype)
+        if isinstance(initializer, initializers.VarianceScaling):
+            ratio = _fan(joint_shape, initializer.mode) / _fan(shape, initializer.mode)
+            if ratio != 1:
+                values = values * math.sqrt(ratio)
+        return ops.reshape(values, (*reads, count, filters))
+    banks = [separate_clone(initializer, index)(shape, dtype=dtype) for index in range(count)]
+    return ops.stack(banks, axis=-2)
+
+
+def separate_clone(initializer: Callable, index: int) -> Callable:
+    """Returns the initializer itself for index 0, else a clone that draws other values."""
+    if index == 0 or not isinstance(initializer, initializers.Initializer):
+        return initializer
+    config = initializer.get_config()
+    if isinstance(config.get("seed"), int):
+        config["seed"] += index
+    return type(initializer).from_config(config)
+
+
+def _fan(shape: Sequence[int], mode: str) -> float:
+    """Returns the fan of a convolution kernel of this shape that `mode` names."""
+    *taps, channels, filters = shape
+    fan_in, fan_out = math.prod(taps) * channels, math.prod(taps) * filters
+    return {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[mode]

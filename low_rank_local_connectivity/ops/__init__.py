@@ -1,0 +1,21 @@
+"""Pure functions of tensors: no layer, no state."""
+
+from low_rank_local_connectivity.ops.combining_weights import normalize_logits as normalize_logits
+from low_rank_local_connectivity.ops.combining_weights import sum_over_axes as sum_over_axes
+from low_rank_local_connectivity.ops.local_convolution import gather_patches as gather_patches
+from low_rank_local_connectivity.ops.local_convolution import local_convolution as local_convolution
+from low_rank_local_connectivity.ops.low_rank_local_convolution import (
+    combine_banks as combine_banks,
+)
+from low_rank_local_connectivity.ops.low_rank_local_convolution import (
+    combine_then_convolve as combine_then_convolve,
+)
+from low_rank_local_connectivity.ops.low_rank_local_convolution import (
+    convolve_then_combine as convolve_then_combine,
+)
+from low_rank_local_connectivity.ops.low_rank_local_convolution import (
+    convolve_then_combine_mixed as convolve_then_combine_mixed,
+)
+from low_rank_local_connectivity.ops.low_rank_local_convolution import embed_banks as embed_banks
+from low_rank_local_connectivity.ops.resampling import resize_aligned as resize_aligned
+from low_rank_local_connectivity.ops.windows import Windows as Windows

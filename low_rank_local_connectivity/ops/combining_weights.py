@@ -1,0 +1,79 @@
+"""From logits to combining weights.
+
+A tensor's name ends in its axes:
+
+    O  output positions, one axis per spatial dimension (length 1: shared by all)
+    o  output positions along one axis          k  filter bank
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import keras
+from keras import ops
+
+Normalization = Literal["softmax", "norm"] | None
+
+# The release's epsilon; it is below float16's smallest number, hence float32 below.
+NORM_EPSILON = 1e-12
+
+
+def sum_over_axes(parts: Sequence, axes: Sequence[int], dimensions: int):
+    """Adds terms that each depend on one spatial axis, by broadcasting.
+
+    `sums[i, j, k] = rows[i, k] + columns[j, k]` (equation 3 of the paper, in 2-D).
+
+    Args:
+        parts: One tensor of axes `ok` per entry of `axes`.
+        axes: The spatial axis that each part runs along.
+        dimensions: Number of spatial dimensions.
+
+    Returns:
+        Tensor of axes `Ok`, of length 1 along axes that no part runs along.
+
+    Example:
+        >>> ops.shape(sum_over_axes([ops.ones((6, 4)), ops.ones((7, 4))], (0, 1), 2))
+        (6, 7, 4)
+    """
+    total = None
+    for part_ok, axis in zip(parts, axes, strict=True):
+        length, rank = part_ok.shape
+        shape = [1] * dimensions + [rank]
+        shape[axis] = length
+        part_Ok = ops.reshape(part_ok, shape)
+        total = part_Ok if total is None else total + part_Ok
+    return total
+
+
+def normalize_logits(logits_Ok, normalization: Normalization):
+    """Turns logits into combining weights, over the banks of each position.
+
+    * `"softmax"`: `w_k = exp(l_k) / sum_j exp(l_j)` (equation 4 of the paper);
+    * `"norm"`: `w_k = l_k / sqrt(max(sum_j l_j ** 2, 1e-12))`;
+    * `None`: `w_k = l_k`.
+
+    Args:
+        logits_Ok: Logits; any axes may stand before the last.
+        normalization: Which of the three.
+
+    Returns:
+        Combining weights in at least float32, whatever the data type of the logits: in float16
+        the epsilon would underflow to 0 and zero logits would give NaN.
+
+    Example:
+        >>> weights = normalize_logits(ops.array([[3.0, 4.0]]), "norm")
+        >>> ops.convert_to_numpy(weights).round(6).tolist()
+        [[0.6000000238418579, 0.800000011920929]]
+
+    Reference:
+        Elsayed et al., "Revisiting Spatial Invariance with Low-Rank Local Connectivity",
+        ICML 2020, section 3.2.1.
+    """
+    dtype = keras.backend.standardize_dtype(logits_Ok.dtype)
+    logits_Ok = ops.cast(logits_Ok, keras.backend.result_type(dtype, "float32"))
+    if normalization == "softmax":
+        return ops.softmax(logits_Ok, axis=-1)
+    if normalization == "norm":
+        squares = ops.sum(ops.square(logits_Ok), axis=-1, keepdims=True)
+        return logits_Ok * ops.rsqrt(ops.maximum(squares, NORM_EPSILON))
+    return logits_Ok

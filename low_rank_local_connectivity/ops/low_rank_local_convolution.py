@@ -1,0 +1,191 @@
+"""Local convolution whose filters mix `k` shared filter banks: two plans, the same numbers.
+
+A tensor's name ends in its axes; an axis in capitals stands for one axis per spatial dimension:
+
+    b  batch              S  input positions, one axis per dimension
+    c  input channel      O  output positions, one axis per dimension (length 1: shared by all)
+    f  filter             p  output positions, flattened in row-major order
+    k  filter bank        T  kernel taps, one axis per dimension
+    g  `k * f`, bank-major  r  taps, then channels, flattened
+"""
+
+import math
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from low_rank_local_connectivity.ops.local_convolution import local_convolution, pad_windows
+from low_rank_local_connectivity.ops.windows import Windows, extent
+
+
+def convolve(inputs_bSc, kernel_Tcg, windows: Windows):
+    """Convolves with one kernel for all positions, at any padding of `Windows`."""
+    if windows.padding == "causal":
+        inputs_bSc, padding = pad_windows(inputs_bSc, windows), "valid"
+    else:
+        padding = windows.padding
+    return ops.conv(
+        inputs_bSc,
+        kernel_Tcg,
+        strides=windows.strides,
+        padding=padding,
+        data_format="channels_last",
+        dilation_rate=windows.dilations,
+    )
+
+
+def convolve_then_combine(inputs_bSc, kernel_Tcg, weights_bOk, windows: Windows):
+    """Convolves with every bank, then mixes the `k` responses at each position.
+
+    `outputs[b, O, f] = sum_k weights[b, O, k] * conv(inputs, bank_k)[b, O, f]`
+
+    Costs `k` convolutions, and is the only plan for weights that differ between examples.
+
+    Args:
+        inputs_bSc: Inputs; spatial sizes may be unknown.
+        kernel_Tcg: The banks side by side in the last axis, bank-major.
+        weights_bOk: Combining weights; `b` and any of `O` may have length 1.
+        windows: Where the windows sit.
+
+    Returns:
+        Tensor of axes `bOf`.
+
+    Example:
+        >>> windows = Windows((3, 3), (1, 1), (1, 1), "valid")
+        >>> images, kernel = ops.ones((2, 8, 9, 4)), ops.ones((3, 3, 4, 6 * 5))
+        >>> ops.shape(convolve_then_combine(images, kernel, ops.ones((1, 6, 7, 6)), windows))
+        (2, 6, 7, 5)
+    """
+    rank = weights_bOk.shape[-1]
+    responses_bOg = convolve(inputs_bSc, kernel_Tcg, windows)
+    filters = kernel_Tcg.shape[-1] // rank
+    responses_bOkf = ops.reshape(responses_bOg, (*ops.shape(responses_bOg)[:-1], rank, filters))
+    return ops.sum(responses_bOkf * ops.expand_dims(weights_bOk, -1), axis=-2)
+
+
+def convolve_then_combine_mixed(
+    inputs_bSc, kernels_Tcf: Sequence, weights_bOk, windows: Sequence[Windows]
+):
+    """As `convolve_then_combine`, with banks that differ in kernel size or dilation.
+
+    Args:
+        inputs_bSc: Inputs; spatial sizes may be unknown.
+        kernels_Tcf: One kernel per bank.
+        weights_bOk: Combining weights; `b` and any of `O` may have length 1.
+        windows: Where each bank's windows sit; all have the same output shape.
+
+    Returns:
+        Tensor of axes `bOf`.
+    """
+    banks = zip(kernels_Tcf, windows, strict=True)
+    responses_bOf = [convolve(inputs_bSc, kernel, bank) for kernel, bank in banks]
+    return sum(weights_bOk[..., k : k + 1] * response for k, response in enumerate(responses_bOf))
+
+
+def combine_banks(kernel_Tcg, weights_Ok):
+    """Mixes the banks into the local filter of each position.
+
+    `local_kernel[O, T, c, f] = sum_k weights[O, k] * banks[T, c, k, f]`
+
+    Args:
+        kernel_Tcg: The banks side by side in the last axis, bank-major.
+        weights_Ok: Combining weights of every position.
+
+    Returns:
+        Tensor of axes `OTcf`, in at least float32: in less, a mix of many banks loses digits.
+
+    Example:
+        >>> kernel, weights = ops.ones((3, 2, 4, 6 * 5)), ops.ones((7, 8, 6))
+        >>> ops.shape(combine_banks(kernel, weights))
+        (7, 8, 3, 2, 4, 5)
+    """
+    *positions, rank = weights_Ok.shape
+    *taps, channels, stacked = kernel_Tcg.shape
+    filters = stacked // rank
+    dtype = keras.backend.result_type(
+        *(keras.backend.standardize_dtype(x.dtype) for x in (kernel_Tcg, weights_Ok)), "float32"
+    )
+    kernel_Tcg, weights_Ok = ops.cast(kernel_Tcg, dtype), ops.cast(weights_Ok, dtype)
+    banks_rkf = ops.reshape(kernel_Tcg, (-1, rank, filters))
+    banks_kq = ops.reshape(ops.transpose(banks_rkf, (1, 0, 2)), (rank, -1))
+    local_pq = ops.matmul(ops.reshape(weights_Ok, (-1, rank)), banks_kq)
+    return ops.reshape(local_pq, (*positions, *taps, channels, filters))
+
+
+def combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, windows: Windows):
+    """Mixes the banks into one filter per position, then applies each where it belongs.
+
+    Equals `convolve_then_combine`, since both steps are linear, at a cost that hardly depends
+    on the number of banks: the banks are mixed once for the whole batch.
+
+    Args:
+        inputs_bSc: Inputs of static spatial size.
+        kernel_Tcg: The banks side by side in the last axis, bank-major.
+        weights_Ok: Combining weights of every position, the same for all examples.
+        windows: Where the windows sit.
+
+    Returns:
+        Tensor of axes `bOf`, in the data type of the inputs.
+
+    Example:
+        >>> windows = Windows((3, 3), (1, 1), (1, 1), "valid")
+        >>> images, kernel = ops.ones((2, 8, 9, 4)), ops.ones((3, 3, 4, 6 * 5))
+        >>> ops.shape(combine_then_convolve(images, kernel, ops.ones((6, 7, 6)), windows))
+        (2, 6, 7, 5)
+    """
+    local_OTcf = combine_banks(kernel_Tcg, weights_Ok)
+    positions = math.prod(weights_Ok.shape[:-1])
+    kernel_prf = ops.reshape(local_OTcf, (positions, -1, local_OTcf.shape[-1]))
+    return local_convolution(inputs_bSc, ops.cast(kernel_prf, inputs_bSc.dtype), windows)
+
+
+def embed_banks(kernels_Tcf: Sequence, windows: Sequence[Windows], shape: Sequence[int | None]):
+    """Places banks of different structure where they sit in one box of taps of dilation 1.
+
+    Under `"same"` padding every bank is padded for itself, so bank `k` starts at tap
+    `pad_before(box) - pad_before(bank_k)` of the box: not always at its centre.
+
+    Args:
+        kernels_Tcf: One kernel per bank.
+        windows: Where each bank's windows sit.
+        shape: Spatial size of the input, which decides the padding of strided windows.
+
+    Returns:
+        `(kernel_Tcg, box)`: the banks in the box, bank-major, and the box's windows.
+
+    Example:
+        >>> small, large = Windows((1,), (2,), (1,), "same"), Windows((3,), (2,), (1,), "same")
+        >>> kernel, box = embed_banks([ops.ones((1, 1, 1)), ops.ones((3, 1, 1))], [small, large], [8])
+        >>> ops.convert_to_numpy(kernel)[:, 0, 0].tolist()
+        [1.0, 0.0, 0.0]
+    """
+    sizes = tuple(map(max, zip(*(bank.extents for bank in windows), strict=True)))
+    ones = (1,) * len(sizes)
+    box = Windows(sizes, windows[0].strides, ones, windows[0].padding)
+    embedded = []
+    for kernel_Tcf, bank in zip(kernels_Tcf, windows, strict=True):
+        amounts = []
+        for axis, (outer, inner) in enumerate(
+            zip(box.pad_amounts(shape), bank.pad_amounts(shape), strict=True)
+        ):
+            kernel_Tcf = _dilate(kernel_Tcf, axis, bank.dilations[axis])
+            before = outer[0] - inner[0]
+            amounts.append((before, sizes[axis] - bank.extents[axis] - before))
+        embedded.append(ops.pad(kernel_Tcf, (*amounts, (0, 0), (0, 0))))
+    return ops.concatenate(embedded, axis=-1), box
+
+
+def _dilate(kernel, axis: int, dilation: int):
+    """Puts `dilation - 1` zeros between neighbouring taps along an axis."""
+    size = kernel.shape[axis]
+    if dilation == 1 or size == 1:
+        return kernel
+    spread = ops.expand_dims(kernel, axis + 1)
+    amounts = [(0, 0)] * len(spread.shape)
+    amounts[axis + 1] = (0, dilation - 1)
+    shape = list(kernel.shape)
+    shape[axis] = size * dilation
+    spread = ops.reshape(ops.pad(spread, amounts), shape)
+    keep = (slice(None),) * axis + (slice(0, extent(size, dilation)),)
+    return spread[keep]

@@ -1,0 +1,43 @@
+"""Resizing by linear interpolation with aligned corners, in any number of dimensions."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from keras import ops
+
+
+def resize_aligned(inputs, output_shape: Sequence[int]):
+    """Resizes the spatial axes linearly, corner elements staying corner elements.
+
+    Along each axis output `i` of `o` reads position `i * (n - 1) / (o - 1)` of the `n` inputs
+    (position 0 if `o == 1`), as TensorFlow 1's `resize_bilinear(align_corners=True)` did.
+
+    Args:
+        inputs: Tensor of shape `(batch, *spatial, channels)` of static spatial size.
+        output_shape: The new length of each spatial axis, each at least 1.
+
+    Returns:
+        Tensor of shape `(batch, *output_shape, channels)`.
+
+    Example:
+        >>> x = ops.reshape(ops.array([0.0, 1.0]), (1, 2, 1))
+        >>> ops.convert_to_numpy(resize_aligned(x, (5,)))[0, :, 0].tolist()
+        [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    for axis, outputs in enumerate(output_shape, start=1):
+        inputs = _resize_axis(inputs, axis, outputs)
+    return inputs
+
+
+def _resize_axis(inputs, axis: int, outputs: int):
+    length = inputs.shape[axis]
+    if outputs == length:
+        return inputs
+    positions = np.arange(outputs) * ((length - 1) / max(outputs - 1, 1))
+    lower = np.minimum(np.floor(positions).astype("int32"), length - 1)
+    upper = np.minimum(lower + 1, length - 1)
+    shape = [1] * len(inputs.shape)
+    shape[axis] = outputs
+    fractions = ops.cast(np.reshape(positions - lower, shape), inputs.dtype)
+    low, high = ops.take(inputs, lower, axis=axis), ops.take(inputs, upper, axis=axis)
+    return low + (high - low) * fractions
