@@ -57,8 +57,8 @@ class BaseLocalConv(ConfiguredLayer):
         self.dilation_rate = self._standardize_structure("dilation_rate", dilation_rate)
         self.activation = activations.get(activation)
         self.use_bias = use_bias
-        self.kernel_initializer = initializers.get(kernel_initializer)
-        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_initializer: Any = initializers.get(kernel_initializer)
+        self.bias_initializer: Any = initializers.get(bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.kernel_constraint = constraints.get(kernel_constraint)
@@ -110,7 +110,11 @@ class BaseLocalConv(ConfiguredLayer):
         """Applies the layer's filters, biases and activation."""
         self._check_sizes(inputs)
         inputs = to_channels_last(inputs, self.data_format)
-        if None in inputs.shape[1:-1] and None not in self.input_sizes and len(self.fixed_axes()) == self.dimensions:
+        if (
+            None in inputs.shape[1:-1]
+            and None not in self.input_sizes
+            and len(self.fixed_axes()) == self.dimensions
+        ):
             # A trace with a looser signature than the layer was built with.
             inputs = ops.reshape(inputs, (-1, *self.input_sizes, self.input_channels))
         outputs = self.convolve(inputs)

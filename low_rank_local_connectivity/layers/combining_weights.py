@@ -81,9 +81,7 @@ class InputDependentCombiningWeights(ConfiguredLayer):
             self.output_size = (
                 None if output_size is None else positive_int("output_size", output_size)
             )
-        self.dilation_rates = tuple(
-            positive_int("dilation_rates", rate) for rate in dilation_rates
-        )
+        self.dilation_rates = tuple(positive_int("dilation_rates", rate) for rate in dilation_rates)
         self.data_format = standardize_data_format(data_format)
 
         width = (len(self.dilation_rates) + 2) * self.spatial_rank

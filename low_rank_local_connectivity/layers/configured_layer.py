@@ -83,8 +83,8 @@ def spatial_axes(name: str, value: Any, dimensions: int) -> tuple[int, ...]:
     return tuple(sorted(int(axis) for axis in axes))
 
 
-def split_shape(shape: Any, data_format: str) -> tuple[tuple[int | None, ...], int]:
-    """Returns the spatial sizes and the number of channels of an input's shape."""
+def split_shape(shape: Any, data_format: str) -> tuple[tuple[Any, ...], int]:
+    """Returns the spatial sizes (None if unknown) and the number of channels of a shape."""
     if data_format == "channels_last":
         spatial, channels = tuple(shape[1:-1]), shape[-1]
     else:

@@ -63,21 +63,23 @@ class AddCoordinates2D(ConfiguredLayer):
     def call(self, inputs):
         """Appends the coordinates."""
         inputs = to_channels_last(inputs, self.data_format)
-        batch, height, width, _ = ops.shape(inputs)
+        shape: Any = ops.shape(inputs)
+        batch, height, width, _ = shape
         rows = ops.reshape(_coordinates(height), (1, -1, 1, 1))
         columns = ops.reshape(_coordinates(width), (1, 1, -1, 1))
         channels = [rows, columns]
         if self.with_radius:
             channels.append(ops.sqrt(ops.square(rows) + ops.square(columns)))
-        shape = (batch, height, width, 1)
-        maps = [ops.broadcast_to(ops.cast(x, inputs.dtype), shape) for x in channels]
+        maps = [
+            ops.broadcast_to(ops.cast(x, inputs.dtype), (batch, height, width, 1)) for x in channels
+        ]
         return from_channels_last(ops.concatenate([inputs, *maps], axis=-1), self.data_format)
 
 
 def _coordinates(length):
     """Returns `length` evenly spaced numbers from -1 to 1, or 0 alone."""
-    last = ops.cast(length - 1, "float32")
-    indices = ops.cast(ops.arange(length), "float32")
+    last: Any = ops.cast(length - 1, "float32")
+    indices: Any = ops.cast(ops.arange(length), "float32")
     return (2 * indices - last) / ops.maximum(last, 1.0)
 
 

@@ -132,13 +132,13 @@ class LocallyConnected(BaseLocalConv):
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""
         super().build(input_shape)
-        if None in self.output_sizes:
+        if None in self.input_sizes:
             raise ValueError(
                 f"Every position of a {type(self).__name__} layer has filters of its own, so the "
                 "spatial size of its input must be known. Received: "
                 f"input_shape={tuple(input_shape)}. Give keras.Input a static size."
             )
-        positions = math.prod(self.output_sizes)
+        positions = math.prod(self.windows.static_output_shape(self.input_sizes))
         reads = self.windows.taps * self.input_channels
         self.kernel = self.add_weight(
             shape=(positions, reads, self.filters),

@@ -202,7 +202,7 @@ class LowRankLocallyConnected(BaseLocalConv):
         )
         if combining_weights_initializer != "conv_init":
             combining_weights_initializer = initializers.get(combining_weights_initializer)
-        self.combining_weights_initializer = combining_weights_initializer
+        self.combining_weights_initializer: Any = combining_weights_initializer
         self.combining_weights_regularizer = regularizers.get(combining_weights_regularizer)
         self.spatial_bias_regularizer = regularizers.get(spatial_bias_regularizer)
         self.combining_weights_constraint = constraints.get(combining_weights_constraint)
@@ -373,7 +373,7 @@ class LowRankLocallyConnected(BaseLocalConv):
                 )
             self.predictor = InputDependentCombiningWeights(
                 self.spatial_rank,
-                self.output_sizes,
+                self.windows.static_output_shape(self.input_sizes),
                 data_format="channels_last",
                 dtype=self.dtype_policy,
                 name="combining_weights",
@@ -410,17 +410,11 @@ class LowRankLocallyConnected(BaseLocalConv):
 
     def fixed_axes(self) -> tuple[int, ...]:
         """Returns the spatial axes along which the weights fix the input's size."""
-        known = (axis for axis, size in enumerate(self.output_sizes) if size is not None)
-        everywhere = (
-            not self.additive_axes
-            and (self.has_logits or bool(self.use_spatial_bias))
-            or self.use_spatial_bias == "per_filter"
-        )
-        if everywhere:
-            return tuple(known)
         if not self.has_logits and not self.use_spatial_bias:
             return ()
-        return self.additive_axes
+        if self.additive_axes and self.use_spatial_bias != "per_filter":
+            return self.additive_axes
+        return tuple(range(self.dimensions))
 
     def combining_weights(self, inputs=None):
         """Returns the weight of each bank at each position.

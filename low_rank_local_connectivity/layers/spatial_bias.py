@@ -1,6 +1,5 @@
 """Biases that depend on the position."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -25,7 +24,7 @@ def add_spatial_bias(
     sizes: tuple[int | None, ...],
     axes: tuple[int, ...],
     filters: int | None = None,
-    initializer: Callable | None = None,
+    initializer: Any = None,
     regularizer: Any = None,
     constraint: Any = None,
 ) -> list:
@@ -46,9 +45,8 @@ def add_spatial_bias(
     if axes:
         shapes = {}
         for axis in axes:
-            shape: list[int | None] = [1] * (len(sizes) + 1)
-            shape[axis] = sizes[axis]
-            shapes[f"bias_{AXIS_NAMES[len(sizes)][axis]}"] = tuple(shape)
+            along = (size if other == axis else 1 for other, size in enumerate(sizes))
+            shapes[f"bias_{AXIS_NAMES[len(sizes)][axis]}"] = (*along, 1)
     else:
         shapes = {"spatial_bias": (*sizes, filters or 1)}
     for name, shape in shapes.items():
@@ -144,7 +142,7 @@ class SpatialBias(ConfiguredLayer):
         )
         self.per_filter = per_filter
         self.data_format = standardize_data_format(data_format)
-        self.bias_initializer = initializers.get(bias_initializer)
+        self.bias_initializer: Any = initializers.get(bias_initializer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.bias_constraint = constraints.get(bias_constraint)
 

@@ -42,7 +42,7 @@ def gather_patches(inputs_bSc, windows: Windows):
         >>> ops.shape(gather_patches(ops.ones((2, 8, 9, 4)), windows))
         (42, 2, 36)
     """
-    output_shape = windows.output_shape(inputs_bSc.shape[1:-1])
+    output_shape = windows.static_output_shape(inputs_bSc.shape[1:-1])
     channels = inputs_bSc.shape[-1]
     dimensions = len(output_shape)
     padded_bSc = pad_windows(inputs_bSc, windows)
@@ -78,7 +78,7 @@ def local_convolution(inputs_bSc, kernel_prf, windows: Windows):
         >>> ops.shape(local_convolution(ops.ones((2, 8, 9, 4)), kernel, windows))
         (2, 6, 7, 5)
     """
-    output_shape = windows.output_shape(inputs_bSc.shape[1:-1])
+    output_shape = windows.static_output_shape(inputs_bSc.shape[1:-1])
     outputs_pbf = ops.matmul(gather_patches(inputs_bSc, windows), kernel_prf)
     outputs_bpf = ops.transpose(outputs_pbf, (1, 0, 2))
     return ops.reshape(outputs_bpf, (-1, *output_shape, kernel_prf.shape[-1]))

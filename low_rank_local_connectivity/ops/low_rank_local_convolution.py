@@ -11,6 +11,7 @@ A tensor's name ends in its axes; an axis in capitals stands for one axis per sp
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -21,18 +22,15 @@ from low_rank_local_connectivity.ops.windows import Windows, extent
 
 def convolve(inputs_bSc, kernel_Tcg, windows: Windows):
     """Convolves with one kernel for all positions, at any padding of `Windows`."""
+    settings: dict[str, Any] = {
+        "strides": windows.strides,
+        "padding": windows.padding,
+        "data_format": "channels_last",
+        "dilation_rate": windows.dilations,
+    }
     if windows.padding == "causal":
-        inputs_bSc, padding = pad_windows(inputs_bSc, windows), "valid"
-    else:
-        padding = windows.padding
-    return ops.conv(
-        inputs_bSc,
-        kernel_Tcg,
-        strides=windows.strides,
-        padding=padding,
-        data_format="channels_last",
-        dilation_rate=windows.dilations,
-    )
+        inputs_bSc, settings["padding"] = pad_windows(inputs_bSc, windows), "valid"
+    return ops.conv(inputs_bSc, kernel_Tcg, **settings)
 
 
 def convolve_then_combine(inputs_bSc, kernel_Tcg, weights_bOk, windows: Windows):
@@ -155,37 +153,42 @@ def embed_banks(kernels_Tcf: Sequence, windows: Sequence[Windows], shape: Sequen
         `(kernel_Tcg, box)`: the banks in the box, bank-major, and the box's windows.
 
     Example:
-        >>> small, large = Windows((1,), (2,), (1,), "same"), Windows((3,), (2,), (1,), "same")
-        >>> kernel, box = embed_banks([ops.ones((1, 1, 1)), ops.ones((3, 1, 1))], [small, large], [8])
+        >>> banks = [ops.ones((1, 1, 1)), ops.ones((3, 1, 1))]
+        >>> windows = [Windows((size,), (2,), (1,), "same") for size in (1, 3)]
+        >>> kernel, box = embed_banks(banks, windows, [8])
         >>> ops.convert_to_numpy(kernel)[:, 0, 0].tolist()
         [1.0, 0.0, 0.0]
     """
     sizes = tuple(map(max, zip(*(bank.extents for bank in windows), strict=True)))
-    ones = (1,) * len(sizes)
-    box = Windows(sizes, windows[0].strides, ones, windows[0].padding)
+    box = Windows(sizes, windows[0].strides, (1,) * len(sizes), windows[0].padding)
+    outer = box.pad_amounts(shape)
     embedded = []
     for kernel_Tcf, bank in zip(kernels_Tcf, windows, strict=True):
-        amounts = []
-        for axis, (outer, inner) in enumerate(
-            zip(box.pad_amounts(shape), bank.pad_amounts(shape), strict=True)
-        ):
-            kernel_Tcf = _dilate(kernel_Tcf, axis, bank.dilations[axis])
-            before = outer[0] - inner[0]
-            amounts.append((before, sizes[axis] - bank.extents[axis] - before))
-        embedded.append(ops.pad(kernel_Tcf, (*amounts, (0, 0), (0, 0))))
+        starts = [
+            before - inner
+            for (before, _), (inner, _) in zip(outer, bank.pad_amounts(shape), strict=True)
+        ]
+        ends = [
+            size - start - span
+            for size, start, span in zip(sizes, starts, bank.extents, strict=True)
+        ]
+        around = (*zip(starts, ends, strict=True), (0, 0), (0, 0))
+        embedded.append(ops.pad(_spread_taps(kernel_Tcf, bank.dilations), around))
     return ops.concatenate(embedded, axis=-1), box
 
 
-def _dilate(kernel, axis: int, dilation: int):
-    """Puts `dilation - 1` zeros between neighbouring taps along an axis."""
-    size = kernel.shape[axis]
-    if dilation == 1 or size == 1:
-        return kernel
-    spread = ops.expand_dims(kernel, axis + 1)
-    amounts = [(0, 0)] * len(spread.shape)
-    amounts[axis + 1] = (0, dilation - 1)
-    shape = list(kernel.shape)
-    shape[axis] = size * dilation
-    spread = ops.reshape(ops.pad(spread, amounts), shape)
-    keep = (slice(None),) * axis + (slice(0, extent(size, dilation)),)
-    return spread[keep]
+def _spread_taps(kernel_Tcf, dilations: Sequence[int]):
+    """Puts `dilation - 1` zeros between neighbouring taps along each axis."""
+    for axis, dilation in enumerate(dilations):
+        size = kernel_Tcf.shape[axis]
+        if dilation == 1 or size == 1:
+            continue
+        spread = ops.expand_dims(kernel_Tcf, axis + 1)
+        amounts = [(0, 0)] * (len(kernel_Tcf.shape) + 1)
+        amounts[axis + 1] = (0, dilation - 1)
+        shape = list(kernel_Tcf.shape)
+        shape[axis] = size * dilation
+        spread = ops.reshape(ops.pad(spread, amounts), shape)
+        keep = (slice(None),) * axis + (slice(0, extent(size, dilation)),)
+        kernel_Tcf = spread[keep]
+    return kernel_Tcf

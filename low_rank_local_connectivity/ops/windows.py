@@ -3,9 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal
-
-Padding = Literal["valid", "same", "causal"]
 
 
 def extent(size: int, dilation: int) -> int:
@@ -119,6 +116,15 @@ class Windows:
         """Returns the number of windows per axis, None where the input's size is unknown."""
         axes = zip(shape, self.sizes, self.strides, self.dilations, strict=True)
         return tuple(output_length(*axis, self.padding) for axis in axes)
+
+    def static_output_shape(self, shape: Sequence[int | None]) -> tuple[int, ...]:
+        """Returns the number of windows per axis, of an input whose size is known."""
+        if None in shape:
+            raise ValueError(
+                "A filter of its own at every position needs an input of known spatial size. "
+                f"Received: {tuple(shape)}. Give the input a static size."
+            )
+        return tuple(size for size in self.output_shape(shape) if size is not None)
 
     def pad_amounts(self, shape: Sequence[int | None]) -> tuple[tuple[int, int], ...]:
         """Returns `(before, after)` per axis."""

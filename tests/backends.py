@@ -1,0 +1,55 @@
+"""What tests need of a backend and Keras does not offer alike on all of them."""
+
+import keras
+import numpy as np
+
+
+def to_numpy(tensor) -> np.ndarray:
+    """Copies a tensor of any backend to NumPy."""
+    return np.array(keras.ops.convert_to_numpy(tensor))
+
+
+def randomize(layer, rng, scale=0.5):
+    """Gives every weight of a layer or model random values, so that none is 0 or alike."""
+    for weight in layer.weights:
+        weight.assign(scale * rng.normal(size=weight.shape))
+
+
+def outputs_and_gradients(layer, inputs, projection):
+    """Returns layer(inputs) and the gradients of sum(layer(inputs) * projection).
+
+    The gradients are those for the inputs, then for each trainable weight. TensorFlow and
+    PyTorch run eagerly; JAX compiles, since each of its eager operations would be compiled alone.
+    """
+    backend = keras.backend.backend()
+    inputs = keras.ops.convert_to_tensor(inputs)
+    projection = keras.ops.convert_to_tensor(projection)
+    variables = [variable.value for variable in layer.trainable_variables]
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs)
+            loss = tf.reduce_sum(outputs * projection)
+        found = tape.gradient(loss, [inputs, *variables])
+    elif backend == "jax":
+        import jax
+
+        fixed = [variable.value for variable in layer.non_trainable_variables]
+
+        def loss_of(inputs, trainable):
+            outputs, _ = layer.stateless_call(trainable, fixed, inputs)
+            return (outputs * projection).sum(), outputs
+
+        differentiate = jax.jit(jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True))
+        (_, outputs), (input_gradient, others) = differentiate(inputs, variables)
+        found = [input_gradient, *others]
+    else:
+        inputs = inputs.detach().requires_grad_(True)
+        layer.zero_grad()
+        outputs = layer(inputs)
+        (outputs * projection).sum().backward()
+        found = [inputs.grad, *(variable.grad for variable in variables)]
+    assert all(gradient is not None for gradient in found), "a weight has no gradient"
+    return to_numpy(outputs), [to_numpy(gradient) for gradient in found]

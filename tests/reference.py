@@ -1,0 +1,150 @@
+"""The layers' definitions in NumPy: slow, obvious, and independent of Keras and of this library.
+
+Everything is channels-last and in float64. A kernel reads `inputs[position * stride - padding +
+tap * dilation]`, and 0 where that lies outside.
+"""
+
+import numpy as np
+
+
+def output_length(length, size, stride, dilation, padding):
+    """Counts the windows along an axis by trying every start."""
+    reach = (size - 1) * dilation
+    if padding == "valid":
+        return len([start for start in range(0, length, stride) if start + reach < length])
+    return len(range(0, length, stride))
+
+
+def zeros_before(length, size, stride, dilation, padding):
+    """TensorFlow's documented rule for how far the first window starts before the input."""
+    if padding == "valid":
+        return 0
+    reach = (size - 1) * dilation
+    if padding == "causal":
+        return reach
+    if length % stride == 0:
+        total = max(reach + 1 - stride, 0)
+    else:
+        total = max(reach + 1 - length % stride, 0)
+    return total // 2
+
+
+def output_shape(shape, sizes, strides, dilations, padding):
+    """Counts the windows along each axis."""
+    axes = zip(shape, sizes, strides, dilations, strict=True)
+    return tuple(output_length(*axis, padding) for axis in axes)
+
+
+def apply_filter(inputs, kernel, position, strides, dilations, padding):
+    """Applies one filter bank `(*taps, channels, filters)` at one position of all inputs."""
+    sizes = inputs.shape[1:-1]
+    taps = kernel.shape[:-2]
+    result = np.zeros((len(inputs), kernel.shape[-1]))
+    for tap in np.ndindex(*taps):
+        element = tuple(
+            position[axis] * strides[axis]
+            - zeros_before(sizes[axis], taps[axis], strides[axis], dilations[axis], padding)
+            + tap[axis] * dilations[axis]
+            for axis in range(len(taps))
+        )
+        inside = all(0 <= index < size for index, size in zip(element, sizes, strict=True))
+        if inside:
+            result += inputs[(slice(None), *element)] @ kernel[tap]
+    return result
+
+
+def local_convolution(inputs, kernel, strides, dilations, padding):
+    """Applies `kernel[position]`, of shape `(*taps, channels, filters)`, at every position."""
+    dimensions = inputs.ndim - 2
+    positions = kernel.shape[:dimensions]
+    outputs = np.zeros((len(inputs), *positions, kernel.shape[-1]))
+    for position in np.ndindex(*positions):
+        outputs[(slice(None), *position)] = apply_filter(
+            inputs, kernel[position], position, strides, dilations, padding
+        )
+    return outputs
+
+
+def low_rank_local_convolution(inputs, banks, weights, strides, dilations, padding):
+    """Mixes, at each position of each example, what every bank answers there.
+
+    `banks` is a list of `(*taps, channels, filters)`, `dilations` has one entry per bank, and
+    `weights` is `(batch, *positions, rank)`.
+    """
+    positions = weights.shape[1:-1]
+    outputs = np.zeros((len(inputs), *positions, banks[0].shape[-1]))
+    for position in np.ndindex(*positions):
+        where = (slice(None), *position)
+        for k, bank in enumerate(banks):
+            response = apply_filter(inputs, bank, position, strides, dilations[k], padding)
+            outputs[where] += weights[where][:, k : k + 1] * response
+    return outputs
+
+
+def normalize(logits, how):
+    """Normalises over the last axis."""
+    if how == "softmax":
+        exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return exponentials / exponentials.sum(axis=-1, keepdims=True)
+    if how == "norm":
+        return logits / np.sqrt(np.maximum((logits**2).sum(axis=-1, keepdims=True), 1e-12))
+    return logits
+
+
+def resize_aligned(inputs, sizes):
+    """Interpolates linearly along each spatial axis, corner elements onto corner elements."""
+    for axis, count in enumerate(sizes, start=1):
+        length = inputs.shape[axis]
+        slices = []
+        for index in range(count):
+            place = index * (length - 1) / (count - 1) if count > 1 else 0.0
+            low = min(int(place), length - 1)
+            high = min(low + 1, length - 1)
+            part = place - low
+            slices.append(
+                (1 - part) * np.take(inputs, low, axis) + part * np.take(inputs, high, axis)
+            )
+        inputs = np.stack(slices, axis)
+    return inputs
+
+
+def predicted_logits(inputs, weights, output_size, dilation_rates):
+    """The network g of the paper; `weights` maps names to arrays, as documented by the layer."""
+
+    def pointwise(values, name):
+        return values @ weights[f"{name}/kernel"] + weights[f"{name}/bias"]
+
+    spatial = inputs.shape[1:-1]
+    reduced = pointwise(inputs, "reduction")
+    mean = reduced.mean(axis=tuple(range(1, inputs.ndim - 1)), keepdims=True)
+    maps = [reduced, np.broadcast_to(mean, (len(inputs), *(1 for _ in spatial), mean.shape[-1]))]
+    for rate in dilation_rates:
+        if 2 * rate + 1 > min(spatial):
+            continue
+        kernel = weights[f"depthwise_kernel_{rate}"][..., 0]
+        taps = kernel.shape[:-1]
+        sizes = tuple(size - 2 * rate for size in spatial)
+        filtered = np.zeros((len(inputs), *sizes, kernel.shape[-1]))
+        for position in np.ndindex(*sizes):
+            for tap in np.ndindex(*taps):
+                element = tuple(p + rate * t for p, t in zip(position, tap, strict=True))
+                where = (slice(None), *position)
+                filtered[where] += kernel[tap] * inputs_at(reduced, element)
+        maps.append(filtered + weights[f"depthwise_bias_{rate}"])
+    values = np.concatenate([resize_aligned(part, output_size) for part in maps], axis=-1)
+    values = np.maximum(pointwise(values, "aggregation_0"), 0)
+    values = 1 / (1 + np.exp(-pointwise(values, "aggregation_1")))
+    return pointwise(values, "aggregation_2")
+
+
+def inputs_at(values, element):
+    """Reads one spatial element of all examples."""
+    return values[(slice(None), *element)]
+
+
+def finite_difference(function, values, index, step=1e-4):
+    """Central difference of a scalar function of one entry of an array."""
+    above, below = values.copy(), values.copy()
+    above[index] += step
+    below[index] -= step
+    return (function(above) - function(below)) / (2 * step)

@@ -1,0 +1,231 @@
+"""Every local layer against NumPy loops over positions, forward and backward."""
+
+import numpy as np
+import pytest
+import reference
+from backends import outputs_and_gradients, randomize, to_numpy
+from pairwise import pairwise
+
+from low_rank_local_connectivity import layers
+
+# Batch, spatial, channels: in no tensor of these tests do two axes have the same length.
+INPUTS = {1: (2, 13, 4), 2: (2, 8, 11, 4), 3: (2, 5, 7, 6, 3)}
+KERNELS = {1: 3, 2: (3, 2), 3: (2, 1, 3)}
+FILTERS = 6
+AXIS_NAMES = {1: ["length"], 2: ["row", "col"], 3: ["depth", "row", "col"]}
+
+
+def as_tuple(value, dimensions):
+    return value if isinstance(value, tuple) else (value,) * dimensions
+
+
+def weights_by_name(layer):
+    """Maps paths below the layer to float64 copies of its weights."""
+    copies = {}
+    for weight in layer.weights:
+        copies[weight.path.removeprefix(f"{layer.name}/")] = to_numpy(weight.value).astype(float)
+    return copies
+
+
+def locally_connected(layer, weights, inputs):
+    """The reference output of a LocallyConnected layer for channels-last inputs."""
+    dimensions = inputs.ndim - 2
+    channels = inputs.shape[-1]
+    structure = layer.kernel_size, layer.strides, layer.dilation_rate
+    positions = reference.output_shape(inputs.shape[1:-1], *structure, layer.padding)
+    kernel = weights["kernel"]
+    if layer.data_format == "channels_first":
+        kernel = kernel.reshape(*positions, channels, *layer.kernel_size, FILTERS)
+        kernel = np.moveaxis(kernel, dimensions, -2)
+    else:
+        kernel = kernel.reshape(*positions, *layer.kernel_size, channels, FILTERS)
+    outputs = reference.local_convolution(inputs, kernel, *structure[1:], layer.padding)
+    if "bias" in weights:
+        if layer.data_format == "channels_first":
+            bias = weights["bias"].ravel().reshape(FILTERS, *positions)
+            outputs += np.moveaxis(bias, 0, -1)
+        else:
+            outputs += weights["bias"]
+    return outputs
+
+
+def low_rank_locally_connected(layer, weights, inputs):
+    """The reference output of a LowRankLocallyConnected layer for channels-last inputs."""
+    dimensions = inputs.ndim - 2
+    rank = layer.spatial_rank
+    sizes = layer.kernel_size if isinstance(layer.kernel_size, list) else [layer.kernel_size] * rank
+    rates = layer.dilation_rate
+    rates = rates if isinstance(rates, list) else [rates] * rank
+    if "kernel_bases" in weights:
+        joint = weights["kernel_bases"]
+        banks = [joint[..., k * FILTERS : (k + 1) * FILTERS] for k in range(rank)]
+    else:
+        banks = [weights[f"kernel_bases_{k}"] for k in range(rank)]
+    positions = reference.output_shape(
+        inputs.shape[1:-1], sizes[0], layer.strides, rates[0], layer.padding
+    )
+    logits = combining_logits(weights, positions, rank, layer, inputs)
+    mixing = reference.normalize(logits, layer.normalize_weights)
+    mixing = np.broadcast_to(mixing, (len(inputs), *positions, rank))
+    outputs = reference.low_rank_local_convolution(
+        inputs, banks, mixing, layer.strides, rates, layer.padding
+    )
+    for axis, name in enumerate(
+        {1: ["length"], 2: ["row", "col"], 3: ["depth", "row", "col"]}[dimensions]
+    ):
+        if f"bias_{name}" in weights:
+            values = weights[f"bias_{name}"].ravel()
+            for index, value in enumerate(values):
+                where = (slice(None),) * (axis + 1) + (index,)
+                outputs[where] += value
+    return outputs + weights.get("spatial_bias", 0) + weights.get("bias", 0)
+
+
+def combining_logits(weights, positions, rank, layer, inputs):
+    """The logits `(1 or batch, *positions, rank)`."""
+    if any(name.startswith("combining_weights/") for name in weights):
+        names = {name.removeprefix("combining_weights/"): w for name, w in weights.items()}
+        return reference.predicted_logits(inputs, names, positions, (1, 2, 4, 8))
+    if "combining_weights" in weights:
+        return weights["combining_weights"][None]
+    logits = np.zeros((1, *positions, rank))
+    for position in np.ndindex(*positions):
+        for axis, name in enumerate(AXIS_NAMES[len(positions)]):
+            if f"combining_weights_{name}" in weights:
+                logits[(0, *position)] += weights[f"combining_weights_{name}"][position[axis]]
+    return logits
+
+
+def check(layer, expected_of, dimensions, rng, entries=2):
+    """Compares outputs and gradients of a layer with those of its definition."""
+    inputs = rng.normal(size=INPUTS[dimensions])
+    channels_first = layer.data_format == "channels_first"
+
+    def arrange(array, to_first):
+        return np.moveaxis(array, -1, 1) if channels_first and to_first else array
+
+    given = arrange(inputs, True).astype("float32")
+    layer.build(given.shape)
+    randomize(layer, rng)
+    weights = weights_by_name(layer)
+    expected = expected_of(layer, weights, inputs)
+    projection = rng.normal(size=expected.shape)
+    outputs, found = outputs_and_gradients(
+        layer, given, arrange(projection, True).astype("float32")
+    )
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(outputs, arrange(expected, True), rtol=1e-5, atol=1e-5 * scale)
+    found[0] = np.moveaxis(found[0], 1, -1) if channels_first else found[0]
+
+    def loss(name, values):
+        if name is None:
+            return float((expected_of(layer, weights, values) * projection).sum())
+        return float((expected_of(layer, {**weights, name: values}, inputs) * projection).sum())
+
+    # Where a gradient is 0 in theory (norm of a single logit), float32 leaves noise of this size.
+    noise = 1e-6 * max(np.abs(gradient).max() for gradient in found)
+    trainable = [v.path.removeprefix(f"{layer.name}/") for v in layer.trainable_variables]
+    for name, gradient in zip([None, *trainable], found, strict=True):
+        values = inputs if name is None else weights[name]
+        assert gradient.shape == values.shape
+        scale = np.abs(gradient).max()
+        for _ in range(entries):
+            index = tuple(rng.integers(values.shape))
+            slope = reference.finite_difference(lambda v, n=name: loss(n, v), values, index)
+            np.testing.assert_allclose(gradient[index], slope, rtol=2e-4, atol=2e-4 * scale + noise)
+
+
+def no_stride_with_dilation(choice):
+    return choice["strides"] == 1 or choice["dilation_rate"] == 1
+
+
+LOCALLY_CONNECTED = {
+    "strides": [1, 2],
+    "dilation_rate": [1, 2],
+    "padding": ["valid", "same"],
+    "data_format": ["channels_last", "channels_first"],
+    "use_bias": [True, False],
+}
+LOW_RANK = {
+    **LOCALLY_CONNECTED,
+    "spatial_rank": [1, 5],
+    "sharing": ["all", "first", "last", "full"],
+    "normalize_weights": ["softmax", "norm", None],
+    "use_spatial_bias": [True, "per_filter", False],
+    "implementation": ["convolve_then_combine", "combine_then_convolve"],
+}
+
+
+def label(choice):
+    return "-".join(f"{name}={value}" for name, value in choice.items())
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize("choice", pairwise(LOCALLY_CONNECTED, no_stride_with_dilation), ids=label)
+def test_locally_connected_equals_its_definition(dimensions, choice, rng):
+    layer_class = getattr(layers, f"LocallyConnected{dimensions}D")
+    layer = layer_class(FILTERS, KERNELS[dimensions], **choice)
+    check(layer, locally_connected, dimensions, rng)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize("choice", pairwise(LOW_RANK, no_stride_with_dilation), ids=label)
+def test_low_rank_locally_connected_equals_its_definition(dimensions, choice, rng):
+    choice = dict(choice)
+    sharing = choice.pop("sharing")
+    axes = {"all": None, "first": (0,), "last": (dimensions - 1,), "full": ()}[sharing]
+    layer_class = getattr(layers, f"LowRankLocallyConnected{dimensions}D")
+    layer = layer_class(FILTERS, KERNELS[dimensions], additive_axes=axes, **choice)
+    check(layer, low_rank_locally_connected, dimensions, rng)
+
+
+@pytest.mark.parametrize("layer_class", ["LocallyConnected1D", "LowRankLocallyConnected1D"])
+@pytest.mark.parametrize("structure", [{"dilation_rate": 2}, {"strides": 2}])
+def test_causal_padding_equals_its_definition(layer_class, structure, rng):
+    low_rank = layer_class.startswith("LowRank")
+    rank = {"spatial_rank": 5} if low_rank else {}
+    layer = getattr(layers, layer_class)(FILTERS, 3, padding="causal", **structure, **rank)
+    check(layer, low_rank_locally_connected if low_rank else locally_connected, 1, rng)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize(
+    ("rank", "strides", "padding", "normalize_weights"),
+    [(5, 1, "valid", "softmax"), (5, 2, "same", "norm"), (1, 1, "same", None)],
+)
+def test_input_dependent_layers_equal_their_definition(
+    dimensions, data_format, rank, strides, padding, normalize_weights, rng
+):
+    layer = getattr(layers, f"LowRankLocallyConnected{dimensions}D")(
+        FILTERS,
+        KERNELS[dimensions],
+        rank,
+        strides,
+        padding,
+        data_format,
+        input_dependent=True,
+        normalize_weights=normalize_weights,
+    )
+    check(layer, low_rank_locally_connected, dimensions, rng, entries=1)
+
+
+MIXED = [
+    {"kernel_size": [1, 3, (5, 2)], "dilation_rate": 1},
+    {"kernel_size": [2, 4, (3, 4)], "dilation_rate": 1},
+    {"kernel_size": 3, "dilation_rate": [1, 2, (3, 1)]},
+    {"kernel_size": [(2, 3), 1, 3], "dilation_rate": [2, 1, 1]},
+]
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 11, 4), (2, 9, 12, 4)], ids=["even-odd", "odd-even"])
+@pytest.mark.parametrize("strides", [1, 2, 3])
+@pytest.mark.parametrize("basis", MIXED)
+def test_mixed_basis_equals_its_definition(shape, strides, basis, rng, monkeypatch):
+    if strides > 1 and basis["dilation_rate"] != 1:
+        pytest.skip("strides and dilation rates above 1 are refused together")
+    monkeypatch.setitem(INPUTS, 2, shape)
+    layer = layers.LowRankLocallyConnected2D(
+        FILTERS, spatial_rank=3, strides=strides, padding="same", **basis
+    )
+    check(layer, low_rank_locally_connected, 2, rng, entries=1)
