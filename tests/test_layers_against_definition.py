@@ -64,7 +64,7 @@ def low_rank_locally_connected(layer, weights, inputs):
     positions = reference.output_shape(
         inputs.shape[1:-1], sizes[0], layer.strides, rates[0], layer.padding
     )
-    logits = combining_logits(weights, positions, rank, layer, inputs)
+    logits = combining_logits(weights, positions, rank, inputs)
     mixing = reference.normalize(logits, layer.normalize_weights)
     mixing = np.broadcast_to(mixing, (len(inputs), *positions, rank))
     outputs = reference.low_rank_local_convolution(
@@ -81,7 +81,7 @@ def low_rank_locally_connected(layer, weights, inputs):
     return outputs + weights.get("spatial_bias", 0) + weights.get("bias", 0)
 
 
-def combining_logits(weights, positions, rank, layer, inputs):
+def combining_logits(weights, positions, rank, inputs):
     """The logits `(1 or batch, *positions, rank)`."""
     if any(name.startswith("combining_weights/") for name in weights):
         names = {name.removeprefix("combining_weights/"): w for name, w in weights.items()}

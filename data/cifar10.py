@@ -1,0 +1,29 @@
+"""CIFAR-10 with the paper's splits and range."""
+
+import functools
+
+from .dataset import Dataset
+from .tfds_files import find_prepared, read_prepared
+
+CIFAR10 = Dataset(
+    name="cifar10",
+    image_shape=(32, 32, 3),
+    class_names=(
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    ),
+    split_sizes=(45_000, 5_000, 10_000),
+    value_range=(0.0, 1.0),
+    stored_range=(0.0, 255.0),
+    read=functools.partial(read_prepared, "cifar10", valid_percent=10),
+    find=functools.partial(find_prepared, "cifar10"),
+    source="CIFAR-10 as prepared by tensorflow-datasets, validation = first 10 % of train",
+)

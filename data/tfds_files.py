@@ -1,0 +1,75 @@
+"""Image datasets prepared by tensorflow-datasets, read from disk."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from .dataset import Examples
+
+
+def default_data_dir() -> str:
+    """Returns the folder that tensorflow-datasets uses if it is told none."""
+    return os.environ.get("TFDS_DATA_DIR", str(Path("~/tensorflow_datasets").expanduser()))
+
+
+def find_prepared(name: str, data_dir: str | None) -> None:
+    """Checks that a dataset has been prepared, without importing anything slow.
+
+    Left alone, tensorflow-datasets tries for minutes to reach a network that may not be there.
+
+    Args:
+        name: Name of the dataset in tensorflow-datasets.
+        data_dir: Folder to look in; tensorflow-datasets' own if None.
+
+    Raises:
+        FileNotFoundError: If it has not.
+    """
+    folder = Path(data_dir or default_data_dir()).expanduser()
+    if not any(folder.glob(f"{name}/*/dataset_info.json")):
+        raise FileNotFoundError(
+            f"The dataset {name!r} must be prepared in --data_dir. Looked for "
+            f"{folder / name}/<version>/dataset_info.json and found none. Add --download to fetch "
+            "it there, or give the folder that holds it with --data_dir."
+        )
+
+
+def read_prepared(
+    name: str, data_dir: str | None, download: bool, valid_percent: int
+) -> dict[str, Examples]:
+    """Reads a dataset's train and test splits, the first part of train as validation.
+
+    Args:
+        name: Name of the dataset in tensorflow-datasets.
+        data_dir: Folder to look in; tensorflow-datasets' own if None.
+        download: Whether the dataset may be downloaded and prepared there.
+        valid_percent: Share of the training split, from its start, to hold out.
+
+    Returns:
+        A dictionary from `"train"`, `"valid"` and `"test"` to examples with uint8 images.
+
+    Raises:
+        FileNotFoundError: If the data has not been prepared and may not be downloaded.
+    """
+    if not download:
+        find_prepared(name, data_dir)
+    import tensorflow_datasets as tfds
+
+    splits = {
+        "train": f"train[{valid_percent}%:]",
+        "valid": f"train[:{valid_percent}%]",
+        "test": "test",
+    }
+    folder = str(Path(data_dir or default_data_dir()).expanduser())
+    loaded = tfds.load(
+        name,
+        split=splits,
+        data_dir=folder,
+        download=download,
+        batch_size=-1,
+        shuffle_files=False,
+    )
+    return {
+        split: Examples(np.asarray(part["image"]), np.asarray(part["label"]))
+        for split, part in tfds.as_numpy(loaded).items()
+    }

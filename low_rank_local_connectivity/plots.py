@@ -1,0 +1,132 @@
+"""Pictures of what a model has learned."""
+
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from low_rank_local_connectivity.layers.low_rank_locally_connected import (
+    LowRankLocallyConnected2D,
+)
+
+# Panels side by side, and input-dependent examples one below another.
+COLUMNS = 8
+EXAMPLES = 4
+
+
+def _import_pyplot():
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise ImportError(
+            "Drawing needs matplotlib: pip install 'low-rank-local-connectivity[experiments]'."
+        ) from error
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    return plt
+
+
+def combining_weight_maps(model: keras.Model, path: str | Path, images=None) -> list[str]:
+    """Draws where in the image each filter bank of a model is used.
+
+    One panel per low-rank locally connected layer over 2 axes and bank: the bank's combining
+    weight at every position, on one colour scale per layer. If the weights depend on the input,
+    one row per example, behind the example itself.
+
+    Args:
+        model: Built functional or sequential model.
+        path: The PNG to write.
+        images: Examples for input-dependent layers, as the model takes them; the first
+            4 are drawn.
+
+    Returns:
+        Names of the layers drawn. If no layer has combining weights to draw, the list is empty
+        and nothing is written.
+
+    Raises:
+        ValueError: If weights depend on the input and no images are given.
+        ImportError: If matplotlib is not installed.
+    """
+    drawn = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, LowRankLocallyConnected2D) and layer.has_logits
+    ]
+    if not drawn:
+        return []
+    plt = _import_pyplot()
+    rows = [row for layer in drawn for row in _rows_of(model, layer, images)]
+    width = max(len(row) for row in rows)
+    size = (1.5 * width + 0.8, 1.7 * len(rows) + 0.3)
+    figure, axes = plt.subplots(len(rows), width, figsize=size, squeeze=False, layout="constrained")
+    for line, row in zip(axes, rows, strict=True):
+        shown = None
+        for axis, panel in zip(line, row, strict=False):
+            if panel is None:
+                axis.axis("off")
+                continue
+            title, values, limits = panel
+            picture = axis.imshow(values, **limits)
+            axis.set_title(title, fontsize=8)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            shown = picture if "vmin" in limits else shown
+        for axis in line[len(row) :]:
+            axis.axis("off")
+        if shown is not None:
+            bar = figure.colorbar(shown, ax=list(line), fraction=0.02, pad=0.01)
+            bar.ax.tick_params(labelsize=7)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return [layer.name for layer in drawn]
+
+
+def _rows_of(model: keras.Model, layer: LowRankLocallyConnected2D, images) -> list[list]:
+    """Returns rows of panels `(title, values, colour limits)` for one layer."""
+    if not layer.input_dependent:
+        weights = keras.ops.convert_to_numpy(layer.combining_weights())
+        limits = _limits(layer, weights)
+        panels = [
+            (f"{layer.name}\nbank {k + 1} of {layer.spatial_rank}", weights[..., k], limits)
+            for k in range(layer.spatial_rank)
+        ]
+        return _wrap(panels)
+    if images is None:
+        raise ValueError(
+            f"The combining weights of layer {layer.name!r} depend on the input. Received: "
+            "images=None. Give examples to draw them for."
+        )
+    images = images[:EXAMPLES]
+    before = keras.Model(model.inputs, layer.input)
+    weights = keras.ops.convert_to_numpy(layer.combining_weights(before(images, training=False)))
+    limits = _limits(layer, weights)
+    rows = []
+    for index, image in enumerate(keras.ops.convert_to_numpy(images)):
+        panels = [(f"example {index + 1}", _displayable(image), {"cmap": "gray"})]
+        panels += [
+            (f"{layer.name}\nbank {k + 1} of {layer.spatial_rank}", weights[index, ..., k], limits)
+            for k in range(layer.spatial_rank)
+        ]
+        rows += _wrap(panels)
+    return rows
+
+
+def _wrap(panels: list) -> list[list]:
+    lines = math.ceil(len(panels) / COLUMNS)
+    return [panels[line * COLUMNS : (line + 1) * COLUMNS] for line in range(lines)]
+
+
+def _limits(layer: LowRankLocallyConnected2D, weights: np.ndarray) -> dict:
+    """Returns colours: from 0 up for weights of a softmax, else alike around 0."""
+    if layer.normalize_weights == "softmax":
+        return {"cmap": "viridis", "vmin": 0.0, "vmax": float(weights.max())}
+    largest = float(np.abs(weights).max())
+    return {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
+
+
+def _displayable(image: np.ndarray) -> np.ndarray:
+    """Returns an image in [0, 1], without a channel axis of length 1."""
+    low, high = image.min(), image.max()
+    return np.squeeze((image - low) / max(high - low, 1e-6))

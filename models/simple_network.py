@@ -1,0 +1,74 @@
+"""The three-layer network of the paper's experiments on small images."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers
+
+from low_rank_local_connectivity import AddCoordinates2D
+
+from .convolutions import Convolution, Site
+
+
+def simple_network(
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    convolutions: Sequence[Convolution],
+    filters: int = 64,
+    kernel_size: int = 3,
+    batch_norm: bool = True,
+    coord_conv: bool = False,
+    pooling: bool = True,
+) -> keras.Model:
+    """Builds the network: local layers, unpadded, at stride 1, then linear logits.
+
+    Each layer is followed by batch normalisation (momentum 0.9, epsilon 1e-5) and ReLU; global
+    average pooling or flattening leads to the logits.
+
+    Args:
+        image_shape: `(height, width, channels)`.
+        num_classes: Number of logits.
+        convolutions: One way to make a layer for each layer.
+        filters: Filters of each layer.
+        kernel_size: Taps per axis.
+        batch_norm: Whether batch normalisation follows each layer.
+        coord_conv: Whether the input gets two channels with its coordinates: the paper's
+            CoordConv baseline, which tells the first layer only.
+        pooling: Whether to average over positions before the logits, instead of flattening.
+
+    Returns:
+        Model from images to logits of shape `(batch, num_classes)`.
+
+    Example:
+        >>> from .convolutions import Settings, convolution
+        >>> makers = [convolution("conv2d", Settings())] * 3
+        >>> simple_network((28, 28, 1), 10, makers).count_params()
+        75722
+
+    Reference:
+        Elsayed et al., "Revisiting Spatial Invariance with Low-Rank Local Connectivity",
+        ICML 2020, section 4.
+    """
+    inputs = keras.Input(image_shape, name="image")
+    x = inputs
+    if coord_conv:
+        x = AddCoordinates2D(name="coordinates")(x)
+    for index, make in enumerate(convolutions):
+        site = Site(
+            filters,
+            kernel_size,
+            in_channels=x.shape[-1],
+            last=index == len(convolutions) - 1,
+            normalized=batch_norm,
+            name=f"layer_{index + 1}",
+        )
+        x = make(site)(x)
+        if batch_norm:
+            norm = layers.BatchNormalization(
+                momentum=0.9, epsilon=1e-5, name=f"batch_norm_{index + 1}"
+            )
+            x = norm(x)
+        x = layers.ReLU(name=f"relu_{index + 1}")(x)
+    x = layers.GlobalAveragePooling2D(name="pooling")(x) if pooling else layers.Flatten()(x)
+    outputs = layers.Dense(num_classes, name="logits")(x)
+    return keras.Model(inputs, outputs, name="simple_network")
