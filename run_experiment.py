@@ -14,9 +14,9 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from data import DATASETS
 from models import CONVOLUTIONS, MODELS, Settings, convolution
@@ -188,7 +188,9 @@ class Experiment:
 
 def experiment_from_flags() -> Experiment:
     """Returns the experiment that the flags describe, defaults that depend on others filled in."""
-    values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Experiment)}
+    values: dict[str, Any] = {
+        field.name: FLAGS[field.name].value for field in dataclasses.fields(Experiment)
+    }
     if values["normalize_weights"] == "none":
         values["normalize_weights"] = None
     for name in ("share_row_combining_weights", "share_col_combining_weights"):
@@ -255,9 +257,11 @@ def load_framework() -> None:
         standard_error = os.dup(2)
         os.dup2(notes.fileno(), 2)
         try:
-            import tensorflow  # noqa: F401, the data pipeline needs it on every backend
+            import tensorflow as tf  # the data pipeline needs it on every backend
 
-            import low_rank_local_connectivity  # noqa: F401
+            import low_rank_local_connectivity
+
+            del tf, low_rank_local_connectivity
         except BaseException:
             notes.seek(0)
             os.write(standard_error, notes.read())
@@ -303,7 +307,10 @@ def run(experiment: Experiment) -> dict[str, Any]:
     size, seed, epochs = experiment.batch_size, experiment.seed, experiment.epochs
     train, valid, test = (splits[name] for name in ("train", "valid", "test"))
     plan = training.Plan(
-        epochs, steps_per_epoch(train, size), experiment.peak_learning_rate, experiment.warmup_epochs
+        epochs,
+        steps_per_epoch(train, size),
+        experiment.peak_learning_rate,
+        experiment.warmup_epochs,
     )
     valid_batches = evaluation_batches(dataset, valid, size)
     recovery = training.train(
@@ -337,7 +344,7 @@ def export(model, experiment: Experiment) -> None:
 
     folder = Path(experiment.model_dir) / "saved_model"
     if keras.backend.backend() == "torch" and experiment.export_formats:
-        print("No SavedModel: Keras cannot write one on PyTorch. Load model.keras under TensorFlow.")
+        print("No SavedModel: Keras writes none on PyTorch. Load model.keras under TensorFlow.")
     elif experiment.export_formats and not (folder / "1").exists():
         export_model(model, folder, experiment.export_formats)
 
@@ -350,7 +357,7 @@ def parse(argv: list[str]) -> list[str]:
         refuse(error)
 
 
-def refuse(error: Exception) -> None:
+def refuse(error: Exception) -> NoReturn:
     """Ends the program over something that its caller can mend."""
     print(f"run_experiment.py: {error}", file=sys.stderr)
     sys.exit(2)
@@ -358,6 +365,7 @@ def refuse(error: Exception) -> None:
 
 def main(argv: list[str]) -> None:
     """Runs the experiment that the flags describe, or prints its result if it is finished."""
+    logging.set_verbosity(logging.WARNING)  # TensorFlow tells through it how it saves
     try:
         if argv[1:]:
             raise ValueError(f"Only flags are taken. Received: {' '.join(argv[1:])}.")

@@ -4,9 +4,13 @@ The order of training examples is a function of the seed, the epoch and the step
 run that was stopped can continue with exactly the batches that it has not seen.
 """
 
+from typing import Any
+
 import tensorflow as tf
 
 from .dataset import Dataset, Examples
+
+random: Any = tf.random  # type checkers do not see into it
 
 
 def steps_per_epoch(examples: Examples, batch_size: int) -> int:
@@ -46,7 +50,7 @@ def training_batches(
 
     def order_of(epoch):
         indices = tf.range(len(examples), dtype=tf.int64)
-        order = tf.random.experimental.stateless_shuffle(indices, seed=[seed, epoch])
+        order = random.experimental.stateless_shuffle(indices, seed=[seed, epoch])
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=True)
 
     def take(indices):

@@ -99,7 +99,7 @@ def _rows_of(model: keras.Model, layer: LowRankLocallyConnected2D, images) -> li
             "images=None. Give examples to draw them for."
         )
     images = images[:EXAMPLES]
-    before = keras.Model(model.inputs, layer.input)
+    before = keras.Model(model.inputs[0], layer.input)
     weights = keras.ops.convert_to_numpy(layer.combining_weights(before(images, training=False)))
     limits = _limits(layer, weights)
     rows = []

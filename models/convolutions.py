@@ -8,7 +8,7 @@ that the command line can list the names without loading a framework.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +66,13 @@ class Settings:
     """
 
     spatial_rank: int = 4
-    normalize_weights: str | None = "softmax"
+    normalize_weights: Literal["softmax", "norm"] | None = "softmax"
     combining_weights_initializer: str = "conv_init"
     share_row_combining_weights: bool = True
     share_col_combining_weights: bool = True
     input_dependent: bool = False
     use_spatial_bias: bool = True
-    locally_connected_fan: str = "position"
+    locally_connected_fan: Literal["position", "kernel"] = "position"
 
 
 # Makes the layer for a site; what it returns is a keras.Layer.
@@ -158,9 +158,6 @@ CONVOLUTIONS: dict[str, Callable[[Settings, Site], Any]] = {
     "locally_connected2d": _locally_connected2d,
     "low_rank_locally_connected2d": _low_rank_locally_connected2d,
 }
-
-# Kinds with weights for each position, which fix the image's size and limit the useful rank.
-RANKED = ("low_rank_locally_connected2d",)
 
 
 def convolution(name: str, settings: Settings) -> Convolution:

@@ -165,8 +165,8 @@ class InputDependentCombiningWeights(ConfiguredLayer):
 def depthwise_convolution(inputs, kernel, dilation: int):
     """Filters each channel by itself, unpadded, at stride 1, over any number of axes.
 
-    `outputs[b, i, c] = sum_t kernel[t, c] * inputs[b, i + dilation * t, c]`, as a sum of shifted
-    slices: Keras has no depthwise convolution over 3 axes.
+    `outputs[b, i, c] = sum_t kernel[t, c] * inputs[b, i + dilation * t, c]`. Over 3 axes, where
+    Keras has no such convolution, it is a sum of shifted slices.
 
     Args:
         inputs: Tensor of shape `(batch, *spatial, channels)` of static spatial size.
@@ -180,6 +180,14 @@ def depthwise_convolution(inputs, kernel, dilation: int):
         >>> tuple(depthwise_convolution(ops.ones((2, 9, 8, 4)), ops.ones((3, 3, 4)), 2).shape)
         (2, 5, 4, 4)
     """
+    if len(kernel.shape) < 4:
+        return ops.depthwise_conv(
+            inputs,
+            kernel[..., None],
+            padding="valid",
+            data_format="channels_last",
+            dilation_rate=dilation,
+        )
     taps = kernel.shape[:-1]
     lengths = [
         size - dilation * (count - 1) for size, count in zip(inputs.shape[1:-1], taps, strict=True)

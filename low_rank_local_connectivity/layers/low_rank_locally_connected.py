@@ -535,7 +535,8 @@ class LowRankLocallyConnected(BaseLocalConv):
             not (self.input_dependent or self.mixed)
             and None not in (*sizes, *self.output_sizes)
             and self.spatial_rank >= COMBINE_FIRST_FROM_RANK
-            and (batch is None or batch >= self.spatial_rank)
+            # An unknown batch is None, or a symbol where JAX exports.
+            and (not isinstance(batch, int) or batch >= self.spatial_rank)
         )
 
     def output_biases(self) -> list:

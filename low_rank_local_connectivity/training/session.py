@@ -96,7 +96,7 @@ def train(
     if start == plan.epochs:
         return recovery
     if start:
-        keras.utils.io_utils.print_msg(f"Continuing after epoch {start} of {plan.epochs}.")
+        print(f"Continuing after epoch {start} of {plan.epochs}.", flush=True)  # noqa: T201
     model.fit(
         training_batches(start),
         epochs=plan.epochs,

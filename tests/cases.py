@@ -1,0 +1,197 @@
+"""The table of layers that every contract test runs over: a row buys a layer the whole suite."""
+
+import dataclasses
+from typing import Any
+
+from low_rank_local_connectivity import layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A layer with arguments of which none is a default that hides something.
+
+    Args:
+        layer: Name of a public layer.
+        arguments: Arguments of its constructor.
+        input_shape: Input shape with batch; no two axes have the same length.
+        label: What is special about it.
+    """
+
+    layer: str
+    arguments: dict[str, Any]
+    input_shape: tuple[int, ...]
+    label: str = ""
+
+    def make(self, **changes: Any):
+        """Creates the layer."""
+        return getattr(layers, self.layer)(**{**self.arguments, **changes})
+
+    def __str__(self) -> str:
+        return f"{self.layer}-{self.label}" if self.label else self.layer
+
+
+LC = {"filters": 6, "kernel_size": 3}
+LRLC = {"filters": 6, "kernel_size": 3, "spatial_rank": 5}
+FULL = {
+    "padding": "same",
+    "activation": "tanh",
+    "kernel_initializer": "he_normal",
+    "bias_initializer": "random_normal",
+    "kernel_regularizer": "l2",
+    "bias_regularizer": "l1",
+    "activity_regularizer": "l2",
+    "kernel_constraint": "max_norm",
+    "bias_constraint": "max_norm",
+}
+LOW_RANK_FULL = {
+    **FULL,
+    "normalize_weights": "norm",
+    "combining_weights_initializer": "glorot_uniform",
+    "combining_weights_regularizer": "l1",
+    "combining_weights_constraint": "max_norm",
+    "spatial_bias_regularizer": "l2",
+    "spatial_bias_constraint": "max_norm",
+}
+
+CASES = [
+    Case("LocallyConnected1D", LC, (2, 13, 4)),
+    Case(
+        "LocallyConnected1D", {**LC, "padding": "causal", "dilation_rate": 2}, (2, 13, 4), "causal"
+    ),
+    Case("LocallyConnected2D", LC, (2, 8, 11, 4)),
+    Case(
+        "LocallyConnected2D",
+        {
+            **LC,
+            **FULL,
+            "kernel_size": (3, 2),
+            "strides": (2, 1),
+            "fan": "kernel",
+            "implementation": 2,
+        },
+        (2, 8, 11, 4),
+        "full",
+    ),
+    Case(
+        "LocallyConnected2D",
+        {**LC, "data_format": "channels_first", "dilation_rate": (2, 1)},
+        (2, 4, 8, 11),
+        "channels_first",
+    ),
+    Case("LocallyConnected3D", {**LC, "kernel_size": (2, 1, 3)}, (2, 5, 7, 6, 3)),
+    Case("LowRankLocallyConnected1D", LRLC, (2, 13, 4)),
+    Case("LowRankLocallyConnected1D", {**LRLC, "padding": "causal"}, (2, 13, 4), "causal"),
+    Case("LowRankLocallyConnected2D", LRLC, (2, 8, 11, 4)),
+    Case(
+        "LowRankLocallyConnected2D",
+        {**LRLC, **LOW_RANK_FULL, "kernel_size": (3, 2), "strides": (2, 1)},
+        (2, 8, 11, 4),
+        "full",
+    ),
+    Case(
+        "LowRankLocallyConnected2D",
+        {
+            **LRLC,
+            "additive_axes": (),
+            "use_spatial_bias": "per_filter",
+            "normalize_weights": None,
+            "data_format": "channels_first",
+            "implementation": "convolve_then_combine",
+            "preserve_variance": True,
+        },
+        (2, 4, 8, 11),
+        "channels_first",
+    ),
+    Case(
+        "LowRankLocallyConnected2D",
+        {**LRLC, "additive_axes": (1,), "implementation": "combine_then_convolve"},
+        (2, 8, 11, 4),
+        "columns",
+    ),
+    Case(
+        "LowRankLocallyConnected2D",
+        {
+            **LRLC,
+            "spatial_rank": 3,
+            "kernel_size": [1, 3, (5, 2)],
+            "dilation_rate": [2, 1, 1],
+            "padding": "same",
+        },
+        (2, 8, 11, 4),
+        "mixed",
+    ),
+    Case(
+        "LowRankLocallyConnected2D",
+        {**LRLC, "spatial_rank": 2, "kernel_size": [3, 5], "padding": "same"},
+        (2, 8, 11, 4),
+        "mixed-of-as-many-as-axes",
+    ),
+    Case("LowRankLocallyConnected2D", {**LRLC, "input_dependent": True}, (2, 8, 11, 4), "input"),
+    Case(
+        "LowRankLocallyConnected2D",
+        {**LRLC, "input_dependent": True, "data_format": "channels_first", "strides": 2},
+        (2, 4, 8, 11),
+        "input-channels_first",
+    ),
+    Case(
+        "LowRankLocallyConnected2D",
+        {**LRLC, "spatial_rank": 1, "filters": 6},
+        (2, 8, 11, 4),
+        "rank-1",
+    ),
+    Case(
+        "LowRankLocallyConnected3D",
+        {**LRLC, "kernel_size": (2, 1, 3), "additive_axes": (0, 2)},
+        (2, 5, 7, 6, 3),
+    ),
+    Case("InputDependentCombiningWeights", {"spatial_rank": 5}, (2, 13, 4), "1D"),
+    Case(
+        "InputDependentCombiningWeights",
+        {"spatial_rank": 5, "output_size": (3, 13), "dilation_rates": (1, 3)},
+        (2, 8, 11, 4),
+        "2D",
+    ),
+    Case(
+        "InputDependentCombiningWeights",
+        {"spatial_rank": 5, "output_size": 9, "data_format": "channels_first"},
+        (2, 3, 5, 7, 6),
+        "3D",
+    ),
+    Case("SpatialBias", {}, (2, 8, 11, 4), "2D"),
+    Case("SpatialBias", {"additive_axes": (0,)}, (2, 13, 4), "1D"),
+    Case("SpatialBias", {"additive_axes": ()}, (2, 5, 7, 6, 3), "3D-map"),
+    Case(
+        "SpatialBias",
+        {
+            "per_filter": True,
+            "data_format": "channels_first",
+            "bias_initializer": "random_normal",
+            "bias_regularizer": "l2",
+            "bias_constraint": "max_norm",
+        },
+        (2, 4, 8, 11),
+        "per_filter",
+    ),
+    Case("AddCoordinates2D", {}, (2, 8, 11, 4)),
+    Case(
+        "AddCoordinates2D",
+        {"with_radius": True, "data_format": "channels_first"},
+        (2, 4, 8, 11),
+        "radius",
+    ),
+    Case("CoordConv2D", {"filters": 6, "kernel_size": 3}, (2, 8, 11, 4)),
+    Case(
+        "CoordConv2D",
+        {
+            "filters": 6,
+            "kernel_size": (3, 2),
+            "with_radius": True,
+            "padding": "same",
+            "activation": "relu",
+            "kernel_regularizer": "l2",
+            "activity_regularizer": "l2",
+        },
+        (2, 8, 11, 4),
+        "full",
+    ),
+]

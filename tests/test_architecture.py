@@ -1,0 +1,98 @@
+"""Which folder may import which, and what an installation adds to site-packages."""
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = {"low_rank_local_connectivity", "models", "data", "run_experiment", "tests"}
+LIBRARY = "low_rank_local_connectivity"
+# What each part may import of ours; relative imports stay inside their folder.
+MAY_IMPORT = {LIBRARY: {LIBRARY}, "models": {LIBRARY}, "data": set(), "benchmarks": {LIBRARY}}
+# What the parts that run on every backend may import beside the standard library.
+PORTABLE = {
+    f"{LIBRARY}/ops": {"keras", "numpy", LIBRARY},
+    f"{LIBRARY}/layers": {"keras", "numpy", LIBRARY},
+    "models": {"keras", "numpy", LIBRARY},
+}
+OPTIONAL = {"tensorflow", "matplotlib", "sklearn", "scipy", "tensorflow_datasets", "absl"}
+
+
+def imports(path: Path, everywhere: bool = True) -> set[str]:
+    """Top-level names that a module imports absolutely, inside functions too if `everywhere`."""
+    tree = ast.parse(path.read_text())
+    nodes = ast.walk(tree) if everywhere else tree.body
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names}
+
+
+def modules(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_imports_point_one_way(folder):
+    for path in modules(folder):
+        forbidden = imports(path) & OURS - MAY_IMPORT[folder]
+        assert not forbidden, f"{path.relative_to(ROOT)} imports {sorted(forbidden)}"
+
+
+def test_within_the_library_imports_point_down():
+    order = ["ops", "layers"]
+    for level, part in enumerate(order):
+        above = [*order[level + 1 :], "training", "export", "plots", "conversion", "legacy"]
+        for path in modules(f"{LIBRARY}/{part}"):
+            for name in above:
+                assert f"{LIBRARY}.{name}" not in path.read_text(), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("folder", PORTABLE)
+def test_what_runs_on_every_backend_imports_keras_and_numpy_only(folder):
+    for path in modules(folder):
+        foreign = imports(path) - PORTABLE[folder] - set(sys.stdlib_module_names)
+        assert not foreign, f"{path.relative_to(ROOT)} imports {sorted(foreign)}"
+
+
+def test_no_file_mixes_the_two_names_of_models_and_data():
+    for path in [*modules("tests"), *modules("benchmarks"), ROOT / "run_experiment.py"]:
+        if path != Path(__file__):
+            text = path.read_text()
+            for name in ("models", "data"):
+                assert f"{LIBRARY}.{name}" not in text, f"{path} should say {name!r}"
+
+
+@pytest.mark.parametrize("module", [LIBRARY, f"{LIBRARY}.export", f"{LIBRARY}.plots"])
+def test_importing_the_library_loads_no_extra(module):
+    code = f"import keras, sys; before = set(sys.modules); import {module}; "
+    code += "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(run.stdout.split()) & OPTIONAL
+
+
+def test_importing_models_and_data_loads_no_framework():
+    code = "import sys, models, data; print(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert not set(run.stdout.split()) & {"keras", "tensorflow", "jax", "torch", LIBRARY}
+
+
+@pytest.mark.slow
+def test_an_installation_adds_one_name(tmp_path):
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    top_levels = {name.partition("/")[0] for name in names}
+    assert {name for name in top_levels if not name.endswith(".dist-info")} == {LIBRARY}
+    for part in ("data/digits.py", "models/simple_network.py", "training/session.py", "py.typed"):
+        assert f"{LIBRARY}/{part}" in names

@@ -1,0 +1,155 @@
+"""What every public layer promises, whatever it computes."""
+
+import inspect
+import json
+
+import keras
+import numpy as np
+import pytest
+from backends import outputs_and_gradients, randomize, to_numpy
+from cases import CASES
+
+import low_rank_local_connectivity
+from low_rank_local_connectivity import layers
+
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+PUBLIC = [name for name in vars(layers) if inspect.isclass(getattr(layers, name))]
+
+
+def functional(layer, input_shape):
+    """A model of the layer alone, over any batch size."""
+    inputs = keras.Input(input_shape[1:])
+    return keras.Model(inputs, layer(inputs))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_layer_has_a_case_and_is_exported_by_the_package(name):
+    rows = [case for case in CASES if case.layer == name]
+    assert rows, f'add to tests/cases.py: Case("{name}", {{...}}, (2, 8, 11, 4)),'
+    assert hasattr(low_rank_local_connectivity, name)
+
+
+@every_case
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable weights:UserWarning")
+def test_keras_own_layer_test_passes(case):
+    from keras.src.testing import TestCase
+
+    TestCase().run_layer_test(
+        getattr(layers, case.layer),
+        case.arguments,
+        input_shape=case.input_shape,
+        expected_output_shape=case.make().compute_output_shape(case.input_shape),
+        supports_masking=False,
+    )
+
+
+@every_case
+def test_eager_symbolic_and_computed_shapes_agree_for_any_batch_size(case, rng):
+    layer = case.make()
+    unknown = (None, *case.input_shape[1:])
+    model = functional(layer, case.input_shape)
+    computed = layer.compute_output_shape(unknown)
+    assert computed[0] is None
+    assert tuple(model.output.shape) == tuple(computed)
+    for batch in (1, 7):
+        inputs = rng.normal(size=(batch, *case.input_shape[1:])).astype("float32")
+        eager = to_numpy(layer(inputs))
+        assert eager.shape == (batch, *computed[1:])
+        np.testing.assert_allclose(model.predict(inputs, verbose=0), eager, rtol=1e-5, atol=1e-5)
+
+
+@every_case
+def test_config_lists_the_arguments_and_survives_json(case):
+    layer = case.make()
+    config = json.loads(json.dumps(layer.get_config()))
+    again = type(layer).from_config(config)
+    assert json.loads(json.dumps(again.get_config())) == config
+    missing = set(case.arguments) - set(config)
+    assert not missing, f"get_config lacks {missing}"
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_arguments_listed_are_those_of_the_signature(name):
+    layer_class = getattr(layers, name)
+    if not hasattr(layer_class, "ARGUMENTS"):
+        pytest.skip("takes its arguments from Conv2D")
+    # The 2D class adds the release's names, which the others' spelling stands for.
+    owner = next(c for c in layer_class.__mro__ if "ARGUMENTS" in vars(c))
+    parameters = inspect.signature(owner.__init__).parameters.values()
+    named = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"self"}
+    assert set(layer_class.ARGUMENTS) == named
+
+
+@every_case
+def test_a_saved_layer_loads_with_its_weights(case, rng, tmp_path):
+    model = functional(case.make(), case.input_shape)
+    randomize(model, rng)
+    inputs = rng.normal(size=case.input_shape).astype("float32")
+    expected = model.predict(inputs, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(inputs, verbose=0), expected)
+    assert loaded.layers[-1].get_config() == model.layers[-1].get_config()
+
+
+@every_case
+@pytest.mark.parametrize("jit_compile", [True, False], ids=["jit", "no-jit"])
+def test_every_trainable_weight_moves_in_a_training_step(case, jit_compile, rng):
+    if keras.backend.backend() == "torch" and jit_compile:
+        pytest.skip("torch.compile needs a compiler toolchain at run time")
+    model = functional(case.make(), case.input_shape)
+    if not model.trainable_weights:
+        pytest.skip("has no weights")
+    randomize(model, rng)
+    before = [to_numpy(weight.value) for weight in model.trainable_weights]
+    inputs = rng.normal(size=case.input_shape).astype("float32")
+    targets = rng.normal(size=model.output_shape[1:]).astype("float32")
+    targets = np.broadcast_to(targets, (len(inputs), *targets.shape))
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=jit_compile)
+    model.fit(inputs, targets, batch_size=len(inputs), verbose=0)
+    for weight, old in zip(model.trainable_weights, before, strict=True):
+        assert np.abs(to_numpy(weight.value) - old).max() > 0, f"{weight.path} stood still"
+
+
+# In pure float16 and bfloat16 the variables are that short too.
+POLICIES = {"mixed_float16": 2e-2, "mixed_bfloat16": 1e-1, "float16": 2e-2, "bfloat16": 1e-1}
+
+
+@pytest.mark.parametrize(
+    ("case", "policy"),
+    [
+        (case, policy)
+        for policy in POLICIES
+        for case in CASES
+        if policy.startswith("mixed") or case.layer == "LowRankLocallyConnected2D"
+    ],
+    ids=str,
+)
+def test_lower_precision_gives_the_same_numbers_to_fewer_digits(case, policy, rng):
+    digits = POLICIES[policy]
+    reference = case.make()
+    inputs = rng.normal(size=case.input_shape).astype("float32")
+    reference.build(inputs.shape)
+    randomize(reference, rng, scale=0.3)
+    layer = case.make(dtype=policy)
+    layer.build(inputs.shape)
+    for low, high in zip(layer.weights, reference.weights, strict=True):
+        low.assign(high.value)
+    outputs = layer(inputs)
+    assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype
+    expected = to_numpy(reference(inputs))
+    found = to_numpy(keras.ops.cast(outputs, "float32"))
+    np.testing.assert_allclose(found, expected, rtol=digits, atol=digits * np.abs(expected).max())
+
+
+@every_case
+def test_gradients_stay_finite_at_zero_weights(case, rng):
+    layer = case.make()
+    layer.build(case.input_shape)
+    for weight in layer.weights:
+        weight.assign(np.zeros(weight.shape))
+    inputs = rng.normal(size=case.input_shape).astype("float32")
+    shape = layer.compute_output_shape(case.input_shape)
+    outputs, found = outputs_and_gradients(layer, inputs, np.ones(shape, "float32"))
+    assert all(np.isfinite(values).all() for values in [outputs, *found])

@@ -1,0 +1,152 @@
+"""The networks: parameter counts by hand, and what a layer is told of its place."""
+
+import keras
+import numpy as np
+import pytest
+
+from low_rank_local_connectivity import layers
+from models import CONVOLUTIONS, MODELS, Settings, convolution
+from models.convolutions import Site, wide_filters
+from models.simple_network import simple_network
+
+PLAIN, LOW_RANK = "conv2d", "low_rank_locally_connected2d"
+
+
+def network(kinds, image_shape=(28, 28, 1), settings=None, **changes):
+    makers = [convolution(kind, settings or Settings()) for kind in kinds]
+    return simple_network(image_shape, 10, makers, **changes)
+
+
+def trainable(model):
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+
+
+# For 28x28x1 images: layers at 26x26, 24x24 and 22x22 positions, 3x3 taps, 64 filters, no bias;
+# 128 batch norm parameters each, and 64 * 10 + 10 for the logits.
+CONV = 9 * 1 * 64 + 9 * 64 * 64 + 9 * 64 * 64
+REST = 3 * 128 + 650
+
+
+@pytest.mark.parametrize(
+    ("kinds", "settings", "expected"),
+    [
+        ([PLAIN] * 3, Settings(), CONV + REST),
+        # 4 banks, 4 logits and a bias for each of 22 rows and 22 columns.
+        (
+            [PLAIN, PLAIN, LOW_RANK],
+            Settings(spatial_rank=4),
+            CONV + 3 * 9 * 64 * 64 + (22 + 22) * (4 + 1) + REST,
+        ),
+        # Rank 1 under softmax has no logits.
+        ([PLAIN, PLAIN, LOW_RANK], Settings(spatial_rank=1), CONV + 22 + 22 + REST),
+        ([LOW_RANK, PLAIN, PLAIN], Settings(spatial_rank=2), CONV + 576 + 52 * 3 + REST),
+        (
+            [PLAIN, PLAIN, LOW_RANK],
+            Settings(
+                spatial_rank=3,
+                share_row_combining_weights=False,
+                share_col_combining_weights=False,
+            ),
+            CONV + 2 * 9 * 64 * 64 + 22 * 22 * (3 + 1) + REST,
+        ),
+        (
+            [PLAIN, PLAIN, LOW_RANK],
+            Settings(spatial_rank=3, share_col_combining_weights=False, use_spatial_bias=False),
+            CONV + 2 * 9 * 64 * 64 + 22 * 3 + REST,
+        ),
+        # The network g at K = 2: 64 to 2; 4 depthwise filters; 12 to 6 to 12 to 2; all biased.
+        (
+            [PLAIN, PLAIN, LOW_RANK],
+            Settings(
+                spatial_rank=2,
+                input_dependent=True,
+                share_row_combining_weights=False,
+                share_col_combining_weights=False,
+            ),
+            CONV
+            + 9 * 64 * 64
+            + 22 * 22
+            + (64 * 2 + 2)
+            + 4 * (9 * 2 + 2)
+            + (12 * 6 + 6)
+            + (6 * 12 + 12)
+            + (12 * 2 + 2)
+            + REST,
+        ),
+        (
+            [PLAIN, PLAIN, "locally_connected2d"],
+            Settings(),
+            9 * 64 + 9 * 64 * 64 + 22 * 22 * (9 * 64 + 1) * 64 + REST,
+        ),
+        # The last layer at K = 4 has 256 filters, which batch norm and the logits follow.
+        (
+            [PLAIN, PLAIN, "wide_conv2d"],
+            Settings(spatial_rank=4),
+            9 * 64 + 9 * 64 * 64 + 9 * 64 * 256 + 2 * 128 + 512 + 2570,
+        ),
+        ([PLAIN, PLAIN, "coord_conv2d"], Settings(), CONV + 9 * 2 * 64 + REST),
+    ],
+)
+def test_parameters_are_those_counted_by_hand(kinds, settings, expected):
+    assert trainable(network(kinds, settings=settings)) == expected
+
+
+def test_coord_conv_adds_two_channels_to_the_network_s_input_only():
+    assert trainable(network([PLAIN] * 3, coord_conv=True)) == CONV + 9 * 2 * 64 + REST
+
+
+def test_without_batch_norm_convolutions_have_a_bias():
+    assert trainable(network([PLAIN] * 3, batch_norm=False)) == CONV + 3 * 64 + 650
+    model = network([PLAIN, PLAIN, LOW_RANK], batch_norm=False)
+    assert model.get_layer("layer_3").bias is not None
+
+
+def test_flattening_keeps_every_position():
+    model = network([PLAIN] * 3, pooling=False)
+    assert trainable(model) == CONV + 3 * 128 + 22 * 22 * 64 * 10 + 10
+
+
+def test_the_network_is_as_published():
+    model = network([PLAIN, "locally_connected2d", LOW_RANK], image_shape=(32, 32, 3))
+    assert [tuple(model.get_layer(f"layer_{n}").output.shape[1:]) for n in (1, 2, 3)] == [
+        (30, 30, 64),
+        (28, 28, 64),
+        (26, 26, 64),
+    ]
+    norm = model.get_layer("batch_norm_2")
+    assert (norm.momentum, norm.epsilon) == (0.9, 1e-5)
+    assert isinstance(model.get_layer("layer_2"), layers.LocallyConnected2D)
+    assert model.get_layer("layer_2").use_bias
+    low_rank = model.get_layer("layer_3")
+    assert not low_rank.use_bias
+    assert low_rank.use_spatial_bias
+    assert low_rank.get_config()["kernel_initializer"]["class_name"] == "HeUniform"
+    assert model.layers[-1].activation is keras.activations.linear
+
+
+@pytest.mark.parametrize(
+    ("rank", "channels", "last", "expected"),
+    [(4, 64, False, 160), (4, 1, False, 66), (3, 3, False, 69), (30, 64, True, 1920)],
+)
+def test_the_wide_convolution_s_formula(rank, channels, last, expected):
+    assert wide_filters(64, channels, rank, last) == expected
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_sizes_known_before_a_framework_loads_are_those_of_the_network(name):
+    entry = MODELS[name]
+    makers = [convolution(PLAIN, Settings())] * entry.num_layers
+    model = entry.build((19, 23, 3), 7, makers, filters=5, kernel_size=4)
+    found = [
+        tuple(model.get_layer(f"layer_{n + 1}").output.shape[1:3]) for n in range(entry.num_layers)
+    ]
+    assert entry.output_sizes((19, 23, 3), 4) == found
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_every_kind_of_layer_honours_its_site(kind, rng):
+    site = Site(6, 3, in_channels=4, strides=2, padding="valid", name="here")
+    layer = convolution(kind, Settings(spatial_rank=2))(site)
+    outputs = layer(rng.normal(size=(2, 11, 9, 4)).astype("float32"))
+    assert layer.name == "here"
+    assert tuple(outputs.shape[:3]) == (2, 5, 4)
