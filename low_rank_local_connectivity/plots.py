@@ -127,6 +127,7 @@ def _limits(layer: LowRankLocallyConnected2D, weights: np.ndarray) -> dict:
 
 
 def _displayable(image: np.ndarray) -> np.ndarray:
-    """Returns an image in [0, 1], without a channel axis of length 1."""
+    """Returns an image in [0, 1]: in colour if it has three channels, else their mean."""
     low, high = image.min(), image.max()
-    return np.squeeze((image - low) / max(high - low, 1e-6))
+    scaled = (image - low) / max(high - low, 1e-6)
+    return scaled if scaled.shape[-1] == 3 else scaled.mean(axis=-1)

@@ -1,3 +1,5 @@
+# Some of the texts quoted below are longer than a line.
+# ruff: noqa: E501
 """What a layer says when its arguments or inputs cannot be."""
 
 import keras

@@ -1,0 +1,284 @@
+"""run_experiment.py from the outside: what it refuses, and what it leaves behind."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = ("--epochs=2", "--filters=8", "--batch_size=128")
+REFUSED = {
+    "--dataset=imagenet": "flag --dataset=imagenet: value should be one of <digits|mnist|cifar10>",
+    "--network=vgg": "flag --network=vgg: value should be one of <simple_network>",
+    "--spatial_rank=0": "--spatial_rank must be at least 1. Received: --spatial_rank=0.",
+    "--spatial_rank=101": "--spatial_rank must be at most the layer's number of positions, 100. "
+    "Received: --spatial_rank=101.",
+    "--epochs=0": "--epochs must be at least 1. Received: --epochs=0.",
+    "--epochs=few": "flag --epochs=few: invalid literal for int() with base 10: 'few'",
+    "--batch_size=0": "--batch_size must be at least 1. Received: --batch_size=0.",
+    "--batch_size=1258": "--batch_size must be at most the 1257 training examples of digits. "
+    "Received: --batch_size=1258.",
+    "--filters=-1": "--filters must be at least 1. Received: --filters=-1.",
+    "--kernel_size=7": "--kernel_size must leave 3 layers a position in 16x16 images. "
+    "Received: --kernel_size=7.",
+    "--peak_learning_rate=0": "--peak_learning_rate must be a positive number. "
+    "Received: --peak_learning_rate=0.0.",
+    "--warmup_epochs=30": "--warmup_epochs must be from 0 to below --epochs=30. "
+    "Received: --warmup_epochs=30.",
+    "--seed=-1": "--seed must be from 0 to 4294967295. Received: --seed=-1.",
+    "--layer_types=conv2d,conv3d": "--layer_types takes names among conv2d, wide_conv2d, "
+    "coord_conv2d, locally_connected2d, low_rank_locally_connected2d. "
+    "Received: --layer_types=conv2d,conv3d.",
+    "--layer_types=conv2d,conv2d,conv2d,conv2d": "--layer_types names at most the 3 layers of "
+    "simple_network. Received: --layer_types=conv2d,conv2d,conv2d,conv2d.",
+    "--input_dependent --share_row_combining_weights": "--input_dependent needs "
+    "--share_row_combining_weights and --share_col_combining_weights off. "
+    "Received: --input_dependent=True.",
+    "--normalize_weights=max": "flag --normalize_weights=max: value should be one of "
+    "<softmax|norm|none>",
+    "--combining_weights_initializer=he": "flag --combining_weights_initializer=he: value should "
+    "be one of <conv_init|glorot_normal|",
+    "--strategy=tpu": "flag --strategy=tpu: value should be one of <auto|one_device>",
+    "--export_formats=onnx": "--export_formats takes tf_saved_model, or nothing for no export. "
+    "Received: --export_formats=onnx.",
+    "--rank=4": "Unknown command line flag 'rank'",
+    "digits": "Only flags are taken. Received: digits.",
+    "--dataset=mnist --data_dir=nowhere": "The dataset 'mnist' must be prepared in --data_dir. "
+    "Looked for nowhere/mnist/<version>/dataset_info.json and found none.",
+}
+
+
+def script(*arguments, **environment):
+    """Runs run_experiment.py and returns the finished process."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "run_experiment.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def finish(folder, *arguments, **environment):
+    """Runs an experiment to its end and returns what it printed."""
+    done = script(f"--model_dir={folder}", *arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run, and what it printed."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return folder, finish(folder, *SMALL)
+
+
+@pytest.mark.parametrize("flags", REFUSED)
+def test_flags_that_make_no_sense_are_refused_in_a_sentence_before_a_framework_loads(
+    flags, tmp_path
+):
+    code = (
+        "import sys, runpy\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        assert name not in ('tensorflow', 'keras', 'jax', 'torch'), f'imports {name}'\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "sys.argv = ['run_experiment.py', *sys.argv[1:]]\n"
+        f"runpy.run_path({str(ROOT / 'run_experiment.py')!r}, run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags.split()],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"run_experiment.py: {REFUSED[flags]}")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_lists_every_kind_of_layer_without_a_framework(tmp_path):
+    done = script("--help", PYTHONPATH=str(tmp_path))
+    for name in ("low_rank_locally_connected2d", "wide_conv2d", "--spatial_rank", "mnist"):
+        assert name in done.stdout
+
+
+def test_a_run_leaves_its_files_and_prints_its_result_last(finished):
+    folder, output = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "checkpoints",
+        "combining_weights.png",
+        "config.json",
+        "metrics.csv",
+        "model.keras",
+        "result.json",
+        "saved_model",
+        "tensorboard",
+    }
+    result = json.loads((folder / "result.json").read_text())
+    assert 0 <= result["valid_accuracy"] <= 1
+    assert 0 <= result["test_accuracy"] <= 1
+    assert result["seconds"] > 0
+    assert {"python", "keras", "backend"} <= set(result["versions"])
+    last = output.strip().splitlines()[-1]
+    assert last.startswith(f"Result: test accuracy {result['test_accuracy']:.4f}")
+    assert f"{result['parameters']:,} parameters" in last
+
+
+def test_metrics_have_a_line_for_each_epoch_and_tensorboard_events(finished):
+    folder, _ = finished
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(rows[0])
+    for part in ("train", "validation"):
+        assert list((folder / "tensorboard" / part).glob("events.out.tfevents*"))
+
+
+def test_the_configuration_is_complete(finished):
+    folder, _ = finished
+    config = json.loads((folder / "config.json").read_text())
+    assert config["epochs"] == 2
+    assert config["warmup_epochs"] == 0
+    assert config["layer_types"] == ["conv2d", "conv2d", "low_rank_locally_connected2d"]
+    documented = (
+        "dataset data_dir network layer_types spatial_rank kernel_size filters normalize_weights "
+        "combining_weights_initializer share_row_combining_weights share_col_combining_weights "
+        "input_dependent use_spatial_bias coord_conv batch_size epochs peak_learning_rate "
+        "warmup_epochs seed strategy model_dir export_formats"
+    )
+    assert set(documented.split()) <= set(config)
+
+
+def test_the_saved_model_and_the_keras_model_reach_the_recorded_accuracy(finished):
+    import keras
+    import tensorflow as tf
+
+    import low_rank_local_connectivity as package
+    from data import DATASETS
+
+    assert package.LowRankLocallyConnected2D
+    folder, _ = finished
+    dataset = DATASETS["digits"]
+    test = dataset.load()["test"]
+    images = dataset.prepare(test.images).astype("float32")
+    model = keras.models.load_model(folder / "model.keras")
+    logits = model.predict(images, verbose=0)
+    recorded = json.loads((folder / "result.json").read_text())["test_accuracy"]
+    assert np.mean(logits.argmax(-1) == test.labels) == pytest.approx(recorded)
+    if (folder / "saved_model" / "1").exists():
+        loaded = tf.saved_model.load(str(folder / "saved_model" / "1"))
+        (served,) = loaded.signatures["serving_default"](tf.constant(images)).values()
+        np.testing.assert_allclose(served.numpy(), logits, rtol=1e-4, atol=1e-4)
+    else:
+        assert keras.backend.backend() == "torch"
+
+
+def test_a_finished_run_is_told_and_not_touched(finished):
+    folder, output = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert finish(folder, *SMALL) == output.strip().splitlines()[-1] + "\n"
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_another_run_does_not_overwrite_one(finished, tmp_path):
+    folder, _ = finished
+    done = script(f"--model_dir={folder}", *SMALL, "--spatial_rank=5", "--seed=3")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "run_experiment.py: --model_dir must not hold a run with other flags. Received: "
+        f"--model_dir={folder}, where --seed is 0 there and 3 here; --spatial_rank is 4 there and "
+        "5 here. Choose another.\n"
+    )
+    (tmp_path / "thesis.txt").write_text("all of it")
+    done = script(f"--model_dir={tmp_path}")
+    assert done.returncode == 2
+    assert "which holds something else. Choose another." in done.stderr
+
+
+def test_the_same_seed_gives_the_same_result_also_when_continued(finished, tmp_path):
+    """The run is stopped after its first epoch, and continued by the same command."""
+    folder, _ = finished
+    code = (
+        "import sys, os, runpy\n"
+        "import keras\n"
+        "from low_rank_local_connectivity.training import recovery\n"
+        "save = recovery.Recovery.on_epoch_end\n"
+        "def stop(self, epoch, logs=None):\n"
+        "    save(self, epoch, logs)\n"
+        "    os._exit(9)\n"
+        "recovery.Recovery.on_epoch_end = stop\n"
+        f"runpy.run_path({str(ROOT / 'run_experiment.py')!r}, run_name='__main__')\n"
+    )
+    other = tmp_path / "run"
+    stopped = subprocess.run(
+        [sys.executable, "-c", code, f"--model_dir={other}", *SMALL],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert stopped.returncode == 9, stopped.stderr
+    assert not (other / "result.json").exists()
+    assert "Continuing after epoch 1 of 2." in finish(other, *SMALL)
+
+    def comparable(where):
+        result = json.loads((where / "result.json").read_text())
+        del result["seconds"]
+        return result, (where / "metrics.csv").read_text()
+
+    assert comparable(other) == comparable(folder)
+    one, two = (np.load(where / "checkpoints" / "state.npz") for where in (folder, other))
+    for name in set(one.files) - {"about"}:
+        np.testing.assert_array_equal(one[name], two[name])
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--layer_types=low_rank_locally_connected2d", "--input_dependent", "--spatial_rank=2"],
+        ["--layer_types=locally_connected2d,wide_conv2d,coord_conv2d", "--coord_conv"],
+        [
+            "--layer_types=conv2d,low_rank_locally_connected2d,low_rank_locally_connected2d",
+            "--normalize_weights=norm",
+            "--noshare_col_combining_weights",
+            "--nouse_spatial_bias",
+            "--combining_weights_initializer=random_normal",
+            "--locally_connected_fan=kernel",
+            "--export_formats=none",
+            "--kernel_size=2",
+        ],
+    ],
+)
+def test_every_kind_of_layer_trains_from_flags(flags, tmp_path):
+    finish(tmp_path / "run", "--epochs=1", "--filters=4", "--batch_size=512", *flags)
+    drawn = any("low_rank" in flag for flag in flags)
+    assert (tmp_path / "run" / "combining_weights.png").exists() == drawn
+    exported = "--export_formats=none" not in flags and os.environ.get("KERAS_BACKEND") != "torch"
+    assert (tmp_path / "run" / "saved_model" / "1").exists() == exported
+
+
+def test_initializers_named_by_the_flag_exist():
+    import keras
+
+    import run_experiment
+
+    for name in set(run_experiment.INITIALIZERS) - {"conv_init"}:
+        assert callable(keras.initializers.get(name))
+
+
+def test_real_data_trains(prepared, tmp_path):
+    """Two hundred steps on MNIST are enough to know most digits."""
+    flags = ["--dataset=mnist", f"--data_dir={prepared}", "--filters=8", "--batch_size=256"]
+    flags += ["--spatial_rank=2"]
+    finish(tmp_path / "run", *flags, "--epochs=1", "--export_formats=none")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["test_accuracy"] > 0.6
