@@ -7,6 +7,9 @@ import numpy as np
 
 from .dataset import Examples
 
+# Examples decoded at a time.
+READ_BATCH = 1024
+
 
 def default_data_dir() -> str:
     """Returns the folder that tensorflow-datasets uses if it is told none."""
@@ -61,15 +64,14 @@ def read_prepared(
         "test": "test",
     }
     folder = str(Path(data_dir or default_data_dir()).expanduser())
-    loaded = tfds.load(
-        name,
-        split=splits,
-        data_dir=folder,
-        download=download,
-        batch_size=-1,
-        shuffle_files=False,
+    loaded = tfds.load(name, split=splits, data_dir=folder, download=download, shuffle_files=False)
+    return {split: _collect(part) for split, part in loaded.items()}
+
+
+def _collect(examples) -> Examples:
+    """Puts all examples of a tf.data.Dataset into arrays."""
+    batches = list(examples.batch(READ_BATCH).as_numpy_iterator())
+    images, labels = (
+        np.concatenate([batch[name] for batch in batches]) for name in ("image", "label")
     )
-    return {
-        split: Examples(np.asarray(part["image"]), np.asarray(part["label"]))
-        for split, part in tfds.as_numpy(loaded).items()
-    }
+    return Examples(images, labels)

@@ -16,8 +16,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from low_rank_local_connectivity.ops.local_convolution import local_convolution, pad_windows
-from low_rank_local_connectivity.ops.windows import Windows, extent
+from low_rank_local_connectivity.ops.local_convolution import (
+    local_convolution,
+    pad_windows,
+    spread,
+)
+from low_rank_local_connectivity.ops.windows import Windows
 
 
 def convolve(inputs_bSc, kernel_Tcg, windows: Windows):
@@ -173,22 +177,5 @@ def embed_banks(kernels_Tcf: Sequence, windows: Sequence[Windows], shape: Sequen
             for size, start, span in zip(sizes, starts, bank.extents, strict=True)
         ]
         around = (*zip(starts, ends, strict=True), (0, 0), (0, 0))
-        embedded.append(ops.pad(_spread_taps(kernel_Tcf, bank.dilations), around))
+        embedded.append(ops.pad(spread(kernel_Tcf, bank.dilations), around))
     return ops.concatenate(embedded, axis=-1), box
-
-
-def _spread_taps(kernel_Tcf, dilations: Sequence[int]):
-    """Puts `dilation - 1` zeros between neighbouring taps along each axis."""
-    for axis, dilation in enumerate(dilations):
-        size = kernel_Tcf.shape[axis]
-        if dilation == 1 or size == 1:
-            continue
-        spread = ops.expand_dims(kernel_Tcf, axis + 1)
-        amounts = [(0, 0)] * (len(kernel_Tcf.shape) + 1)
-        amounts[axis + 1] = (0, dilation - 1)
-        shape = list(kernel_Tcf.shape)
-        shape[axis] = size * dilation
-        spread = ops.reshape(ops.pad(spread, amounts), shape)
-        keep = (slice(None),) * axis + (slice(0, extent(size, dilation)),)
-        kernel_Tcf = spread[keep]
-    return kernel_Tcf

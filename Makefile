@@ -1,0 +1,58 @@
+# The two commands of the README, and those of CONTRIBUTING.md. A virtual environment is made in
+# .venv, and made anew only when pyproject.toml changes.
+PYTHON ?= python3
+BIN := .venv/bin
+LOWEST := .venv-lowest/bin
+
+.PHONY: experiment test test-tensorflow test-jax test-torch test-slow test-lowest lint format
+
+experiment: .venv/experiments.installed
+	$(BIN)/python run_experiment.py
+
+# The whole suite on each backend that is installed.
+test: .venv/dev.installed
+	$(MAKE) test-tensorflow
+	$(MAKE) test-jax
+	@if $(BIN)/python -c "import torch" 2> /dev/null; then $(MAKE) test-torch; \
+	else echo "PyTorch is not installed in .venv: its tests were not run."; fi
+
+test-tensorflow test-jax test-torch: test-%: .venv/dev.installed
+	KERAS_BACKEND=$* $(BIN)/python -m pytest -n 2 $(PYTEST)
+
+# What needs minutes: builds a wheel, repeats the README's commands.
+test-slow: .venv/dev.installed
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m slow $(PYTEST)
+
+# The layers and networks on the lowest Keras that pyproject.toml declares.
+test-lowest: .venv-lowest/installed
+	KERAS_BACKEND=tensorflow $(LOWEST)/python -m pytest -n 2 -p no:cacheprovider \
+		low_rank_local_connectivity tests $(PYTEST)
+
+lint: .venv/dev.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: .venv/dev.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/bin/python:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+		{ echo "Python 3.11 or newer is needed; name it with: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/experiments.installed: pyproject.toml setup.py | .venv/bin/python
+	$(BIN)/pip install --quiet --editable ".[experiments]"
+	@touch $@
+
+.venv/dev.installed: pyproject.toml setup.py | .venv/bin/python
+	$(BIN)/pip install --quiet --editable ".[experiments,dev]"
+	@touch $@ .venv/experiments.installed
+
+.venv-lowest/installed: pyproject.toml setup.py
+	$(PYTHON) -m venv .venv-lowest
+	$(LOWEST)/pip install --quiet --editable ".[experiments,dev]" "keras==$$($(PYTHON) -c \
+		"import tomllib; d = tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']; \
+		print(next(x for x in d if x.startswith('keras')).partition('>=')[2])")"
+	@touch $@
