@@ -11,6 +11,7 @@ A tensor's name ends in its axes; an axis in capitals stands for one axis per sp
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from keras import ops
 
@@ -113,7 +114,7 @@ def scatter_patches(patches_pbr, windows: Windows, sizes: tuple[int, ...]):
     patches_Obr = ops.reshape(patches_pbr, (*output_shape, -1, patches_pbr.shape[-1]))
     amounts = windows.pad_amounts(sizes)
     padded = [size + before + after for size, (before, after) in zip(sizes, amounts, strict=True)]
-    total_Sbc = None
+    total_Sbc: Any = None
     for index, tap in enumerate(_taps(windows, sizes)):
         tap_Obc = patches_Obr[..., index * channels : (index + 1) * channels]
         placed_Sbc = spread(tap_Obc, windows.strides)

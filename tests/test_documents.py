@@ -1,0 +1,76 @@
+"""The README's and CONTRIBUTING's commands exist, and run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def commands(document: str) -> list[str]:
+    """The lines of a document's shell blocks, without comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    lines = (re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.splitlines())
+    return [line for line in lines if line]
+
+
+def experiments() -> list[str]:
+    return [line for line in commands("README.md") if "run_experiment.py" in line]
+
+
+def test_the_two_commands_stand_first():
+    assert commands("README.md")[:2] == ["make experiment", "make test"]
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_every_make_target_exists(document):
+    targets = {shlex.split(line)[1] for line in commands(document) if line.startswith("make")}
+    for target in targets:
+        subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_every_extra_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = re.findall(r"\[([\w,]+)\]\"", "".join(commands("README.md")))
+    assert extras
+    named = {name for group in extras for name in group.split(",")}
+    assert named <= set(project["optional-dependencies"])
+
+
+@pytest.mark.parametrize("command", experiments())
+def test_every_experiment_s_flags_are_accepted(command):
+    from absl import flags
+
+    import run_experiment
+
+    arguments = shlex.split(command)
+    run_experiment.FLAGS.unparse_flags()
+    saved = {name: flags.FLAGS[name].value for name in flags.FLAGS}
+    try:
+        run_experiment.FLAGS(arguments[arguments.index("run_experiment.py") :])
+        assert run_experiment.experiment_from_flags().epochs >= 1
+    finally:
+        for name, value in saved.items():
+            flags.FLAGS[name].value = value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", experiments())
+def test_every_experiment_runs(command, tmp_path):
+    environment = dict(os.environ)
+    words = shlex.split(command)
+    while "=" in words[0]:
+        name, _, value = words.pop(0).partition("=")
+        environment[name] = value
+    assert words[0] == "python"
+    script = [sys.executable, str(ROOT / words[1]), *words[2:], "--epochs=2"]
+    done = subprocess.run(
+        script, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1].startswith("Result: test accuracy")
