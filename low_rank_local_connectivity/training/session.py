@@ -1,6 +1,7 @@
 """Training and scoring one model."""
 
 import dataclasses
+import importlib
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -38,8 +39,7 @@ def make_deterministic(seed: int) -> None:
 
         tf.config.experimental.enable_op_determinism()
     elif keras.backend.backend() == "torch":
-        import torch
-
+        torch = importlib.import_module("torch")  # type checkers need not find it
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
