@@ -1,0 +1,1 @@
+"""Measurements beside peers: alternating runs in one process, whose ratios mean something."""

@@ -1,0 +1,124 @@
+"""What others offer for the same shapes, as layers that `benchmarks.steps` can run."""
+
+import math
+
+import keras
+from keras import ops
+
+from benchmarks.workloads import Workload
+
+
+class ReleaseFormula(keras.Layer):
+    """The original release's order: convolve with all banks, then mix; gradients by autodiff."""
+
+    def __init__(self, workload: Workload, rank: int) -> None:
+        super().__init__()
+        self.workload = workload
+        self.rank = rank
+
+    def build(self, input_shape) -> None:
+        """Creates one layer's weights."""
+        self.source = self.workload.low_rank(self.rank)
+        self.source.build(input_shape)
+
+    def call(self, inputs):
+        """Computes `sum_k weights_k * conv_k(inputs)`."""
+        workload, source = self.workload, self.source
+        kernel = ops.convert_to_tensor(source.kernel_bases)
+        responses = ops.conv(inputs, kernel, padding=workload.padding, data_format="channels_last")
+        shape = (*ops.shape(responses)[:-1], self.rank, workload.filters)
+        weights = ops.expand_dims(source.combining_weights(), -1)
+        outputs = ops.sum(ops.reshape(responses, shape) * weights, axis=-2)
+        return outputs + sum(source.output_biases())
+
+
+class JaxLocal(keras.Layer):
+    """`jax.lax.conv_general_dilated_local`."""
+
+    def __init__(self, workload: Workload) -> None:
+        super().__init__()
+        self.workload = workload
+
+    def build(self, input_shape) -> None:
+        """Creates one filter per position."""
+        self.source = self.workload.locally_connected()
+        self.source.build(input_shape)
+
+    def call(self, inputs):
+        """Applies them."""
+        from jax import lax
+
+        source = self.source
+        names = "DHW"[-len(self.workload.spatial) :]
+        kernel = ops.reshape(
+            ops.convert_to_tensor(source.kernel),
+            (*source.output_sizes, -1, self.workload.filters),
+        )
+        # JAX reads channels, then taps; for a timing the order of the weights is immaterial.
+        outputs = lax.conv_general_dilated_local(
+            inputs,
+            kernel,
+            (1,) * len(names),
+            self.workload.padding.upper(),
+            source.kernel_size,
+            dimension_numbers=(f"N{names}C", f"{names}IO", f"N{names}C"),
+        )
+        return outputs + ops.convert_to_tensor(source.bias)
+
+
+class TorchUnfold(keras.Layer):
+    """Unfold and a batched matrix product, as PyTorch users write it; 2-D, stride 1."""
+
+    def __init__(self, workload: Workload) -> None:
+        super().__init__()
+        self.workload = workload
+
+    def build(self, input_shape) -> None:
+        """Creates one filter per position."""
+        self.source = self.workload.locally_connected()
+        self.source.build(input_shape)
+
+    def call(self, inputs):
+        """Applies them."""
+        from torch.nn import functional
+
+        source, workload = self.source, self.workload
+        around = workload.kernel_size // 2 if workload.padding == "same" else 0
+        images = inputs.permute(0, 3, 1, 2)
+        columns = functional.unfold(images, workload.kernel_size, padding=around)
+        outputs = columns.permute(2, 0, 1) @ source.kernel.value
+        outputs = outputs.permute(1, 0, 2).reshape(-1, *source.output_sizes, workload.filters)
+        return outputs + source.bias.value
+
+
+def local_peers(workload: Workload, most_outputs: int = 10**8) -> dict[str, keras.Layer]:
+    """Returns other locally connected layers of these shapes on this backend.
+
+    Args:
+        workload: The shapes.
+        most_outputs: tf_keras's implementation 2 holds a weight for every pair of an input and an
+            output, and 3 an index for every weight; above this many entries they are left out.
+
+    Returns:
+        Layers by name.
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        return {"jax.lax.conv_general_dilated_local": JaxLocal(workload)}
+    if backend == "torch":
+        return (
+            {"torch unfold + matmul": TorchUnfold(workload)} if len(workload.spatial) == 2 else {}
+        )
+    if len(workload.spatial) > 2 or workload.padding != "valid":
+        return {}
+    import tf_keras
+
+    layer_class = getattr(tf_keras.layers, f"LocallyConnected{len(workload.spatial)}D")
+    inputs = math.prod((*workload.spatial, workload.channels))
+    made = {}
+    for implementation in (1, 2, 3):
+        entries = inputs * math.prod(workload.spatial) * workload.filters
+        if implementation == 1 or entries <= most_outputs:
+            name = f"tf_keras implementation {implementation}"
+            made[name] = layer_class(**workload.arguments, implementation=implementation)
+    return made

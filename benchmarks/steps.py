@@ -1,0 +1,110 @@
+"""Compiled steps of one layer on the backend that Keras runs on, and how to time several."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+BACKEND = keras.backend.backend()
+
+
+def inference_step(layer: keras.Layer, shape: tuple[int, ...]) -> Callable[[], None]:
+    """Returns a function that applies the layer to a batch and waits for the outputs."""
+    return _step(layer, shape, training=False)
+
+
+def training_step(layer: keras.Layer, shape: tuple[int, ...]) -> Callable[[], None]:
+    """Returns a function that computes all gradients of a batch's sum of squares and waits.
+
+    The gradients are those for every weight and for the inputs, as inside a network.
+    """
+    return _step(layer, shape, training=True)
+
+
+def _step(layer: keras.Layer, shape: tuple[int, ...], training: bool) -> Callable[[], None]:
+    # A Keras layer waits for its first call or build; tf_keras's layers take the same call.
+    layer.build(shape)
+    inputs = np.random.default_rng(0).normal(size=shape).astype("float32")
+    makers = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
+    return makers[BACKEND](layer, inputs, training)
+
+
+def _tensorflow(layer, inputs, training):
+    import tensorflow as tf
+
+    inputs = tf.constant(inputs)
+    # tf_keras's variables are TensorFlow's own; Keras's wrap one.
+    sources = [getattr(variable, "_value", variable) for variable in layer.trainable_variables]
+
+    @tf.function(jit_compile=False)
+    def compute(inputs):
+        if not training:
+            return [layer(inputs)]
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            loss = tf.reduce_sum(tf.square(layer(inputs)))
+        return tape.gradient(loss, [inputs, *sources])
+
+    def step():
+        compute(inputs)[0].numpy()
+
+    return step
+
+
+def _jax(layer, inputs, training):
+    import jax
+
+    inputs = jax.numpy.asarray(inputs)
+    trainable = [variable.value for variable in layer.trainable_variables]
+    fixed = [variable.value for variable in layer.non_trainable_variables]
+
+    def loss(trainable, inputs):
+        outputs, _ = layer.stateless_call(trainable, fixed, inputs)
+        return (outputs**2).sum() if training else outputs
+
+    compute = jax.jit(jax.grad(loss, argnums=(0, 1)) if training else loss)
+    return lambda: jax.block_until_ready(compute(trainable, inputs))
+
+
+def _torch(layer, inputs, training):
+    import torch
+
+    inputs = torch.from_numpy(inputs)
+
+    def infer():
+        with torch.no_grad():
+            layer(inputs)
+
+    def train():
+        layer.zero_grad()
+        given = inputs.clone().requires_grad_(True)
+        (layer(given) ** 2).sum().backward()
+
+    return train if training else infer
+
+
+def alternate(
+    steps: dict[str, Callable[[], None]], rounds: int = 5, warm_up: int = 2
+) -> dict[str, float]:
+    """Times several steps in turn.
+
+    Args:
+        steps: Functions by name.
+        rounds: How often each is timed.
+        warm_up: How often each is called before.
+
+    Returns:
+        Median seconds by name.
+    """
+    for step in steps.values():
+        for _ in range(warm_up):
+            step()
+    seconds = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(times) for name, times in seconds.items()}
