@@ -16,8 +16,11 @@ test: .venv/dev.installed
 	@if $(BIN)/python -c "import torch" 2> /dev/null; then $(MAKE) test-torch; \
 	else echo "PyTorch is not installed in .venv: its tests were not run."; fi
 
-test-tensorflow test-jax test-torch: test-%: .venv/dev.installed
-	KERAS_BACKEND=$* $(BIN)/python -m pytest -n 2 $(PYTEST)
+test-tensorflow: .venv/dev.installed
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n 2 $(PYTEST)
+
+test-jax test-torch: test-%: .venv/dev.installed
+	KERAS_BACKEND=$* $(BIN)/python -m pytest -n 2 -m "not slow and not once" $(PYTEST)
 
 # What needs minutes: builds a wheel, repeats the README's commands.
 test-slow: .venv/dev.installed

@@ -15,6 +15,23 @@ def randomize(layer, rng, scale=0.5):
         weight.assign(scale * rng.normal(size=weight.shape))
 
 
+def call(layer, inputs):
+    """Returns layer(inputs) as an array, on JAX compiled.
+
+    JAX would compile each operation of an eager call alone, once for every shape.
+    """
+    if keras.backend.backend() != "jax":
+        return to_numpy(layer(inputs))
+    import jax
+
+    def apply(values, inputs):
+        with keras.StatelessScope(zip(layer.variables, values, strict=True)):
+            return layer(inputs)
+
+    values = [variable.value for variable in layer.variables]
+    return to_numpy(jax.jit(apply)(values, keras.ops.convert_to_tensor(inputs)))
+
+
 def outputs_and_gradients(layer, inputs, projection):
     """Returns layer(inputs) and the gradients of sum(layer(inputs) * projection).
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
 OURS = {"low_rank_local_connectivity", "models", "data", "run_experiment", "tests"}
 LIBRARY = "low_rank_local_connectivity"

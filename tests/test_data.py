@@ -10,6 +10,7 @@ import pytest
 
 from data import DATASETS, Dataset, Examples
 
+pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
 
 

@@ -78,6 +78,7 @@ def finished(tmp_path_factory):
     return folder, finish(folder, *SMALL)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("flags", REFUSED)
 def test_flags_that_make_no_sense_are_refused_in_a_sentence_before_a_framework_loads(
     flags, tmp_path
@@ -105,6 +106,7 @@ def test_flags_that_make_no_sense_are_refused_in_a_sentence_before_a_framework_l
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.once
 def test_help_lists_every_kind_of_layer_without_a_framework(tmp_path):
     done = script("--help", PYTHONPATH=str(tmp_path))
     for name in ("low_rank_locally_connected2d", "wide_conv2d", "--spatial_rank", "mnist"):
@@ -241,6 +243,7 @@ def test_the_same_seed_gives_the_same_result_also_when_continued(finished, tmp_p
         np.testing.assert_array_equal(one[name], two[name])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "flags",
     [
@@ -266,6 +269,7 @@ def test_every_kind_of_layer_trains_from_flags(flags, tmp_path):
     assert (tmp_path / "run" / "saved_model" / "1").exists() == exported
 
 
+@pytest.mark.once
 def test_initializers_named_by_the_flag_exist():
     import keras
 
@@ -275,6 +279,7 @@ def test_initializers_named_by_the_flag_exist():
         assert callable(keras.initializers.get(name))
 
 
+@pytest.mark.once
 def test_real_data_trains(prepared, tmp_path):
     """Two hundred steps on MNIST are enough to know most digits."""
     flags = ["--dataset=mnist", f"--data_dir={prepared}", "--filters=8", "--batch_size=256"]

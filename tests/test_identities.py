@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import reference
-from backends import randomize, to_numpy
+from backends import call, randomize, to_numpy
 
 from low_rank_local_connectivity import layers
 
@@ -49,11 +49,11 @@ def test_rank_1_under_softmax_is_a_convolution_and_a_spatial_bias(dimensions, da
     )
     convolution.build(channels_last_inputs.shape)
     convolution.set_weights([layer.kernel_bases, layer.bias])
-    expected = to_numpy(convolution(channels_last_inputs))
+    expected = call(convolution, channels_last_inputs)
     expected = np.moveaxis(expected, -1, 1) if "first" in data_format else expected
     bias.build(expected.shape)
     bias.set_weights(layer.spatial_bias_terms)
-    assert_close(layer(inputs), bias(expected))
+    assert_close(call(layer, inputs), bias(expected))
     assert [weight.name for weight in layer.weights if "combining" in weight.name] == []
 
 
@@ -83,7 +83,7 @@ def test_one_hot_weights_with_as_many_banks_as_positions_are_locally_connected(d
     layer.logits[0].assign(np.eye(positions).reshape(*local.output_sizes, positions))
     layer.spatial_bias_terms[0].assign(local.bias)
     inputs = rng.normal(size=shape).astype("float32")
-    assert_close(layer(inputs), local(inputs))
+    assert_close(call(layer, inputs), call(local, inputs))
     assert_close(layer.local_kernel(), local.local_kernel())
 
 
@@ -102,7 +102,7 @@ def test_row_plus_column_logits_are_the_full_ones_they_spell(rng):
         ]
     )
     inputs = rng.normal(size=shape).astype("float32")
-    assert_close(layer(inputs), full(inputs))
+    assert_close(call(layer, inputs), call(full, inputs))
     assert_close(layer.combining_weights(), full.combining_weights())
 
 
@@ -168,7 +168,7 @@ def check_against_locally_connected(layer, kernel_size, structure, shape, rng):
     bias = sum(to_numpy(term) for term in layer.output_biases())
     local.bias.assign(np.broadcast_to(bias, local.bias.shape))
     inputs = rng.normal(size=shape).astype("float32")
-    assert_close(layer(inputs), local(inputs))
+    assert_close(call(layer, inputs), call(local, inputs))
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
@@ -182,7 +182,7 @@ def test_input_dependent_filters_are_the_banks_mixed_for_each_example(dimensions
     weights = to_numpy(layer.combining_weights(inputs))
     banks = to_numpy(layer.kernel_bases)
     banks = banks.reshape(*banks.shape[:-1], 5, FILTERS)
-    outputs = to_numpy(layer(inputs)) - to_numpy(layer.bias)
+    outputs = call(layer, inputs) - to_numpy(layer.bias)
     assert np.abs(weights[0] - weights[1]).max() > 1e-3, "the weights ignore the example"
     for example in range(len(inputs)):
         kernel = np.tensordot(weights[example], np.moveaxis(banks, -2, 0), 1)
@@ -236,7 +236,7 @@ def test_an_axis_that_is_shared_along_may_have_any_size(axis, rng):
         fixed.build((None, *sizes, 4))
         fixed.set_weights(layer.get_weights())
         images = rng.normal(size=(2, *sizes, 4)).astype("float32")
-        assert_close(model(images), fixed(images))
+        assert_close(model(images), call(fixed, images))
 
 
 def test_softmax_over_the_banks_and_not_over_positions(rng):
@@ -294,4 +294,4 @@ def test_coord_conv_is_a_convolution_over_inputs_and_coordinates(rng):
     extended = np.concatenate([inputs, np.broadcast_to(extra, (2, *extra.shape))], -1)
     convolution.build(extended.shape)
     convolution.set_weights(layer.get_weights())
-    assert_close(layer(inputs), convolution(extended))
+    assert_close(call(layer, inputs), call(convolution, extended))

@@ -189,10 +189,13 @@ def test_causal_padding_equals_its_definition(layer_class, structure, rng):
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize(
-    ("rank", "strides", "padding", "normalize_weights"),
-    [(5, 1, "valid", "softmax"), (5, 2, "same", "norm"), (1, 1, "same", None)],
+    ("data_format", "rank", "strides", "padding", "normalize_weights"),
+    [
+        ("channels_last", 5, 1, "valid", "softmax"),
+        ("channels_first", 5, 2, "same", "norm"),
+        ("channels_last", 1, 1, "same", None),
+    ],
 )
 def test_input_dependent_layers_equal_their_definition(
     dimensions, data_format, rank, strides, padding, normalize_weights, rng

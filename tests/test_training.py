@@ -36,6 +36,7 @@ def batches_of(images, labels):
     return lambda start: dataset.repeat(4 - start)
 
 
+@pytest.mark.once
 def test_the_schedule_rises_linearly_and_falls_along_a_cosine():
     schedule = warmup_cosine(0.01, total_steps=110, warmup_steps=10)
     found = [float(schedule(step)) for step in range(111)]
@@ -115,7 +116,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_is_not_kept(tmp_path, rng)
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras exports it not from PyTorch")
-@pytest.mark.parametrize("input_dependent", [False, True])
+@pytest.mark.parametrize("input_dependent", [False, pytest.param(True, marks=pytest.mark.once)])
 def test_an_exported_model_computes_the_same_for_any_batch_size(input_dependent, tmp_path, rng):
     import tensorflow as tf
 
