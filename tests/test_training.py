@@ -175,6 +175,7 @@ def test_maps_of_fixed_weights_are_drawn_bank_by_bank(tmp_path, rng, monkeypatch
     assert (tmp_path / "maps.png").stat().st_size > 1000
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("rank", [2, 11])
 def test_maps_of_input_dependent_weights_stand_beside_their_examples(rank, tmp_path, rng):
     model = small_model(input_dependent=True, spatial_rank=rank, normalize_weights="norm")
