@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := .venv-lowest/bin
+LIBRARY_TESTS := low_rank_local_connectivity models tests/test_contract.py \
+	tests/test_identities.py tests/test_initial_values.py tests/test_ops.py tests/test_weights.py \
+	tests/test_networks.py tests/test_training.py
 
 .PHONY: experiment test test-tensorflow test-jax test-torch test-slow test-lowest lint format
 
@@ -26,10 +29,9 @@ test-jax test-torch: test-%: .venv/dev.installed
 test-slow: .venv/dev.installed
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m slow $(PYTEST)
 
-# The layers and networks on the lowest Keras that pyproject.toml declares.
+# The layers, networks and training on the lowest Keras that pyproject.toml declares.
 test-lowest: .venv-lowest/installed
-	KERAS_BACKEND=tensorflow $(LOWEST)/python -m pytest -n 2 -p no:cacheprovider \
-		low_rank_local_connectivity tests $(PYTEST)
+	KERAS_BACKEND=tensorflow $(LOWEST)/python -m pytest -n 2 $(or $(PYTEST),$(LIBRARY_TESTS))
 
 lint: .venv/dev.installed
 	$(BIN)/ruff check .

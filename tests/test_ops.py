@@ -1,0 +1,122 @@
+"""The pure functions: arithmetic of windows, adjoints and second derivatives."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import reference
+from backends import to_numpy
+
+from low_rank_local_connectivity import layers
+from low_rank_local_connectivity.ops import Windows
+from low_rank_local_connectivity.ops.local_convolution import (
+    gather_patches,
+    local_convolution,
+    scatter_patches,
+)
+from low_rank_local_connectivity.ops.windows import output_length, pad_amounts
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("padding", ["valid", "same", "causal"])
+def test_windows_are_counted_and_padded_as_if_one_tried_every_start(padding):
+    for length, size, stride, dilation in itertools.product(
+        range(1, 12), range(1, 6), range(1, 4), range(1, 4)
+    ):
+        axis = (length, size, stride, dilation)
+        outputs = output_length(*axis, padding)
+        assert max(outputs, 0) == reference.output_length(*axis, padding)
+        before, after = pad_amounts(*axis, padding)
+        assert before == reference.zeros_before(*axis, padding)
+        if outputs > 0:
+            last = (outputs - 1) * stride + dilation * (size - 1)
+            assert last < before + length + after
+
+
+@pytest.mark.parametrize(
+    ("sizes", "windows"),
+    [
+        ((13,), Windows((3,), (2,), (1,), "same")),
+        ((13,), Windows((3,), (1,), (2,), "causal")),
+        ((8, 11), Windows((3, 2), (1, 1), (2, 1), "valid")),
+        ((8, 11), Windows((3, 4), (2, 3), (1, 1), "same")),
+        ((5, 7, 6), Windows((2, 1, 3), (1, 2, 2), (1, 1, 1), "valid")),
+    ],
+)
+def test_scattering_is_the_adjoint_of_gathering(sizes, windows, rng):
+    inputs = rng.normal(size=(2, *sizes, 4)).astype("float32")
+    gathered = to_numpy(gather_patches(keras.ops.convert_to_tensor(inputs), windows))
+    patches = rng.normal(size=gathered.shape).astype("float32")
+    scattered = to_numpy(scatter_patches(keras.ops.convert_to_tensor(patches), windows, sizes))
+    assert scattered.shape == inputs.shape
+    assert (gathered * patches).sum() == pytest.approx((inputs * scattered).sum(), rel=1e-4)
+
+
+def test_second_derivatives_are_those_of_autodiff(rng):
+    """The hand-written gradient, differentiated again, against a convolution's."""
+    windows = Windows((3,), (1,), (1,), "valid")
+    inputs = rng.normal(size=(2, 7, 3)).astype("float32")
+    kernel = rng.normal(size=(3, 3, 4)).astype("float32")
+
+    def ours(inputs, kernel):
+        flat = keras.ops.reshape(kernel, (1, 9, 4))
+        return local_convolution(inputs, keras.ops.broadcast_to(flat, (5, 9, 4)), windows)
+
+    def theirs(inputs, kernel):
+        return keras.ops.conv(inputs, kernel, data_format="channels_last")
+
+    found, expected = (
+        second_derivatives(lambda x, w, f=function: keras.ops.sum(f(x, w) ** 3), inputs, kernel)
+        for function in (ours, theirs)
+    )
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(other).max())
+
+
+def second_derivatives(function, *arguments):
+    """Returns the gradient of the squared norm of a scalar function's gradient."""
+    arguments = [keras.ops.convert_to_tensor(argument) for argument in arguments]
+    if keras.backend.backend() == "jax":
+        import jax
+
+        def norm(*arguments):
+            gradients = jax.grad(function, argnums=(0, 1))(*arguments)
+            return sum((gradient**2).sum() for gradient in gradients)
+
+        found = jax.jit(jax.grad(norm, argnums=(0, 1)))(*arguments)
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as outer:
+            outer.watch(arguments)
+            with tf.GradientTape() as inner:
+                inner.watch(arguments)
+                value = function(*arguments)
+            norm = sum(tf.reduce_sum(g**2) for g in inner.gradient(value, arguments))
+        found = outer.gradient(norm, arguments)
+    else:
+        import torch
+
+        arguments = [argument.detach().requires_grad_(True) for argument in arguments]
+        gradients = torch.autograd.grad(function(*arguments), arguments, create_graph=True)
+        found = torch.autograd.grad(sum((g**2).sum() for g in gradients), arguments)
+    return [to_numpy(gradient) for gradient in found]
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3, 30])
+@pytest.mark.parametrize("batch", [1, 64])
+def test_the_automatic_plan_gives_the_numbers_of_both(rank, batch, rng):
+    inputs = rng.normal(size=(batch, 8, 11, 4)).astype("float32")
+    arguments = {"filters": 6, "kernel_size": 3, "spatial_rank": rank}
+    automatic = layers.LowRankLocallyConnected2D(**arguments)
+    automatic.build(inputs.shape)
+    for weight in automatic.weights:
+        weight.assign(rng.normal(size=weight.shape))
+    expected = to_numpy(automatic(inputs))
+    for plan in ("convolve_then_combine", "combine_then_convolve"):
+        layer = layers.LowRankLocallyConnected2D(**arguments, implementation=plan)
+        layer.build(inputs.shape)
+        layer.set_weights(automatic.get_weights())
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(to_numpy(layer(inputs)), expected, rtol=1e-5, atol=1e-5 * scale)
