@@ -4,8 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := .venv-lowest/bin
 LIBRARY_TESTS := low_rank_local_connectivity models tests/test_contract.py \
-	tests/test_identities.py tests/test_initial_values.py tests/test_ops.py tests/test_weights.py \
-	tests/test_networks.py tests/test_training.py
+	tests/test_identities.py tests/test_weights.py tests/test_networks.py tests/test_training.py
 
 .PHONY: experiment test test-tensorflow test-jax test-torch test-slow test-lowest lint format
 

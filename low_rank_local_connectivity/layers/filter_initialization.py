@@ -41,7 +41,7 @@ def draw_filters(initializer: Callable, shape: Sequence[int], count: int, dtype:
         (3, 3, 4, 6, 5)
     """
     *reads, filters = shape
-    if isinstance(initializer, (initializers.VarianceScaling, *_SHAPE_FREE)):
+    if isinstance(initializer, _SHAPE_FREE) or _has_usual_fans(initializer):
         joint_shape = (*reads, count * filters)
         values = initializer(joint_shape, dtype=dtype)
         if isinstance(initializer, initializers.VarianceScaling):
@@ -61,6 +61,13 @@ def separate_clone(initializer: Callable, index: int) -> Callable:
     if isinstance(config.get("seed"), int):
         config["seed"] += index
     return type(initializer).from_config(config)
+
+
+def _has_usual_fans(initializer: Callable) -> bool:
+    """Whether values scale with the fans of a convolution kernel; newer Keras can choose others."""
+    return isinstance(initializer, initializers.VarianceScaling) and all(
+        getattr(initializer, name, None) is None for name in ("input_axes", "output_axes")
+    )
 
 
 def _fan(shape: Sequence[int], mode: str) -> float:
