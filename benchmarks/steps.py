@@ -24,8 +24,8 @@ def training_step(layer: keras.Layer, shape: tuple[int, ...]) -> Callable[[], No
 
 
 def _step(layer: keras.Layer, shape: tuple[int, ...], training: bool) -> Callable[[], None]:
-    # A Keras layer waits for its first call or build; tf_keras's layers take the same call.
-    layer.build(shape)
+    if not layer.built:
+        layer.build(shape)
     inputs = np.random.default_rng(0).normal(size=shape).astype("float32")
     makers = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
     return makers[BACKEND](layer, inputs, training)
