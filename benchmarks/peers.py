@@ -32,8 +32,8 @@ class ReleaseFormula(keras.Layer):
         return outputs + sum(source.output_biases())
 
 
-class JaxLocal(keras.Layer):
-    """`jax.lax.conv_general_dilated_local`."""
+class LocalPeer(keras.Layer):
+    """A layer with the weights of our locally connected one, which a subclass applies."""
 
     def __init__(self, workload: Workload) -> None:
         super().__init__()
@@ -43,6 +43,10 @@ class JaxLocal(keras.Layer):
         """Creates one filter per position."""
         self.source = self.workload.locally_connected()
         self.source.build(input_shape)
+
+
+class JaxLocal(LocalPeer):
+    """`jax.lax.conv_general_dilated_local`."""
 
     def call(self, inputs):
         """Applies them."""
@@ -66,17 +70,8 @@ class JaxLocal(keras.Layer):
         return outputs + ops.convert_to_tensor(source.bias)
 
 
-class TorchUnfold(keras.Layer):
+class TorchUnfold(LocalPeer):
     """Unfold and a batched matrix product, as PyTorch users write it; 2-D, stride 1."""
-
-    def __init__(self, workload: Workload) -> None:
-        super().__init__()
-        self.workload = workload
-
-    def build(self, input_shape) -> None:
-        """Creates one filter per position."""
-        self.source = self.workload.locally_connected()
-        self.source.build(input_shape)
 
     def call(self, inputs):
         """Applies them."""
