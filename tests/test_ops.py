@@ -11,9 +11,9 @@ from backends import to_numpy
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.ops import Windows
 from low_rank_local_connectivity.ops.local_convolution import (
-    gather_patches,
+    gather_slabs,
     local_convolution,
-    scatter_patches,
+    scatter_slabs,
 )
 from low_rank_local_connectivity.ops.windows import output_length, pad_amounts
 
@@ -44,13 +44,17 @@ def test_windows_are_counted_and_padded_as_if_one_tried_every_start(padding):
         ((5, 7, 6), Windows((2, 1, 3), (1, 2, 2), (1, 1, 1), "valid")),
     ],
 )
-def test_scattering_is_the_adjoint_of_gathering(sizes, windows, rng):
+@pytest.mark.parametrize("slabs", ["whole", "by first axis"])
+def test_scattering_is_the_adjoint_of_gathering(sizes, windows, slabs, rng):
     inputs = rng.normal(size=(2, *sizes, 4)).astype("float32")
-    gathered = to_numpy(gather_patches(keras.ops.convert_to_tensor(inputs), windows))
-    patches = rng.normal(size=gathered.shape).astype("float32")
-    scattered = to_numpy(scatter_patches(keras.ops.convert_to_tensor(patches), windows, sizes))
+    count = 1 if slabs == "whole" else windows.sizes[0]
+    gathered = gather_slabs(keras.ops.convert_to_tensor(inputs), windows, count)
+    values = [rng.normal(size=slab.shape).astype("float32") for slab in gathered]
+    tensors = [keras.ops.convert_to_tensor(value) for value in values]
+    scattered = to_numpy(scatter_slabs(tensors, windows, sizes))
     assert scattered.shape == inputs.shape
-    assert (gathered * patches).sum() == pytest.approx((inputs * scattered).sum(), rel=1e-4)
+    product = sum((to_numpy(a) * b).sum() for a, b in zip(gathered, values, strict=True))
+    assert product == pytest.approx((inputs * scattered).sum(), rel=1e-4)
 
 
 def test_second_derivatives_are_those_of_autodiff(rng):

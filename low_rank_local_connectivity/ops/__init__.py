@@ -2,7 +2,6 @@
 
 from low_rank_local_connectivity.ops.combining_weights import normalize_logits as normalize_logits
 from low_rank_local_connectivity.ops.combining_weights import sum_over_axes as sum_over_axes
-from low_rank_local_connectivity.ops.local_convolution import gather_patches as gather_patches
 from low_rank_local_connectivity.ops.local_convolution import local_convolution as local_convolution
 from low_rank_local_connectivity.ops.low_rank_local_convolution import (
     combine_banks as combine_banks,

@@ -5,17 +5,26 @@ A tensor's name ends in its axes; an axis in capitals stands for one axis per sp
     b  batch              S  input positions, one axis per dimension
     c  input channel      O  output positions, one axis per dimension
     f  filter             p  output positions, flattened in row-major order
-                          r  what one filter reads: its taps, then channels, flattened
+    r  what one filter reads: its taps, then channels, flattened
+    q  what it reads through one slab of taps
+
+A *slab* is what a filter reads through one tap of the first axis, all taps of the others and all
+channels. With positions in front, the slabs of all positions are one contiguous stretch of a
+tensor that only the other axes' taps had to be collected for: of a 3x3 kernel a third of the
+patches.
 """
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from keras import ops
 
 from low_rank_local_connectivity.ops.windows import Windows
+
+# Matrix products over fewer numbers than this are slower than collecting whole patches.
+SMALLEST_SLAB = 128
 
 
 def local_convolution(inputs_bSc, kernel_prf, windows: Windows):
@@ -23,9 +32,8 @@ def local_convolution(inputs_bSc, kernel_prf, windows: Windows):
 
     `outputs[b, p, f] = sum_r patches[p, b, r] * kernel[p, r, f]`
 
-    With positions in front this is one batched matrix product, forward and in both gradients,
-    and the graph grows with the number of taps, not of positions. The gradient gathers the
-    patches anew instead of keeping them, `taps` times the size of the inputs.
+    With positions in front this is a batched matrix product for every slab, forward and in both
+    gradients, and the graph grows with the number of taps, not of positions.
 
     Args:
         inputs_bSc: Inputs of static spatial size.
@@ -41,61 +49,95 @@ def local_convolution(inputs_bSc, kernel_prf, windows: Windows):
         >>> ops.shape(local_convolution(ops.ones((2, 8, 9, 4)), kernel, windows))
         (2, 6, 7, 5)
     """
+    slabs = slab_count(windows, inputs_bSc.shape[-1])
+    # A copy, since the gradient of a variable itself is refused by TensorFlow and PyTorch.
+    kernels_pqf = [ops.copy(kernel_prf)] if slabs == 1 else ops.split(kernel_prf, slabs, axis=1)
+    return local_convolution_by_slabs(inputs_bSc, kernels_pqf, windows)
+
+
+def slab_count(windows: Windows, channels: int) -> int:
+    """Returns into how many slabs the filters' taps are split: 1 if that does not pay."""
+    rows, *others = windows.sizes
+    splits = windows.strides[0] == 1 and channels * math.prod(others) >= SMALLEST_SLAB
+    return rows if splits else 1
+
+
+def local_convolution_by_slabs(inputs_bSc, kernels_pqf: Sequence, windows: Windows):
+    """As `local_convolution`, for filters given slab by slab.
+
+    Args:
+        inputs_bSc: Inputs of static spatial size.
+        kernels_pqf: The `slab_count` slabs of every output position's filters: tensors, not
+            variables.
+        windows: Where the windows sit.
+
+    Returns:
+        Tensor of axes `bOf`.
+    """
     sizes = tuple(inputs_bSc.shape[1:-1])
     output_shape = windows.static_output_shape(sizes)
+    slabs, filters = len(kernels_pqf), kernels_pqf[0].shape[-1]
+    positions = math.prod(output_shape)
 
     @ops.custom_gradient
-    def apply(inputs_bSc, kernel_prf):
-        outputs_pbf = ops.matmul(gather_patches(inputs_bSc, windows), kernel_prf)
+    def apply(inputs_bSc, *kernels_pqf):
+        slabs_pbq = gather_slabs(inputs_bSc, windows, slabs)
+        outputs_pbf = _sum(ops.matmul(*pair) for pair in zip(slabs_pbq, kernels_pqf, strict=True))
         outputs_bpf = ops.transpose(outputs_pbf, (1, 0, 2))
-        outputs_bOf = ops.reshape(outputs_bpf, (-1, *output_shape, kernel_prf.shape[-1]))
+        outputs_bOf = ops.reshape(outputs_bpf, (-1, *output_shape, filters))
 
         def gradient(*arguments, upstream=None):
             if upstream is None:
                 (upstream,) = arguments
-            upstream_bpf = ops.reshape(upstream, (-1, *kernel_prf.shape[::2]))
+            upstream_bpf = ops.reshape(upstream, (-1, positions, filters))
             upstream_pbf = ops.transpose(upstream_bpf, (1, 0, 2))
-            patches_prb = ops.transpose(gather_patches(inputs_bSc, windows), (0, 2, 1))
-            kernel_gradient_prf = ops.matmul(patches_prb, upstream_pbf)
-            kernel_pfr = ops.transpose(kernel_prf, (0, 2, 1))
-            patches_gradient_pbr = ops.matmul(upstream_pbf, kernel_pfr)
-            return scatter_patches(patches_gradient_pbr, windows, sizes), kernel_gradient_prf
+            kernel_gradients_pqf = [
+                ops.matmul(ops.transpose(slab_pbq, (0, 2, 1)), upstream_pbf)
+                for slab_pbq in gather_slabs(inputs_bSc, windows, slabs)
+            ]
+            slab_gradients_pbq = [
+                ops.matmul(upstream_pbf, ops.transpose(kernel_pqf, (0, 2, 1)))
+                for kernel_pqf in kernels_pqf
+            ]
+            return scatter_slabs(slab_gradients_pbq, windows, sizes), *kernel_gradients_pqf
 
         return outputs_bOf, gradient
 
-    # Copies, since the gradient of a variable itself is refused by TensorFlow and PyTorch.
-    return apply(ops.copy(inputs_bSc), ops.copy(kernel_prf))
+    return apply(ops.copy(inputs_bSc), *kernels_pqf)
 
 
-def gather_patches(inputs_bSc, windows: Windows):
-    """Collects what each position's filter reads, position by position.
+def gather_slabs(inputs_bSc, windows: Windows, slabs: int) -> list:
+    """Collects what each position's filter reads, slab by slab.
 
     Args:
         inputs_bSc: Inputs of static spatial size.
         windows: Where the windows sit.
+        slabs: Number of taps along the first axis, or 1 to get whole patches.
 
     Returns:
-        Tensor of axes `pbr`.
+        One tensor of axes `pbq` for each slab.
 
     Example:
-        >>> windows = Windows((3, 3), (1, 1), (1, 1), "valid")
-        >>> ops.shape(gather_patches(ops.ones((2, 8, 9, 4)), windows))
-        (42, 2, 36)
+        >>> windows = Windows((3, 2), (1, 1), (1, 1), "valid")
+        >>> [ops.shape(slab) for slab in gather_slabs(ops.ones((2, 8, 9, 4)), windows, 3)]
+        [(48, 2, 8), (48, 2, 8), (48, 2, 8)]
     """
     sizes = tuple(inputs_bSc.shape[1:-1])
-    positions = math.prod(windows.static_output_shape(sizes))
     dimensions = len(sizes)
     padded_bSc = pad_windows(inputs_bSc, windows)
     padded_Sbc = ops.transpose(padded_bSc, (*range(1, dimensions + 1), 0, dimensions + 1))
-    patches_Obr = ops.concatenate([padded_Sbc[tap] for tap in _taps(windows, sizes)], axis=-1)
-    return ops.reshape(patches_Obr, (positions, -1, windows.taps * inputs_bSc.shape[-1]))
+    rows, others = _split(windows, sizes, slabs)
+    read = [padded_Sbc[tap] for tap in others]
+    read_Sbq = ops.concatenate(read, axis=-1) if len(read) > 1 else read[0]
+    shape = (math.prod(windows.static_output_shape(sizes)), -1, read_Sbq.shape[-1])
+    return [ops.reshape(read_Sbq[row] if slabs > 1 else read_Sbq, shape) for row in rows]
 
 
-def scatter_patches(patches_pbr, windows: Windows, sizes: tuple[int, ...]):
-    """Adds every patch back to where it was read: the adjoint of `gather_patches`.
+def scatter_slabs(slabs_pbq: Sequence, windows: Windows, sizes: tuple[int, ...]):
+    """Adds every slab back to where it was read: the adjoint of `gather_slabs`.
 
     Args:
-        patches_pbr: One patch per position and example.
+        slabs_pbq: One tensor for each slab.
         windows: Where the windows sit.
         sizes: Spatial size of the result.
 
@@ -104,29 +146,82 @@ def scatter_patches(patches_pbr, windows: Windows, sizes: tuple[int, ...]):
 
     Example:
         >>> windows = Windows((2,), (1,), (1,), "valid")
-        >>> patches = gather_patches(ops.ones((1, 4, 1)), windows)
-        >>> ops.convert_to_numpy(scatter_patches(patches, windows, (4,)))[0, :, 0].tolist()
+        >>> slabs = gather_slabs(ops.ones((1, 4, 1)), windows, 2)
+        >>> ops.convert_to_numpy(scatter_slabs(slabs, windows, (4,)))[0, :, 0].tolist()
         [1.0, 2.0, 2.0, 1.0]
     """
-    output_shape = windows.static_output_shape(sizes)
     dimensions = len(sizes)
-    channels = patches_pbr.shape[-1] // windows.taps
-    patches_Obr = ops.reshape(patches_pbr, (*output_shape, -1, patches_pbr.shape[-1]))
     amounts = windows.pad_amounts(sizes)
     padded = [size + before + after for size, (before, after) in zip(sizes, amounts, strict=True)]
-    total_Sbc: Any = None
-    for index, tap in enumerate(_taps(windows, sizes)):
-        tap_Obc = patches_Obr[..., index * channels : (index + 1) * channels]
-        placed_Sbc = spread(tap_Obc, windows.strides)
-        around = [
-            (place.start, length - place.stop) for place, length in zip(tap, padded, strict=True)
-        ]
-        placed_Sbc = ops.pad(placed_Sbc, (*around, (0, 0), (0, 0)))
-        total_Sbc = placed_Sbc if total_Sbc is None else total_Sbc + placed_Sbc
+    rows, others = _split(windows, sizes, len(slabs_pbq))
+    lead = windows.static_output_shape(sizes)
+    reads = slabs_pbq[0].shape[-1]
+    slabs_Obq = [ops.reshape(slab, (*lead, -1, reads)) for slab in slabs_pbq]
+    if len(rows) > 1:
+        slabs_Obq = [spread(slab_Obq, windows.strides[:1]) for slab_Obq in slabs_Obq]
+        read_Sbq = _overlap_add(slabs_Obq, [row.start for row in rows], padded[0])
+    else:
+        (read_Sbq,) = slabs_Obq
+    channels = reads // len(others)
+    placed = []
+    for index, tap in enumerate(others):
+        tap_Sbc = read_Sbq[..., index * channels : (index + 1) * channels]
+        steps = [place.step for place in tap]
+        around = [(place.start, end - place.stop) for place, end in zip(tap, padded, strict=True)]
+        placed.append(ops.pad(spread(tap_Sbc, steps), (*around, (0, 0), (0, 0))))
     inside = tuple(
         slice(before, before + size) for size, (before, _) in zip(sizes, amounts, strict=True)
     )
-    return ops.transpose(total_Sbc[inside], (dimensions, *range(dimensions), dimensions + 1))
+    total_Sbc = _sum(placed)[inside]
+    return ops.transpose(total_Sbc, (dimensions, *range(dimensions), dimensions + 1))
+
+
+def _split(windows: Windows, sizes: tuple[int, ...], slabs: int):
+    """Returns what is read through each tap of the first axis, then through each of the others.
+
+    With a single slab the second are all taps.
+    """
+    lengths = windows.static_output_shape(sizes)
+    axes = [
+        [
+            slice(index * dilation, index * dilation + (length - 1) * stride + 1, stride)
+            for index in range(size)
+        ]
+        for size, stride, dilation, length in zip(
+            windows.sizes, windows.strides, windows.dilations, lengths, strict=True
+        )
+    ]
+    if slabs == 1:
+        return [slice(None)], list(itertools.product(*axes))
+    (before, after) = windows.pad_amounts(sizes)[0]
+    everything = slice(0, sizes[0] + before + after, 1)
+    return axes[0], list(itertools.product([everything], *axes[1:]))
+
+
+def _overlap_add(parts: Sequence, starts: Sequence[int], length: int):
+    """Adds tensors of one shape, each from its own start along the first axis, zeros elsewhere.
+
+    Stretches between two starts or ends are added as contiguous slices, which TensorFlow need
+    not copy.
+    """
+    size = parts[0].shape[0]
+    cuts = sorted({0, length, *starts, *(start + size for start in starts)})
+    stretches = []
+    for begin, end in itertools.pairwise(cuts):
+        within = [
+            part[begin - start : end - start]
+            for part, start in zip(parts, starts, strict=True)
+            if start <= begin and end <= start + size
+        ]
+        stretches.append(_sum(within) if within else ops.zeros_like(parts[0][: end - begin]))
+    return ops.concatenate(stretches, axis=0)
+
+
+def _sum(terms):
+    total: Any = None
+    for term in terms:
+        total = term if total is None else total + term
+    return total
 
 
 def pad_windows(inputs_bSc, windows: Windows):
@@ -135,17 +230,6 @@ def pad_windows(inputs_bSc, windows: Windows):
     if not any(map(any, amounts)):
         return inputs_bSc
     return ops.pad(inputs_bSc, ((0, 0), *amounts, (0, 0)))
-
-
-def _taps(windows: Windows, sizes: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Yields for each tap where the padded input holds what the positions read through it."""
-    lengths = windows.static_output_shape(sizes)
-    for tap in itertools.product(*map(range, windows.sizes)):
-        starts = (index * dilation for index, dilation in zip(tap, windows.dilations, strict=True))
-        yield tuple(
-            slice(start, start + (length - 1) * stride + 1, stride)
-            for start, length, stride in zip(starts, lengths, windows.strides, strict=True)
-        )
 
 
 def spread(values, steps: Sequence[int]):

@@ -6,10 +6,9 @@ A tensor's name ends in its axes; an axis in capitals stands for one axis per sp
     c  input channel      O  output positions, one axis per dimension (length 1: shared by all)
     f  filter             p  output positions, flattened in row-major order
     k  filter bank        T  kernel taps, one axis per dimension
-    g  `k * f`, bank-major  r  taps, then channels, flattened
+    g  `k * f`, bank-major  r  taps, then channels, flattened; q those of one slab
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +16,9 @@ import keras
 from keras import ops
 
 from low_rank_local_connectivity.ops.local_convolution import (
-    local_convolution,
+    local_convolution_by_slabs,
     pad_windows,
+    slab_count,
     spread,
 )
 from low_rank_local_connectivity.ops.windows import Windows
@@ -104,15 +104,27 @@ def combine_banks(kernel_Tcg, weights_Ok):
     """
     *positions, rank = weights_Ok.shape
     *taps, channels, stacked = kernel_Tcg.shape
-    filters = stacked // rank
+    (local_prf,) = _combine_slabs(kernel_Tcg, weights_Ok, 1)
+    return ops.reshape(local_prf, (*positions, *taps, channels, stacked // rank))
+
+
+def _combine_slabs(kernel_Tcg, weights_Ok, slabs: int) -> list:
+    """Mixes the banks slab by slab, into tensors of axes `pqf`."""
+    rank = weights_Ok.shape[-1]
+    filters = kernel_Tcg.shape[-1] // rank
     dtype = keras.backend.result_type(
         *(keras.backend.standardize_dtype(x.dtype) for x in (kernel_Tcg, weights_Ok)), "float32"
     )
     kernel_Tcg, weights_Ok = ops.cast(kernel_Tcg, dtype), ops.cast(weights_Ok, dtype)
-    banks_rkf = ops.reshape(kernel_Tcg, (-1, rank, filters))
-    banks_kq = ops.reshape(ops.transpose(banks_rkf, (1, 0, 2)), (rank, -1))
-    local_pq = ops.matmul(ops.reshape(weights_Ok, (-1, rank)), banks_kq)
-    return ops.reshape(local_pq, (*positions, *taps, channels, filters))
+    weights_pk = ops.reshape(weights_Ok, (-1, rank))
+    kernels_qkf = ops.split(ops.reshape(kernel_Tcg, (-1, rank, filters)), slabs)
+    local = []
+    for kernel_qkf in kernels_qkf:
+        # Banks first and everything else flat makes the mix one matrix product.
+        banks = ops.reshape(ops.transpose(kernel_qkf, (1, 0, 2)), (rank, -1))
+        mixed = ops.matmul(weights_pk, banks)
+        local.append(ops.reshape(mixed, (weights_pk.shape[0], -1, filters)))
+    return local
 
 
 def combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, windows: Windows):
@@ -136,10 +148,12 @@ def combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, windows: Windows):
         >>> ops.shape(combine_then_convolve(images, kernel, ops.ones((6, 7, 6)), windows))
         (2, 6, 7, 5)
     """
-    local_OTcf = combine_banks(kernel_Tcg, weights_Ok)
-    positions = math.prod(weights_Ok.shape[:-1])
-    kernel_prf = ops.reshape(local_OTcf, (positions, -1, local_OTcf.shape[-1]))
-    return local_convolution(inputs_bSc, ops.cast(kernel_prf, inputs_bSc.dtype), windows)
+    slabs = slab_count(windows, inputs_bSc.shape[-1])
+    kernels_pqf = [
+        ops.cast(slab_pqf, inputs_bSc.dtype)
+        for slab_pqf in _combine_slabs(kernel_Tcg, weights_Ok, slabs)
+    ]
+    return local_convolution_by_slabs(inputs_bSc, kernels_pqf, windows)
 
 
 def embed_banks(kernels_Tcf: Sequence, windows: Sequence[Windows], shape: Sequence[int | None]):
