@@ -1,5 +1,6 @@
 """Compiled steps of one layer on the backend that Keras runs on, and how to time several."""
 
+import inspect
 import statistics
 import time
 from collections.abc import Callable
@@ -31,6 +32,11 @@ def _step(layer: keras.Layer, shape: tuple[int, ...], training: bool) -> Callabl
     return makers[BACKEND](layer, inputs, training)
 
 
+def _mode(layer, training: bool) -> dict:
+    """Returns the `training` argument for layers that take one."""
+    return {"training": training} if "training" in inspect.signature(layer.call).parameters else {}
+
+
 def _tensorflow(layer, inputs, training):
     import tensorflow as tf
 
@@ -38,13 +44,15 @@ def _tensorflow(layer, inputs, training):
     # tf_keras's variables are TensorFlow's own; Keras's wrap one.
     sources = [getattr(variable, "_value", variable) for variable in layer.trainable_variables]
 
+    mode = _mode(layer, training)
+
     @tf.function(jit_compile=False)
     def compute(inputs):
         if not training:
-            return [layer(inputs)]
+            return [layer(inputs, **mode)]
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            loss = tf.reduce_sum(tf.square(layer(inputs)))
+            loss = tf.reduce_sum(tf.square(layer(inputs, **mode)))
         return tape.gradient(loss, [inputs, *sources])
 
     def step():
@@ -60,8 +68,10 @@ def _jax(layer, inputs, training):
     trainable = [variable.value for variable in layer.trainable_variables]
     fixed = [variable.value for variable in layer.non_trainable_variables]
 
+    mode = _mode(layer, training)
+
     def loss(trainable, inputs):
-        outputs, _ = layer.stateless_call(trainable, fixed, inputs)
+        outputs, _ = layer.stateless_call(trainable, fixed, inputs, **mode)
         return (outputs**2).sum() if training else outputs
 
     compute = jax.jit(jax.grad(loss, argnums=(0, 1)) if training else loss)
@@ -72,15 +82,16 @@ def _torch(layer, inputs, training):
     import torch
 
     inputs = torch.from_numpy(inputs)
+    mode = _mode(layer, training)
 
     def infer():
         with torch.no_grad():
-            layer(inputs)
+            layer(inputs, **mode)
 
     def train():
         layer.zero_grad()
         given = inputs.clone().requires_grad_(True)
-        (layer(given) ** 2).sum().backward()
+        (layer(given, **mode) ** 2).sum().backward()
 
     return train if training else infer
 

@@ -106,8 +106,13 @@ class BaseLocalConv(ConfiguredLayer):
         sizes = self.windows.output_shape(spatial)
         return join_shape(input_shape[0], sizes, self.filters, self.data_format)
 
-    def call(self, inputs):
-        """Applies the layer's filters, biases and activation."""
+    def call(self, inputs, training: bool | None = None):
+        """Applies the layer's filters, biases and activation.
+
+        Args:
+            inputs: Tensor in the layer's data format.
+            training: Whether gradients will be asked for; decides how, not what is computed.
+        """
         self._check_sizes(inputs)
         inputs = to_channels_last(inputs, self.data_format)
         if (
@@ -117,12 +122,12 @@ class BaseLocalConv(ConfiguredLayer):
         ):
             # A trace with a looser signature than the layer was built with.
             inputs = ops.reshape(inputs, (-1, *self.input_sizes, self.input_channels))
-        outputs = self.convolve(inputs)
+        outputs = self.convolve(inputs, training)
         for bias in self.output_biases():
             outputs = outputs + ops.cast(bias, outputs.dtype)
         return self.activation(from_channels_last(outputs, self.data_format))
 
-    def convolve(self, inputs):
+    def convolve(self, inputs, training: bool | None = None):
         """Applies the filters to channels-last inputs."""
         raise NotImplementedError
 

@@ -188,8 +188,9 @@ class LocallyConnected(BaseLocalConv):
         kernel = ops.reshape(kernel, (positions, self.input_channels, self.windows.taps, filters))
         return ops.reshape(ops.transpose(kernel, (0, 2, 1, 3)), (positions, reads, filters))
 
-    def convolve(self, inputs):
+    def convolve(self, inputs, training: bool | None = None):
         """Applies each position's filters to its patch."""
+        del training  # the same plan serves both
         return local_convolution(inputs, self._kernel_taps_first(self.kernel), self.windows)
 
     def output_biases(self) -> list:

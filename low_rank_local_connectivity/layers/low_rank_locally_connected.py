@@ -510,7 +510,7 @@ class LowRankLocallyConnected(BaseLocalConv):
             return ops.expand_dims(self._fixed_weights(), 0)
         return weights_ops.normalize_logits(self.predictor(inputs), self.normalize_weights)
 
-    def convolve(self, inputs):
+    def convolve(self, inputs, training: bool | None = None):
         """Applies the local filters to channels-last inputs, by the plan chosen."""
         if self._combines_first(inputs):
             shape = (*self.output_sizes, self.spatial_rank)
@@ -523,8 +523,12 @@ class LowRankLocallyConnected(BaseLocalConv):
             return plans.convolve(inputs, kernels[0], self.windows)
         weights = ops.cast(self._weights_per_example(inputs), inputs.dtype)
         if self.mixed:
-            return plans.convolve_then_combine_mixed(inputs, kernels, weights, self.bank_windows)
-        return plans.convolve_then_combine(inputs, kernels[0], weights, self.windows)
+            return plans.convolve_then_combine_mixed(
+                inputs, kernels, weights, self.bank_windows, one_by_one=not training
+            )
+        return plans.convolve_then_combine(
+            inputs, kernels[0], weights, self.windows, one_by_one=not training
+        )
 
     def _combines_first(self, inputs) -> bool:
         """Whether to mix the banks before convolving, for inputs of this static shape."""

@@ -37,7 +37,9 @@ def convolve(inputs_bSc, kernel_Tcg, windows: Windows):
     return ops.conv(inputs_bSc, kernel_Tcg, **settings)
 
 
-def convolve_then_combine(inputs_bSc, kernel_Tcg, weights_bOk, windows: Windows):
+def convolve_then_combine(
+    inputs_bSc, kernel_Tcg, weights_bOk, windows: Windows, one_by_one: bool = False
+):
     """Convolves with every bank, then mixes the `k` responses at each position.
 
     `outputs[b, O, f] = sum_k weights[b, O, k] * conv(inputs, bank_k)[b, O, f]`
@@ -49,6 +51,8 @@ def convolve_then_combine(inputs_bSc, kernel_Tcg, weights_bOk, windows: Windows)
         kernel_Tcg: The banks side by side in the last axis, bank-major.
         weights_bOk: Combining weights; `b` and any of `O` may have length 1.
         windows: Where the windows sit.
+        one_by_one: Whether to add one bank's response before convolving with the next, so that
+            two responses are in memory instead of `k`; of use where no gradient needs them all.
 
     Returns:
         Tensor of axes `bOf`.
@@ -60,6 +64,10 @@ def convolve_then_combine(inputs_bSc, kernel_Tcg, weights_bOk, windows: Windows)
         (2, 6, 7, 5)
     """
     rank = weights_bOk.shape[-1]
+    if one_by_one:
+        kernels_Tcf = ops.split(kernel_Tcg, rank, axis=-1)
+        banks = [windows] * rank
+        return convolve_then_combine_mixed(inputs_bSc, kernels_Tcf, weights_bOk, banks, True)
     responses_bOg = convolve(inputs_bSc, kernel_Tcg, windows)
     filters = kernel_Tcg.shape[-1] // rank
     responses_bOkf = ops.reshape(responses_bOg, (*ops.shape(responses_bOg)[:-1], rank, filters))
@@ -67,7 +75,11 @@ def convolve_then_combine(inputs_bSc, kernel_Tcg, weights_bOk, windows: Windows)
 
 
 def convolve_then_combine_mixed(
-    inputs_bSc, kernels_Tcf: Sequence, weights_bOk, windows: Sequence[Windows]
+    inputs_bSc,
+    kernels_Tcf: Sequence,
+    weights_bOk,
+    windows: Sequence[Windows],
+    one_by_one: bool = False,
 ):
     """As `convolve_then_combine`, with banks that differ in kernel size or dilation.
 
@@ -76,13 +88,28 @@ def convolve_then_combine_mixed(
         kernels_Tcf: One kernel per bank.
         weights_bOk: Combining weights; `b` and any of `O` may have length 1.
         windows: Where each bank's windows sit; all have the same output shape.
+        one_by_one: As for `convolve_then_combine`.
 
     Returns:
         Tensor of axes `bOf`.
     """
-    banks = zip(kernels_Tcf, windows, strict=True)
-    responses_bOf = [convolve(inputs_bSc, kernel, bank) for kernel, bank in banks]
-    return sum(weights_bOk[..., k : k + 1] * response for k, response in enumerate(responses_bOf))
+    total_bOf: Any = None
+    for k, (kernel_Tcf, bank) in enumerate(zip(kernels_Tcf, windows, strict=True)):
+        waits = one_by_one and total_bOf is not None
+        ready_Tcf = _after(total_bOf, kernel_Tcf) if waits else kernel_Tcf
+        response_bOf = weights_bOk[..., k : k + 1] * convolve(inputs_bSc, ready_Tcf, bank)
+        total_bOf = response_bOf if total_bOf is None else total_bOf + response_bOf
+    return total_bOf
+
+
+def _after(first, then):
+    """Returns `then`, not to be used before `first` is computed.
+
+    TensorFlow starts whatever has its inputs, all convolutions at once. Nothing is above
+    infinity, not even NaN, but no compiler concludes that from the graph.
+    """
+    never = ops.any(first[:1] > float("inf"))
+    return then + ops.cast(never, then.dtype)
 
 
 def combine_banks(kernel_Tcg, weights_Ok):
