@@ -2,33 +2,20 @@
 
     KERAS_BACKEND=tensorflow python -m benchmarks.layers --workloads=W1,W3 --ranks=4,30
 
-Prints one row per layer and rank: median milliseconds, and how many convolutions that is, for
-inference and for a training step (forward and backward). All layers of a workload run in turn in
-one process; on a shared machine only the ratios mean anything.
+Prints one row per layer and rank: seconds to build and trace it the first time, median
+milliseconds, and how many convolutions that is, for inference and for a training step (forward
+and backward). All layers of a workload run in turn in one process; on a shared machine only the
+ratios mean anything.
 """
 
 import argparse
+import time
 
 import keras
 
-from benchmarks.peers import ReleaseFormula, local_peers
+from benchmarks.contestants import CONVOLUTION, contestants, names
 from benchmarks.steps import alternate, inference_step, training_step
-from benchmarks.workloads import RANKS, WORKLOADS, Workload
-
-
-def contestants(workload: Workload, ranks: list[int], only_ours: bool) -> dict[str, keras.Layer]:
-    """Returns the layers to time, by name."""
-    made = {"convolution": workload.convolution()}
-    for rank in ranks:
-        made[f"low rank, K={rank}"] = workload.low_rank(rank)
-    for rank in ranks:
-        made[f"input-dependent, K={rank}"] = workload.low_rank(rank, input_dependent=True)
-    made["locally connected"] = workload.locally_connected()
-    if not only_ours:
-        for rank in ranks:
-            made[f"release's formula, K={rank}"] = ReleaseFormula(workload, rank)
-        made |= local_peers(workload)
-    return made
+from benchmarks.workloads import RANKS, WORKLOADS
 
 
 def main() -> None:
@@ -43,18 +30,24 @@ def main() -> None:
     print(f"Keras {keras.__version__} on {keras.backend.backend()}")
     for name in arguments.workloads.split(","):
         workload = WORKLOADS[name]
-        made = contestants(workload, ranks, arguments.only_ours)
+        made = contestants(workload, names(workload, ranks, arguments.only_ours))
         print(f"\n{name}: {workload}\n")
-        print("| layer | inference, ms | x conv | training step, ms | x conv |")
-        print("|---|---|---|---|---|")
+        print("| layer | build + first call, s | inference, ms | x conv | training, ms | x conv |")
+        print("|---|---|---|---|---|---|", flush=True)
+        first: dict[str, float] = {}
         columns = []
         for make_step in (inference_step, training_step):
-            steps = {key: make_step(layer, workload.input_shape) for key, layer in made.items()}
-            columns.append(alternate(steps, arguments.rounds))
+            steps = {}
+            for key, layer in made.items():
+                started = time.perf_counter()
+                steps[key] = make_step(layer, workload.input_shape)
+                steps[key]()
+                first.setdefault(key, time.perf_counter() - started)
+            columns.append(alternate(steps, arguments.rounds, warm_up=1))
         for key in made:
-            cells = []
+            cells = [f"{first[key]:.2f}"]
             for column in columns:
-                ratio = column[key] / column["convolution"]
+                ratio = column[key] / column[CONVOLUTION]
                 cells.append(f"{1000 * column[key]:.1f} | {ratio:.2f}")
             print(f"| {key} | {' | '.join(cells)} |", flush=True)
 

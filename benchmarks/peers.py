@@ -86,34 +86,44 @@ class TorchUnfold(LocalPeer):
         return outputs + source.bias.value
 
 
-def local_peers(workload: Workload, most_outputs: int = 10**8) -> dict[str, keras.Layer]:
-    """Returns other locally connected layers of these shapes on this backend.
+JAX_LOCAL = "jax.lax.conv_general_dilated_local"
+TORCH_UNFOLD = "torch unfold + matmul"
+TF_KERAS = "tf_keras implementation "
+
+
+def local_peer_names(workload: Workload, most_entries: int = 2 * 10**7) -> list[str]:
+    """Returns the other locally connected layers of these shapes on this backend.
 
     Args:
         workload: The shapes.
-        most_outputs: tf_keras's implementation 2 holds a weight for every pair of an input and an
-            output, and 3 an index for every weight; above this many entries they are left out.
+        most_entries: tf_keras's implementation 2 holds a weight for every pair of an input and an
+            output, and 3 builds an index in Python; above this many pairs they are left out.
 
     Returns:
-        Layers by name.
+        Names for `local_peer`.
     """
     backend = keras.backend.backend()
     if backend == "jax":
-        return {"jax.lax.conv_general_dilated_local": JaxLocal(workload)}
+        return [JAX_LOCAL]
     if backend == "torch":
-        return (
-            {"torch unfold + matmul": TorchUnfold(workload)} if len(workload.spatial) == 2 else {}
-        )
-    if len(workload.spatial) > 2 or workload.padding != "valid":
-        return {}
+        return [TORCH_UNFOLD] if len(workload.spatial) == 2 else []
+    if len(workload.spatial) > 2:
+        return []
+    # Under padding="same" tf_keras has only the last two.
+    inputs = math.prod((*workload.spatial, workload.channels))
+    entries = inputs * math.prod(workload.spatial) * workload.filters
+    chosen = [1] if workload.padding == "valid" else []
+    chosen += [2, 3] if entries <= most_entries else []
+    return [f"{TF_KERAS}{implementation}" for implementation in chosen]
+
+
+def local_peer(workload: Workload, name: str) -> keras.Layer:
+    """Makes the layer of this name."""
+    if name == JAX_LOCAL:
+        return JaxLocal(workload)
+    if name == TORCH_UNFOLD:
+        return TorchUnfold(workload)
     import tf_keras
 
     layer_class = getattr(tf_keras.layers, f"LocallyConnected{len(workload.spatial)}D")
-    inputs = math.prod((*workload.spatial, workload.channels))
-    made = {}
-    for implementation in (1, 2, 3):
-        entries = inputs * math.prod(workload.spatial) * workload.filters
-        if implementation == 1 or entries <= most_outputs:
-            name = f"tf_keras implementation {implementation}"
-            made[name] = layer_class(**workload.arguments, implementation=implementation)
-    return made
+    return layer_class(**workload.arguments, implementation=int(name.removeprefix(TF_KERAS)))

@@ -32,8 +32,8 @@ def call(layer, inputs):
     return to_numpy(jax.jit(apply)(values, keras.ops.convert_to_tensor(inputs)))
 
 
-def outputs_and_gradients(layer, inputs, projection):
-    """Returns layer(inputs) and the gradients of sum(layer(inputs) * projection).
+def outputs_and_gradients(layer, inputs, projection, **arguments):
+    """Returns layer(inputs, **arguments) and the gradients of its product with a projection.
 
     The gradients are those for the inputs, then for each trainable weight. TensorFlow and
     PyTorch run eagerly; JAX compiles, since each of its eager operations would be compiled alone.
@@ -47,8 +47,8 @@ def outputs_and_gradients(layer, inputs, projection):
 
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            outputs = layer(inputs)
-            loss = tf.reduce_sum(outputs * projection)
+            outputs = layer(inputs, **arguments)
+            loss = tf.reduce_sum(outputs * tf.cast(projection, outputs.dtype))
         found = tape.gradient(loss, [inputs, *variables])
     elif backend == "jax":
         import jax
@@ -56,8 +56,8 @@ def outputs_and_gradients(layer, inputs, projection):
         fixed = [variable.value for variable in layer.non_trainable_variables]
 
         def loss_of(inputs, trainable):
-            outputs, _ = layer.stateless_call(trainable, fixed, inputs)
-            return (outputs * projection).sum(), outputs
+            outputs, _ = layer.stateless_call(trainable, fixed, inputs, **arguments)
+            return (outputs * projection.astype(outputs.dtype)).sum(), outputs
 
         differentiate = jax.jit(jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True))
         (_, outputs), (input_gradient, others) = differentiate(inputs, variables)
@@ -65,8 +65,8 @@ def outputs_and_gradients(layer, inputs, projection):
     else:
         inputs = inputs.detach().requires_grad_(True)
         layer.zero_grad()
-        outputs = layer(inputs)
-        (outputs * projection).sum().backward()
+        outputs = layer(inputs, **arguments)
+        (outputs * projection.to(outputs.dtype)).sum().backward()
         found = [inputs.grad, *(variable.grad for variable in variables)]
     assert all(gradient is not None for gradient in found), "a weight has no gradient"
     return to_numpy(outputs), [to_numpy(gradient) for gradient in found]

@@ -1,5 +1,7 @@
 """Every local layer against NumPy loops over positions, forward and backward."""
 
+import sys
+
 import numpy as np
 import pytest
 import reference
@@ -7,6 +9,10 @@ from backends import outputs_and_gradients, randomize, to_numpy
 from pairwise import pairwise
 
 from low_rank_local_connectivity import layers
+from low_rank_local_connectivity.ops.local_convolution import SMALLEST_SLAB
+
+# The package `ops` exports a function of the same name.
+SLAB_MODULE = sys.modules["low_rank_local_connectivity.ops.local_convolution"]
 
 # Batch, spatial, channels: in no tensor of these tests do two axes have the same length.
 INPUTS = {1: (2, 13, 4), 2: (2, 8, 11, 4), 3: (2, 5, 7, 6, 3)}
@@ -96,8 +102,14 @@ def combining_logits(weights, positions, rank, inputs):
     return logits
 
 
-def check(layer, expected_of, dimensions, rng, entries=2):
+# Relative to the largest number: a few roundings, in float32 of forward sums and of the quotients
+# of finite differences, in less of each operand.
+TOLERANCES = {"float32": (1e-5, 2e-4), "float16": (4e-3, 8e-3), "bfloat16": (3e-2, 6e-2)}
+
+
+def check(layer, expected_of, dimensions, rng, entries=2, training=None, prepare=randomize):
     """Compares outputs and gradients of a layer with those of its definition."""
+    tolerance, gradient_tolerance = TOLERANCES[layer.compute_dtype]
     inputs = rng.normal(size=INPUTS[dimensions])
     channels_first = layer.data_format == "channels_first"
 
@@ -106,15 +118,17 @@ def check(layer, expected_of, dimensions, rng, entries=2):
 
     given = arrange(inputs, True).astype("float32")
     layer.build(given.shape)
-    randomize(layer, rng)
+    prepare(layer, rng)
     weights = weights_by_name(layer)
     expected = expected_of(layer, weights, inputs)
     projection = rng.normal(size=expected.shape)
     outputs, found = outputs_and_gradients(
-        layer, given, arrange(projection, True).astype("float32")
+        layer, given, arrange(projection, True).astype("float32"), training=training
     )
     scale = np.abs(expected).max()
-    np.testing.assert_allclose(outputs, arrange(expected, True), rtol=1e-5, atol=1e-5 * scale)
+    np.testing.assert_allclose(
+        outputs, arrange(expected, True), rtol=tolerance, atol=tolerance * scale
+    )
     found[0] = np.moveaxis(found[0], 1, -1) if channels_first else found[0]
 
     def loss(name, values):
@@ -122,8 +136,8 @@ def check(layer, expected_of, dimensions, rng, entries=2):
             return float((expected_of(layer, weights, values) * projection).sum())
         return float((expected_of(layer, {**weights, name: values}, inputs) * projection).sum())
 
-    # Where a gradient is 0 in theory (norm of a single logit), float32 leaves noise of this size.
-    noise = 1e-6 * max(np.abs(gradient).max() for gradient in found)
+    # Where a gradient is 0 in theory (norm of a single logit), rounding leaves noise of this size.
+    noise = tolerance / 2 * max(np.abs(gradient).max() for gradient in found)
     trainable = [v.path.removeprefix(f"{layer.name}/") for v in layer.trainable_variables]
     for name, gradient in zip([None, *trainable], found, strict=True):
         values = inputs if name is None else weights[name]
@@ -132,7 +146,8 @@ def check(layer, expected_of, dimensions, rng, entries=2):
         for _ in range(entries):
             index = tuple(rng.integers(values.shape))
             slope = reference.finite_difference(lambda v, n=name: loss(n, v), values, index)
-            np.testing.assert_allclose(gradient[index], slope, rtol=2e-4, atol=2e-4 * scale + noise)
+            atol = gradient_tolerance * scale + noise
+            np.testing.assert_allclose(gradient[index], slope, rtol=gradient_tolerance, atol=atol)
 
 
 def no_stride_with_dilation(choice):
@@ -145,6 +160,7 @@ LOCALLY_CONNECTED = {
     "padding": ["valid", "same"],
     "data_format": ["channels_last", "channels_first"],
     "use_bias": [True, False],
+    "smallest_slab": [1, SMALLEST_SLAB],
 }
 LOW_RANK = {
     **LOCALLY_CONNECTED,
@@ -153,6 +169,7 @@ LOW_RANK = {
     "normalize_weights": ["softmax", "norm", None],
     "use_spatial_bias": [True, "per_filter", False],
     "implementation": ["convolve_then_combine", "combine_then_convolve"],
+    "training": [False, True],
 }
 
 
@@ -162,7 +179,9 @@ def label(choice):
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
 @pytest.mark.parametrize("choice", pairwise(LOCALLY_CONNECTED, no_stride_with_dilation), ids=label)
-def test_locally_connected_equals_its_definition(dimensions, choice, rng):
+def test_locally_connected_equals_its_definition(dimensions, choice, rng, monkeypatch):
+    choice = dict(choice)
+    monkeypatch.setattr(SLAB_MODULE, "SMALLEST_SLAB", choice.pop("smallest_slab"))
     layer_class = getattr(layers, f"LocallyConnected{dimensions}D")
     layer = layer_class(FILTERS, KERNELS[dimensions], **choice)
     check(layer, locally_connected, dimensions, rng)
@@ -170,13 +189,52 @@ def test_locally_connected_equals_its_definition(dimensions, choice, rng):
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
 @pytest.mark.parametrize("choice", pairwise(LOW_RANK, no_stride_with_dilation), ids=label)
-def test_low_rank_locally_connected_equals_its_definition(dimensions, choice, rng):
+def test_low_rank_locally_connected_equals_its_definition(dimensions, choice, rng, monkeypatch):
     choice = dict(choice)
-    sharing = choice.pop("sharing")
+    monkeypatch.setattr(SLAB_MODULE, "SMALLEST_SLAB", choice.pop("smallest_slab"))
+    sharing, training = choice.pop("sharing"), choice.pop("training")
     axes = {"all": None, "first": (0,), "last": (dimensions - 1,), "full": ()}[sharing]
     layer_class = getattr(layers, f"LowRankLocallyConnected{dimensions}D")
     layer = layer_class(FILTERS, KERNELS[dimensions], additive_axes=axes, **choice)
-    check(layer, low_rank_locally_connected, dimensions, rng)
+    check(layer, low_rank_locally_connected, dimensions, rng, training=training)
+
+
+def randomize_away_from_kinks(layer, rng):
+    """As randomize, with no unit of the predictor so close to 0 that rounding switches it."""
+    randomize(layer, rng)
+    if layer.predictor is not None:
+        rectified, saturating, _ = layer.predictor.aggregation
+        for dense in (rectified, saturating):
+            dense.kernel.assign(0.1 * dense.kernel)
+        rectified.bias.assign(3.0 * (-1.0) ** np.arange(rectified.units))
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize("smallest_slab", [1, SMALLEST_SLAB])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("plan", [None, *LOW_RANK["implementation"], "input_dependent"])
+def test_layers_equal_their_definition_in_low_precision(
+    dimensions, smallest_slab, dtype, plan, rng, monkeypatch
+):
+    monkeypatch.setattr(SLAB_MODULE, "SMALLEST_SLAB", smallest_slab)
+    arguments = {"dtype": f"mixed_{dtype}"}
+    kernel_size = KERNELS[dimensions]
+    if plan is None:
+        layer = getattr(layers, f"LocallyConnected{dimensions}D")(FILTERS, kernel_size, **arguments)
+        check(layer, locally_connected, dimensions, rng)
+        return
+    kind = {"input_dependent": True} if plan == "input_dependent" else {"implementation": plan}
+    layer_class = getattr(layers, f"LowRankLocallyConnected{dimensions}D")
+    for training in (False, True):
+        layer = layer_class(FILTERS, kernel_size, 5, **kind, **arguments)
+        check(
+            layer,
+            low_rank_locally_connected,
+            dimensions,
+            rng,
+            training=training,
+            prepare=randomize_away_from_kinks,
+        )
 
 
 @pytest.mark.parametrize("layer_class", ["LocallyConnected1D", "LowRankLocallyConnected1D"])
@@ -190,15 +248,16 @@ def test_causal_padding_equals_its_definition(layer_class, structure, rng):
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
 @pytest.mark.parametrize(
-    ("data_format", "rank", "strides", "padding", "normalize_weights"),
+    ("data_format", "rank", "strides", "padding", "normalize_weights", "training"),
     [
-        ("channels_last", 5, 1, "valid", "softmax"),
-        ("channels_first", 5, 2, "same", "norm"),
-        ("channels_last", 1, 1, "same", None),
+        ("channels_last", 5, 1, "valid", "softmax", False),
+        ("channels_last", 5, 1, "valid", "softmax", True),
+        ("channels_first", 5, 2, "same", "norm", False),
+        ("channels_last", 1, 1, "same", None, True),
     ],
 )
 def test_input_dependent_layers_equal_their_definition(
-    dimensions, data_format, rank, strides, padding, normalize_weights, rng
+    dimensions, data_format, rank, strides, padding, normalize_weights, training, rng
 ):
     layer = getattr(layers, f"LowRankLocallyConnected{dimensions}D")(
         FILTERS,
@@ -210,7 +269,7 @@ def test_input_dependent_layers_equal_their_definition(
         input_dependent=True,
         normalize_weights=normalize_weights,
     )
-    check(layer, low_rank_locally_connected, dimensions, rng, entries=1)
+    check(layer, low_rank_locally_connected, dimensions, rng, entries=1, training=training)
 
 
 MIXED = [
@@ -231,4 +290,4 @@ def test_mixed_basis_equals_its_definition(shape, strides, basis, rng, monkeypat
     layer = layers.LowRankLocallyConnected2D(
         FILTERS, spatial_rank=3, strides=strides, padding="same", **basis
     )
-    check(layer, low_rank_locally_connected, 2, rng, entries=1)
+    check(layer, low_rank_locally_connected, 2, rng, entries=1, training=strides == 2)

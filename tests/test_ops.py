@@ -8,7 +8,6 @@ import pytest
 import reference
 from backends import to_numpy
 
-from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.ops import Windows
 from low_rank_local_connectivity.ops.local_convolution import (
     gather_slabs,
@@ -106,21 +105,3 @@ def second_derivatives(function, *arguments):
         gradients = torch.autograd.grad(function(*arguments), arguments, create_graph=True)
         found = torch.autograd.grad(sum((g**2).sum() for g in gradients), arguments)
     return [to_numpy(gradient) for gradient in found]
-
-
-@pytest.mark.parametrize("rank", [1, 2, 3, 30])
-@pytest.mark.parametrize("batch", [1, 64])
-def test_the_automatic_plan_gives_the_numbers_of_both(rank, batch, rng):
-    inputs = rng.normal(size=(batch, 8, 11, 4)).astype("float32")
-    arguments = {"filters": 6, "kernel_size": 3, "spatial_rank": rank}
-    automatic = layers.LowRankLocallyConnected2D(**arguments)
-    automatic.build(inputs.shape)
-    for weight in automatic.weights:
-        weight.assign(rng.normal(size=weight.shape))
-    expected = to_numpy(automatic(inputs))
-    for plan in ("convolve_then_combine", "combine_then_convolve"):
-        layer = layers.LowRankLocallyConnected2D(**arguments, implementation=plan)
-        layer.build(inputs.shape)
-        layer.set_weights(automatic.get_weights())
-        scale = np.abs(expected).max()
-        np.testing.assert_allclose(to_numpy(layer(inputs)), expected, rtol=1e-5, atol=1e-5 * scale)

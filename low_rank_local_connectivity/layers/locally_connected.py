@@ -10,6 +10,7 @@ from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
 from low_rank_local_connectivity.layers.configured_layer import one_of
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
 from low_rank_local_connectivity.ops.local_convolution import local_convolution
+from low_rank_local_connectivity.ops.memory import require_memory
 
 
 class LocallyConnected(BaseLocalConv):
@@ -140,6 +141,12 @@ class LocallyConnected(BaseLocalConv):
             )
         positions = math.prod(self.windows.static_output_shape(self.input_sizes))
         reads = self.windows.taps * self.input_channels
+        require_memory(
+            4 * positions * reads * self.filters,
+            f"The filters that layer {self.name!r} has at every position",
+            f"Use a LowRankLocallyConnected{self.dimensions}D, whose positions share filters, or "
+            "larger strides.",
+        )
         self.kernel = self.add_weight(
             shape=(positions, reads, self.filters),
             initializer=self._draw_kernel if self.fan == "position" else self.kernel_initializer,

@@ -19,13 +19,11 @@ from low_rank_local_connectivity.layers.filter_initialization import draw_filter
 from low_rank_local_connectivity.layers.spatial_bias import AXIS_NAMES, add_spatial_bias
 from low_rank_local_connectivity.ops import combining_weights as weights_ops
 from low_rank_local_connectivity.ops import low_rank_local_convolution as plans
+from low_rank_local_connectivity.ops.memory import require_memory
+from low_rank_local_connectivity.ops.plan_costs import Plan, Request, choose_plan
 from low_rank_local_connectivity.ops.windows import Windows
 
 Implementation = Literal["auto", "convolve_then_combine", "combine_then_convolve"]
-
-# From this rank on, mixing filters first is the faster plan for a batch: on two CPU cores its
-# training step took 2.8 to 2.9 convolutions whatever the rank, mixing responses 1.1 for each bank.
-COMBINE_FIRST_FROM_RANK = 3
 
 
 class LowRankLocallyConnected(BaseLocalConv):
@@ -83,8 +81,12 @@ class LowRankLocallyConnected(BaseLocalConv):
         preserve_variance: Under softmax, whether fresh banks are drawn `sqrt(K)` larger, so that
             their mean has the variance of a convolution's kernel.
         implementation: `"convolve_then_combine"` mixes the responses of `K` convolutions,
-            `"combine_then_convolve"` mixes the banks and applies one filter per position;
-            `"auto"` chooses. All give the same numbers.
+            `"combine_then_convolve"` mixes the banks and applies one filter per position, at a
+            cost that hardly depends on `K`. All give the same numbers. `"auto"` takes the
+            faster one by the cost model of `ops.choose_plan`, from static shapes, `K`, the
+            batch (32 if unknown), `training` and what fits into memory; it takes the first
+            where the second cannot be: for input-dependent weights, mixed bases and unknown
+            sizes.
 
     Weights, in this order:
         kernel_bases: `(*kernel_size, input channels, K * F)`, bank-major in the last axis; or
@@ -208,7 +210,7 @@ class LowRankLocallyConnected(BaseLocalConv):
         self.combining_weights_constraint = constraints.get(combining_weights_constraint)
         self.spatial_bias_constraint = constraints.get(spatial_bias_constraint)
         self.preserve_variance = preserve_variance
-        self.implementation = self._standardize_implementation(implementation)
+        self.implementation: Any = self._standardize_implementation(implementation)
         if self.mixed and self.padding == "valid":
             raise ValueError(
                 "Banks of different kernel sizes or dilation rates need padding that keeps the "
@@ -305,6 +307,12 @@ class LowRankLocallyConnected(BaseLocalConv):
                 "implementation='combine_then_convolve' mixes one filter for each position, so "
                 f"every spatial size must be known. Received: input_shape={tuple(input_shape)}. "
                 "Use implementation='auto'."
+            )
+        if self.implementation == "combine_then_convolve":
+            require_memory(
+                4 * self._request(self.input_sizes, None, training=False).local_filters,
+                f"The filters that layer {self.name!r} mixes for every position",
+                "Use implementation='convolve_then_combine', or larger strides.",
             )
         self._build_banks()
         self._build_logits(input_shape)
@@ -512,7 +520,7 @@ class LowRankLocallyConnected(BaseLocalConv):
 
     def convolve(self, inputs, training: bool | None = None):
         """Applies the local filters to channels-last inputs, by the plan chosen."""
-        if self._combines_first(inputs):
+        if self._plan(inputs, bool(training)) == "combine_then_convolve":
             shape = (*self.output_sizes, self.spatial_rank)
             weights = ops.broadcast_to(self._fixed_weights(), shape)
             kernel = ops.convert_to_tensor(self.kernel_bases)
@@ -530,17 +538,28 @@ class LowRankLocallyConnected(BaseLocalConv):
             inputs, kernels[0], weights, self.windows, one_by_one=not training
         )
 
-    def _combines_first(self, inputs) -> bool:
-        """Whether to mix the banks before convolving, for inputs of this static shape."""
+    def _plan(self, inputs, training: bool) -> Plan:
+        """Returns the plan for channels-last inputs of this static shape."""
         if self.implementation != "auto":
-            return self.implementation == "combine_then_convolve"
+            return self.implementation
         batch, *sizes = inputs.shape[:-1]
-        return (
-            not (self.input_dependent or self.mixed)
-            and None not in (*sizes, *self.output_sizes)
-            and self.spatial_rank >= COMBINE_FIRST_FROM_RANK
-            # An unknown batch is None, or a symbol where JAX exports.
-            and (not isinstance(batch, int) or batch >= self.spatial_rank)
+        unknown = None in (*sizes, *self.output_sizes)
+        if self.input_dependent or self.mixed or unknown or not self.has_logits:
+            return "convolve_then_combine"
+        # An unknown batch is None, or a symbol where JAX exports.
+        return choose_plan(
+            self._request(sizes, batch if isinstance(batch, int) else None, training)
+        )
+
+    def _request(self, sizes, batch: int | None, training: bool) -> Request:
+        return Request.of(
+            self.windows,
+            sizes,
+            self.input_channels,
+            self.filters,
+            self.spatial_rank,
+            batch,
+            training,
         )
 
     def output_biases(self) -> list:

@@ -16,5 +16,7 @@ from low_rank_local_connectivity.ops.low_rank_local_convolution import (
     convolve_then_combine_mixed as convolve_then_combine_mixed,
 )
 from low_rank_local_connectivity.ops.low_rank_local_convolution import embed_banks as embed_banks
+from low_rank_local_connectivity.ops.plan_costs import Request as Request
+from low_rank_local_connectivity.ops.plan_costs import choose_plan as choose_plan
 from low_rank_local_connectivity.ops.resampling import resize_aligned as resize_aligned
 from low_rank_local_connectivity.ops.windows import Windows as Windows
