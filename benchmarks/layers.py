@@ -2,10 +2,10 @@
 
     KERAS_BACKEND=tensorflow python -m benchmarks.layers --workloads=W1,W3 --ranks=4,30
 
-Prints one row per layer and rank: seconds to build and trace it the first time, median
-milliseconds, and how many convolutions that is, for inference and for a training step (forward
-and backward). All layers of a workload run in turn in one process; on a shared machine only the
-ratios mean anything.
+Prints one row per layer and rank: seconds to build it and for its first inference and training
+step, which trace it; then median milliseconds, and how many convolutions that is, for inference
+and for a training step (forward and backward). All layers of a workload run in turn in one
+process; on a shared machine only the ratios mean anything.
 """
 
 import argparse
@@ -24,17 +24,19 @@ def main() -> None:
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--ranks", default=",".join(map(str, RANKS)))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", default="float32", help="of the layers: a Keras dtype policy")
     parser.add_argument("--only_ours", action="store_true", help="leave the peers out")
     arguments = parser.parse_args()
     ranks = [int(rank) for rank in arguments.ranks.split(",")]
+    keras.config.set_dtype_policy(arguments.dtype)
     print(f"Keras {keras.__version__} on {keras.backend.backend()}")
     for name in arguments.workloads.split(","):
         workload = WORKLOADS[name]
         made = contestants(workload, names(workload, ranks, arguments.only_ours))
         print(f"\n{name}: {workload}\n")
-        print("| layer | build + first call, s | inference, ms | x conv | training, ms | x conv |")
+        print("| layer | build + traces, s | inference, ms | x conv | training, ms | x conv |")
         print("|---|---|---|---|---|---|", flush=True)
-        first: dict[str, float] = {}
+        first = dict.fromkeys(made, 0.0)
         columns = []
         for make_step in (inference_step, training_step):
             steps = {}
@@ -42,7 +44,7 @@ def main() -> None:
                 started = time.perf_counter()
                 steps[key] = make_step(layer, workload.input_shape)
                 steps[key]()
-                first.setdefault(key, time.perf_counter() - started)
+                first[key] += time.perf_counter() - started
             columns.append(alternate(steps, arguments.rounds, warm_up=1))
         for key in made:
             cells = [f"{first[key]:.2f}"]

@@ -9,6 +9,7 @@ from backends import outputs_and_gradients, randomize, to_numpy
 from pairwise import pairwise
 
 from low_rank_local_connectivity import layers
+from low_rank_local_connectivity.layers import low_rank_locally_connected as low_rank
 from low_rank_local_connectivity.ops.local_convolution import SMALLEST_SLAB
 
 # The package `ops` exports a function of the same name.
@@ -105,6 +106,12 @@ def combining_logits(weights, positions, rank, inputs):
 # Relative to the largest number: a few roundings, in float32 of forward sums and of the quotients
 # of finite differences, in less of each operand.
 TOLERANCES = {"float32": (1e-5, 2e-4), "float16": (4e-3, 8e-3), "bfloat16": (3e-2, 6e-2)}
+
+
+@pytest.fixture(autouse=True)
+def inference_adds_responses_one_by_one(monkeypatch):
+    """As on large inputs; with `training=True` the layers convolve with all banks at once."""
+    monkeypatch.setattr(low_rank, "MOST_RESPONSES", 0)
 
 
 def check(layer, expected_of, dimensions, rng, entries=2, training=None, prepare=randomize):

@@ -8,6 +8,7 @@ import pytest
 from backends import randomize, to_numpy
 
 from low_rank_local_connectivity import layers
+from low_rank_local_connectivity.layers import low_rank_locally_connected
 from low_rank_local_connectivity.ops import Windows, memory, plan_costs
 
 PLANS = ("convolve_then_combine", "combine_then_convolve")
@@ -143,7 +144,8 @@ def test_the_automatic_plan_gives_the_numbers_of_both(rank, batch, training, rng
         np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5 * scale)
 
 
-def test_responses_added_one_by_one_survive_infinite_inputs(rng):
+def test_responses_added_one_by_one_survive_infinite_inputs(rng, monkeypatch):
+    monkeypatch.setattr(low_rank_locally_connected, "MOST_RESPONSES", 0)
     layer = layers.LowRankLocallyConnected2D(
         6, 3, spatial_rank=3, implementation="convolve_then_combine"
     )

@@ -26,6 +26,11 @@ from low_rank_local_connectivity.ops.windows import Windows
 Implementation = Literal["auto", "convolve_then_combine", "combine_then_convolve"]
 
 
+# Up to so many numbers (16 MB in float32), inference convolves with all banks at once; above, one
+# after another, which takes as long on a large batch but some 0.1 ms for each bank on a small one.
+MOST_RESPONSES = 2**22
+
+
 class LowRankLocallyConnected(BaseLocalConv):
     """A convolution whose filter at each position mixes `K` shared filter banks.
 
@@ -530,13 +535,20 @@ class LowRankLocallyConnected(BaseLocalConv):
         if not self.has_logits:
             return plans.convolve(inputs, kernels[0], self.windows)
         weights = ops.cast(self._weights_per_example(inputs), inputs.dtype)
+        one_by_one = not training and self._are_responses_large(inputs)
         if self.mixed:
             return plans.convolve_then_combine_mixed(
-                inputs, kernels, weights, self.bank_windows, one_by_one=not training
+                inputs, kernels, weights, self.bank_windows, one_by_one
             )
-        return plans.convolve_then_combine(
-            inputs, kernels[0], weights, self.windows, one_by_one=not training
-        )
+        return plans.convolve_then_combine(inputs, kernels[0], weights, self.windows, one_by_one)
+
+    def _are_responses_large(self, inputs) -> bool:
+        """Whether the responses of all banks should not be in memory together."""
+        batch, *sizes = inputs.shape[:-1]
+        if not isinstance(batch, int) or None in sizes:
+            return True
+        positions = math.prod(self.windows.static_output_shape(sizes))
+        return self.spatial_rank * batch * positions * self.filters > MOST_RESPONSES
 
     def _plan(self, inputs, training: bool) -> Plan:
         """Returns the plan for channels-last inputs of this static shape."""

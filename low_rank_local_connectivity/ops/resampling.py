@@ -1,5 +1,6 @@
 """Resizing by linear interpolation with aligned corners, in any number of dimensions."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,11 +34,21 @@ def _resize_axis(inputs, axis: int, outputs: int):
     length = inputs.shape[axis]
     if outputs == length:
         return inputs
+    if length == 1:
+        return ops.repeat(inputs, outputs, axis=axis)
+    # A small matrix product: faster than two gathers, whose gradients scatter.
+    weights = ops.convert_to_tensor(_interpolation(length, outputs), dtype=inputs.dtype)
+    before, after = ops.shape(inputs)[:axis], ops.shape(inputs)[axis + 1 :]
+    flat = ops.reshape(inputs, (-1, length, math.prod(inputs.shape[axis + 1 :])))
+    return ops.reshape(ops.matmul(weights, flat), (*before, outputs, *after))
+
+
+def _interpolation(length: int, outputs: int) -> np.ndarray:
+    """Returns the matrix whose row `i` holds what each input adds to output `i`."""
     positions = np.arange(outputs) * ((length - 1) / max(outputs - 1, 1))
-    lower = np.minimum(np.floor(positions).astype("int32"), length - 1)
-    upper = np.minimum(lower + 1, length - 1)
-    shape = [1] * len(inputs.shape)
-    shape[axis] = outputs
-    fractions = ops.cast(np.reshape(positions - lower, shape), inputs.dtype)
-    low, high = ops.take(inputs, lower, axis=axis), ops.take(inputs, upper, axis=axis)
-    return low + (high - low) * fractions
+    lower = np.minimum(np.floor(positions).astype("int32"), length - 2)
+    fractions = positions - lower
+    weights = np.zeros((outputs, length), "float32")
+    weights[np.arange(outputs), lower] = 1 - fractions
+    weights[np.arange(outputs), lower + 1] = fractions
+    return weights
