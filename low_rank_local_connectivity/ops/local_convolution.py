@@ -82,7 +82,7 @@ def local_convolution_by_slabs(inputs_bSc, kernels_pqf: Sequence, windows: Windo
     @ops.custom_gradient
     def apply(inputs_bSc, *kernels_pqf):
         slabs_pbq = gather_slabs(inputs_bSc, windows, slabs)
-        outputs_pbf = _sum(ops.matmul(*pair) for pair in zip(slabs_pbq, kernels_pqf, strict=True))
+        outputs_pbf = _sum(map(ops.matmul, slabs_pbq, kernels_pqf))
         outputs_bpf = ops.transpose(outputs_pbf, (1, 0, 2))
         outputs_bOf = ops.reshape(outputs_bpf, (-1, *output_shape, filters))
 
@@ -217,11 +217,9 @@ def _overlap_add(parts: Sequence, starts: Sequence[int], length: int):
     return ops.concatenate(stretches, axis=0)
 
 
-def _sum(terms):
-    total: Any = None
-    for term in terms:
-        total = term if total is None else total + term
-    return total
+def _sum(terms: Iterable):
+    first, *rest = terms
+    return sum(rest, start=first)
 
 
 def pad_windows(inputs_bSc, windows: Windows):
