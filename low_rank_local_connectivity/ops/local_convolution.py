@@ -16,8 +16,7 @@ patches.
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from keras import ops
 
