@@ -244,6 +244,17 @@ def test_layers_equal_their_definition_in_low_precision(
         )
 
 
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("sharing", [None, (0,), (1,), ()])
+def test_axes_of_equal_length_are_not_confused(sharing, use_bias, rng, monkeypatch):
+    """Keras adds a tensor with one long axis along axis 1 or the last, whichever is as long."""
+    monkeypatch.setitem(INPUTS, 2, (2, FILTERS, FILTERS, FILTERS))
+    layer = layers.LowRankLocallyConnected2D(
+        FILTERS, 3, FILTERS, padding="same", additive_axes=sharing, use_bias=use_bias
+    )
+    check(layer, low_rank_locally_connected, 2, rng)
+
+
 @pytest.mark.parametrize("layer_class", ["LocallyConnected1D", "LowRankLocallyConnected1D"])
 @pytest.mark.parametrize("structure", [{"dilation_rate": 2}, {"strides": 2}])
 def test_causal_padding_equals_its_definition(layer_class, structure, rng):

@@ -1,6 +1,7 @@
 """The pure functions: arithmetic of windows, adjoints and second derivatives."""
 
 import itertools
+import sys
 
 import keras
 import numpy as np
@@ -8,13 +9,21 @@ import pytest
 import reference
 from backends import to_numpy
 
-from low_rank_local_connectivity.ops import Windows
+from low_rank_local_connectivity.ops import (
+    Windows,
+    combine_then_convolve,
+    convolve_then_combine,
+)
 from low_rank_local_connectivity.ops.local_convolution import (
     gather_slabs,
     local_convolution,
     scatter_slabs,
+    slab_rows,
 )
 from low_rank_local_connectivity.ops.windows import output_length, pad_amounts
+
+# The package `ops` exports a function of the same name.
+LOCAL_CONVOLUTION = sys.modules["low_rank_local_connectivity.ops.local_convolution"]
 
 
 @pytest.mark.once
@@ -43,14 +52,16 @@ def test_windows_are_counted_and_padded_as_if_one_tried_every_start(padding):
         ((5, 7, 6), Windows((2, 1, 3), (1, 2, 2), (1, 1, 1), "valid")),
     ],
 )
-@pytest.mark.parametrize("slabs", ["whole", "by first axis"])
-def test_scattering_is_the_adjoint_of_gathering(sizes, windows, slabs, rng):
+@pytest.mark.parametrize("slabs", ["whole", "by first axis", "without padding"])
+def test_scattering_is_the_adjoint_of_gathering(sizes, windows, slabs, rng, monkeypatch):
+    monkeypatch.setattr(LOCAL_CONVOLUTION, "slab_count", lambda windows, _: windows.sizes[0])
+    rows = slab_rows(windows, (*sizes, 4), skip_padding=slabs == "without padding")
+    rows = rows[:1] if slabs == "whole" else rows
     inputs = rng.normal(size=(2, *sizes, 4)).astype("float32")
-    count = 1 if slabs == "whole" else windows.sizes[0]
-    gathered = gather_slabs(keras.ops.convert_to_tensor(inputs), windows, count)
+    gathered = gather_slabs(keras.ops.convert_to_tensor(inputs), windows, rows)
     values = [rng.normal(size=slab.shape).astype("float32") for slab in gathered]
     tensors = [keras.ops.convert_to_tensor(value) for value in values]
-    scattered = to_numpy(scatter_slabs(tensors, windows, sizes))
+    scattered = to_numpy(scatter_slabs(tensors, windows, rows, sizes))
     assert scattered.shape == inputs.shape
     product = sum((to_numpy(a) * b).sum() for a, b in zip(gathered, values, strict=True))
     assert product == pytest.approx((inputs * scattered).sum(), rel=1e-4)
@@ -73,6 +84,25 @@ def test_second_derivatives_are_those_of_autodiff(rng):
         second_derivatives(lambda x, w, f=function: keras.ops.sum(f(x, w) ** 3), inputs, kernel)
         for function in (ours, theirs)
     )
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("rank", [3, 10])  # few banks and many are multiplied in another order
+def test_second_derivatives_of_mixed_filters_are_those_of_mixed_responses(rank, rng):
+    windows = Windows((3,), (1,), (1,), "valid")
+    inputs = keras.ops.convert_to_tensor(rng.normal(size=(2, 7, 4)).astype("float32"))
+    kernel = rng.normal(size=(3, 4, rank * 6)).astype("float32")
+    weights = rng.normal(size=(5, rank)).astype("float32")
+
+    def first(kernel, weights):
+        return keras.ops.sum(combine_then_convolve(inputs, kernel, weights, windows) ** 3)
+
+    def last(kernel, weights):
+        outputs = convolve_then_combine(inputs, kernel, weights[None], windows)
+        return keras.ops.sum(outputs**3)
+
+    found, expected = (second_derivatives(each, kernel, weights) for each in (first, last))
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(other).max())
 

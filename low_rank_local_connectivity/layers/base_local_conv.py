@@ -16,6 +16,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     standardize_data_format,
     to_channels_last,
 )
+from low_rank_local_connectivity.layers.spatial_bias import add_biases
 from low_rank_local_connectivity.ops.windows import Windows
 
 
@@ -123,10 +124,7 @@ class BaseLocalConv(ConfiguredLayer):
             # A trace with a looser signature than the layer was built with.
             inputs = ops.reshape(inputs, (-1, *self.input_sizes, self.input_channels))
         outputs = self.convolve(inputs, training)
-        biases = [ops.convert_to_tensor(bias) for bias in self.output_biases()]
-        if biases:
-            # Summed first, since an addition to the outputs costs a tenth of a convolution.
-            outputs = outputs + ops.cast(sum(biases[1:], start=biases[0]), outputs.dtype)
+        outputs = add_biases(outputs, self.output_biases())
         return self.activation(from_channels_last(outputs, self.data_format))
 
     def convolve(self, inputs, training: bool | None = None):

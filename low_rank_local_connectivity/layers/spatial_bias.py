@@ -1,8 +1,10 @@
 """Biases that depend on the position."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import constraints, initializers, ops, regularizers
 
 from low_rank_local_connectivity.layers.configured_layer import (
@@ -66,6 +68,19 @@ def add_spatial_bias(
         )
         for index, (name, shape) in enumerate(shapes.items())
     ]
+
+
+def add_biases(outputs, biases: Sequence):
+    """Adds biases to channels-last outputs.
+
+    Summed first, since an addition to the outputs costs a tenth of a convolution; to one shape,
+    since Keras may add what has a single long axis along another axis of that length.
+    """
+    if not biases:
+        return outputs
+    shape = np.broadcast_shapes(*(tuple(bias.shape) for bias in biases))
+    first, *rest = (ops.broadcast_to(bias, shape) for bias in biases)
+    return outputs + ops.cast(sum(rest, start=first), outputs.dtype)
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -173,9 +188,7 @@ class SpatialBias(ConfiguredLayer):
     def call(self, inputs):
         """Adds every term."""
         outputs = to_channels_last(inputs, self.data_format)
-        for term in self.terms:
-            outputs = outputs + ops.cast(term, outputs.dtype)
-        return from_channels_last(outputs, self.data_format)
+        return from_channels_last(add_biases(outputs, self.terms), self.data_format)
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the input's shape."""

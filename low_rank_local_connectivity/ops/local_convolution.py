@@ -48,26 +48,64 @@ def local_convolution(inputs_bSc, kernel_prf, windows: Windows):
         >>> ops.shape(local_convolution(ops.ones((2, 8, 9, 4)), kernel, windows))
         (2, 6, 7, 5)
     """
-    slabs = slab_count(windows, inputs_bSc.shape[-1])
+    rows = slab_rows(windows, inputs_bSc.shape[1:], skip_padding=False)
+    slabs = len(rows)
     # A copy, since the gradient of a variable itself is refused by TensorFlow and PyTorch.
     kernels_pqf = [ops.copy(kernel_prf)] if slabs == 1 else ops.split(kernel_prf, slabs, axis=1)
-    return local_convolution_by_slabs(inputs_bSc, kernels_pqf, windows)
+    return local_convolution_by_slabs(inputs_bSc, kernels_pqf, rows, windows)
+
+
+def slab_rows(windows: Windows, shape: Sequence[int], skip_padding: bool) -> list[tuple[int, int]]:
+    """Splits filters into slabs where that pays, and says which positions need each slab.
+
+    Args:
+        windows: Where the windows sit.
+        shape: Spatial size and channels of the inputs.
+        skip_padding: Whether to leave out rows of positions that read nothing but padding by a
+            slab. It saves work where filters are made for the purpose; of a variable it would
+            have to copy the rest.
+
+    Returns:
+        For each slab the first row of positions, along the first axis, and the one after the
+        last; a single slab is the whole patch.
+
+    Example:
+        >>> windows = Windows((3, 3), (1, 1), (1, 1), "same")
+        >>> slab_rows(windows, (7, 10, 64), skip_padding=True)
+        [(1, 7), (0, 7), (0, 6)]
+    """
+    *sizes, channels = shape
+    rows = windows.static_output_shape(sizes)[0]
+    taps = slab_count(windows, channels)
+    if taps == 1 or not skip_padding:
+        return [(0, rows)] * taps
+    stride, dilation = windows.strides[0], windows.dilations[0]
+    before, _ = windows.pad_amounts(sizes)[0]
+    found = []
+    for tap in range(taps):
+        first = max(-((tap * dilation - before) // stride), 0)
+        end = min((sizes[0] - 1 + before - tap * dilation) // stride + 1, rows)
+        # One row of zeros where all is padding.
+        found.append((first, end) if first < end else (0, 1))
+    return found
 
 
 def slab_count(windows: Windows, channels: int) -> int:
-    """Returns into how many slabs the filters' taps are split: 1 if that does not pay."""
+    """Returns into how many slabs filters are split: 1 if that does not pay."""
     rows, *others = windows.sizes
     splits = windows.strides[0] == 1 and channels * math.prod(others) >= SMALLEST_SLAB
     return rows if splits else 1
 
 
-def local_convolution_by_slabs(inputs_bSc, kernels_pqf: Sequence, windows: Windows):
+def local_convolution_by_slabs(
+    inputs_bSc, kernels_pqf: Sequence, rows: Sequence[tuple[int, int]], windows: Windows
+):
     """As `local_convolution`, for filters given slab by slab.
 
     Args:
         inputs_bSc: Inputs of static spatial size.
-        kernels_pqf: The `slab_count` slabs of every output position's filters: tensors, not
-            variables.
+        kernels_pqf: One slab of the filters each: tensors, not variables.
+        rows: The rows of positions that each slab is given for, from `slab_rows`.
         windows: Where the windows sit.
 
     Returns:
@@ -75,13 +113,15 @@ def local_convolution_by_slabs(inputs_bSc, kernels_pqf: Sequence, windows: Windo
     """
     sizes = tuple(inputs_bSc.shape[1:-1])
     output_shape = windows.static_output_shape(sizes)
-    slabs, filters = len(kernels_pqf), kernels_pqf[0].shape[-1]
+    filters = kernels_pqf[0].shape[-1]
     positions = math.prod(output_shape)
+    reading = positions_of_rows(rows, output_shape)
 
     @ops.custom_gradient
     def apply(inputs_bSc, *kernels_pqf):
-        slabs_pbq = gather_slabs(inputs_bSc, windows, slabs)
-        outputs_pbf = _sum(map(ops.matmul, slabs_pbq, kernels_pqf))
+        slabs_pbq = gather_slabs(inputs_bSc, windows, rows)
+        products_pbf = [ops.matmul(*pair) for pair in zip(slabs_pbq, kernels_pqf, strict=True)]
+        outputs_pbf = _overlap_add(products_pbf, [part.start for part in reading], positions)
         outputs_bpf = ops.transpose(outputs_pbf, (1, 0, 2))
         outputs_bOf = ops.reshape(outputs_bpf, (-1, *output_shape, filters))
 
@@ -91,74 +131,94 @@ def local_convolution_by_slabs(inputs_bSc, kernels_pqf: Sequence, windows: Windo
             upstream_bpf = ops.reshape(upstream, (-1, positions, filters))
             upstream_pbf = ops.transpose(upstream_bpf, (1, 0, 2))
             kernel_gradients_pqf = [
-                ops.matmul(ops.transpose(slab_pbq, (0, 2, 1)), upstream_pbf)
-                for slab_pbq in gather_slabs(inputs_bSc, windows, slabs)
+                ops.matmul(ops.transpose(slab_pbq, (0, 2, 1)), upstream_pbf[part])
+                for slab_pbq, part in zip(
+                    gather_slabs(inputs_bSc, windows, rows), reading, strict=True
+                )
             ]
             slab_gradients_pbq = [
-                ops.matmul(upstream_pbf, ops.transpose(kernel_pqf, (0, 2, 1)))
-                for kernel_pqf in kernels_pqf
+                ops.matmul(upstream_pbf[part], ops.transpose(kernel_pqf, (0, 2, 1)))
+                for kernel_pqf, part in zip(kernels_pqf, reading, strict=True)
             ]
-            return scatter_slabs(slab_gradients_pbq, windows, sizes), *kernel_gradients_pqf
+            return scatter_slabs(slab_gradients_pbq, windows, rows, sizes), *kernel_gradients_pqf
 
         return outputs_bOf, gradient
 
     return apply(ops.copy(inputs_bSc), *kernels_pqf)
 
 
-def gather_slabs(inputs_bSc, windows: Windows, slabs: int) -> list:
+def positions_of_rows(rows: Sequence[tuple[int, int]], output_shape: Sequence[int]) -> list[slice]:
+    """Returns where rows of positions are when positions are flattened in row-major order."""
+    size = math.prod(output_shape[1:])
+    return [slice(first * size, end * size) for first, end in rows]
+
+
+def gather_slabs(inputs_bSc, windows: Windows, rows: Sequence[tuple[int, int]]) -> list:
     """Collects what each position's filter reads, slab by slab.
 
     Args:
         inputs_bSc: Inputs of static spatial size.
         windows: Where the windows sit.
-        slabs: Number of taps along the first axis, or 1 to get whole patches.
+        rows: The rows of positions for each tap of the first axis; a single one for patches.
 
     Returns:
         One tensor of axes `pbq` for each slab.
 
     Example:
-        >>> windows = Windows((3, 2), (1, 1), (1, 1), "valid")
-        >>> [ops.shape(slab) for slab in gather_slabs(ops.ones((2, 8, 9, 4)), windows, 3)]
+        >>> windows, rows = Windows((3, 2), (1, 1), (1, 1), "valid"), [(0, 6)] * 3
+        >>> [ops.shape(slab) for slab in gather_slabs(ops.ones((2, 8, 9, 4)), windows, rows)]
         [(48, 2, 8), (48, 2, 8), (48, 2, 8)]
     """
     sizes = tuple(inputs_bSc.shape[1:-1])
     dimensions = len(sizes)
     padded_bSc = pad_windows(inputs_bSc, windows)
     padded_Sbc = ops.transpose(padded_bSc, (*range(1, dimensions + 1), 0, dimensions + 1))
-    rows, others = _split(windows, sizes, slabs)
+    taps, others = _split(windows, sizes, rows)
     read = [padded_Sbc[tap] for tap in others]
     read_Sbq = ops.concatenate(read, axis=-1) if len(read) > 1 else read[0]
-    shape = (math.prod(windows.static_output_shape(sizes)), -1, read_Sbq.shape[-1])
-    return [ops.reshape(read_Sbq[row] if slabs > 1 else read_Sbq, shape) for row in rows]
+    slabs_Obq = [read_Sbq[tap] for tap in taps] if len(rows) > 1 else [read_Sbq]
+    return [
+        ops.reshape(slab_Obq, (math.prod(slab_Obq.shape[:dimensions]), -1, slab_Obq.shape[-1]))
+        for slab_Obq in slabs_Obq
+    ]
 
 
-def scatter_slabs(slabs_pbq: Sequence, windows: Windows, sizes: tuple[int, ...]):
+def scatter_slabs(
+    slabs_pbq: Sequence,
+    windows: Windows,
+    rows: Sequence[tuple[int, int]],
+    sizes: tuple[int, ...],
+):
     """Adds every slab back to where it was read: the adjoint of `gather_slabs`.
 
     Args:
         slabs_pbq: One tensor for each slab.
         windows: Where the windows sit.
+        rows: The rows of positions of each slab.
         sizes: Spatial size of the result.
 
     Returns:
         Tensor of axes `bSc`.
 
     Example:
-        >>> windows = Windows((2,), (1,), (1,), "valid")
-        >>> slabs = gather_slabs(ops.ones((1, 4, 1)), windows, 2)
-        >>> ops.convert_to_numpy(scatter_slabs(slabs, windows, (4,)))[0, :, 0].tolist()
+        >>> windows, rows = Windows((2,), (1,), (1,), "valid"), [(0, 3), (0, 3)]
+        >>> slabs = gather_slabs(ops.ones((1, 4, 1)), windows, rows)
+        >>> ops.convert_to_numpy(scatter_slabs(slabs, windows, rows, (4,)))[0, :, 0].tolist()
         [1.0, 2.0, 2.0, 1.0]
     """
     dimensions = len(sizes)
     amounts = windows.pad_amounts(sizes)
     padded = [size + before + after for size, (before, after) in zip(sizes, amounts, strict=True)]
-    rows, others = _split(windows, sizes, len(slabs_pbq))
-    lead = windows.static_output_shape(sizes)
+    taps, others = _split(windows, sizes, rows)
+    inner = windows.static_output_shape(sizes)[1:]
     reads = slabs_pbq[0].shape[-1]
-    slabs_Obq = [ops.reshape(slab, (*lead, -1, reads)) for slab in slabs_pbq]
+    slabs_Obq = [
+        ops.reshape(slab, (slab.shape[0] // math.prod(inner), *inner, -1, reads))
+        for slab in slabs_pbq
+    ]
     if len(rows) > 1:
         slabs_Obq = [spread(slab_Obq, windows.strides[:1]) for slab_Obq in slabs_Obq]
-        read_Sbq = _overlap_add(slabs_Obq, [row.start for row in rows], padded[0])
+        read_Sbq = _overlap_add(slabs_Obq, [tap.start for tap in taps], padded[0])
     else:
         (read_Sbq,) = slabs_Obq
     channels = reads // len(others)
@@ -175,7 +235,7 @@ def scatter_slabs(slabs_pbq: Sequence, windows: Windows, sizes: tuple[int, ...])
     return ops.transpose(total_Sbc, (dimensions, *range(dimensions), dimensions + 1))
 
 
-def _split(windows: Windows, sizes: tuple[int, ...], slabs: int):
+def _split(windows: Windows, sizes: tuple[int, ...], rows: Sequence[tuple[int, int]]):
     """Returns what is read through each tap of the first axis, then through each of the others.
 
     With a single slab the second are all taps.
@@ -190,30 +250,34 @@ def _split(windows: Windows, sizes: tuple[int, ...], slabs: int):
             windows.sizes, windows.strides, windows.dilations, lengths, strict=True
         )
     ]
-    if slabs == 1:
+    if len(rows) == 1:
         return [slice(None)], list(itertools.product(*axes))
     (before, after) = windows.pad_amounts(sizes)[0]
     everything = slice(0, sizes[0] + before + after, 1)
-    return axes[0], list(itertools.product([everything], *axes[1:]))
+    stride = windows.strides[0]
+    taps = [
+        slice(whole.start + first * stride, whole.start + (end - 1) * stride + 1, stride)
+        for whole, (first, end) in zip(axes[0], rows, strict=True)
+    ]
+    return taps, list(itertools.product([everything], *axes[1:]))
 
 
 def _overlap_add(parts: Sequence, starts: Sequence[int], length: int):
-    """Adds tensors of one shape, each from its own start along the first axis, zeros elsewhere.
+    """Adds tensors, each from its own start along the first axis, zeros elsewhere.
 
     Stretches between two starts or ends are added as contiguous slices, which TensorFlow need
     not copy.
     """
-    size = parts[0].shape[0]
-    cuts = sorted({0, length, *starts, *(start + size for start in starts)})
+    ends = [start + part.shape[0] for part, start in zip(parts, starts, strict=True)]
     stretches = []
-    for begin, end in itertools.pairwise(cuts):
+    for begin, end in itertools.pairwise(sorted({0, length, *starts, *ends})):
         within = [
             part[begin - start : end - start]
-            for part, start in zip(parts, starts, strict=True)
-            if start <= begin and end <= start + size
+            for part, start, stop in zip(parts, starts, ends, strict=True)
+            if start <= begin and end <= stop
         ]
         stretches.append(_sum(within) if within else ops.zeros_like(parts[0][: end - begin]))
-    return ops.concatenate(stretches, axis=0)
+    return ops.concatenate(stretches, axis=0) if len(stretches) > 1 else stretches[0]
 
 
 def _sum(terms: Iterable):

@@ -18,7 +18,8 @@ from keras import ops
 from low_rank_local_connectivity.ops.local_convolution import (
     local_convolution_by_slabs,
     pad_windows,
-    slab_count,
+    positions_of_rows,
+    slab_rows,
     spread,
 )
 from low_rank_local_connectivity.ops.windows import Windows
@@ -134,12 +135,12 @@ def combine_banks(kernel_Tcg, weights_Ok):
     """
     *positions, rank = weights_Ok.shape
     *taps, channels, stacked = kernel_Tcg.shape
-    (local_prf,) = _combine_slabs(kernel_Tcg, weights_Ok, 1)
+    (local_prf,) = _combine_slabs(kernel_Tcg, weights_Ok, [slice(None)])
     return ops.reshape(local_prf, (*positions, *taps, channels, stacked // rank))
 
 
-def _combine_slabs(kernel_Tcg, weights_Ok, slabs: int) -> list:
-    """Mixes the banks slab by slab, into tensors of axes `pqf`."""
+def _combine_slabs(kernel_Tcg, weights_Ok, positions: Sequence[slice]) -> list:
+    """Mixes the banks slab by slab, each for its positions, into tensors of axes `pqf`."""
     rank = weights_Ok.shape[-1]
     filters = kernel_Tcg.shape[-1] // rank
     dtype = keras.backend.result_type(
@@ -147,17 +148,17 @@ def _combine_slabs(kernel_Tcg, weights_Ok, slabs: int) -> list:
     )
     kernel_Tcg, weights_Ok = ops.cast(kernel_Tcg, dtype), ops.cast(weights_Ok, dtype)
     weights_pk = ops.reshape(weights_Ok, (-1, rank))
-    kernels_qkf = ops.split(ops.reshape(kernel_Tcg, (-1, rank, filters)), slabs)
+    kernels_qkf = ops.split(ops.reshape(kernel_Tcg, (-1, rank, filters)), len(positions))
     local = []
-    for kernel_qkf in kernels_qkf:
+    for kernel_qkf, part in zip(kernels_qkf, positions, strict=True):
         # Banks first and everything else flat makes the mix one matrix product.
         banks_kq = ops.reshape(ops.transpose(kernel_qkf, (1, 0, 2)), (rank, -1))
-        local_pq = _mix(weights_pk, banks_kq)
-        local.append(ops.reshape(local_pq, (weights_pk.shape[0], -1, filters)))
+        local_pq = _mix(weights_pk[part], banks_kq)
+        local.append(ops.reshape(local_pq, (local_pq.shape[0], -1, filters)))
     return local
 
 
-def _mix(weights_pk, banks_kq):
+def _mix(weights_pk, banks_kq) -> Any:
     """Returns the matrix product, whose gradients are two passes over a large matrix.
 
     Of the two ways to multiply for the weights' gradient, TensorFlow and Eigen are up to twice
@@ -202,12 +203,13 @@ def combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, windows: Windows):
         >>> ops.shape(combine_then_convolve(images, kernel, ops.ones((6, 7, 6)), windows))
         (2, 6, 7, 5)
     """
-    slabs = slab_count(windows, inputs_bSc.shape[-1])
+    rows = slab_rows(windows, inputs_bSc.shape[1:], skip_padding=True)
+    positions = positions_of_rows(rows, weights_Ok.shape[:-1])
     kernels_pqf = [
         ops.cast(slab_pqf, inputs_bSc.dtype)
-        for slab_pqf in _combine_slabs(kernel_Tcg, weights_Ok, slabs)
+        for slab_pqf in _combine_slabs(kernel_Tcg, weights_Ok, positions)
     ]
-    return local_convolution_by_slabs(inputs_bSc, kernels_pqf, windows)
+    return local_convolution_by_slabs(inputs_bSc, kernels_pqf, rows, windows)
 
 
 def embed_banks(kernels_Tcf: Sequence, windows: Sequence[Windows], shape: Sequence[int | None]):

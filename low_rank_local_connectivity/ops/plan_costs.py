@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import keras
 
@@ -12,6 +12,7 @@ from low_rank_local_connectivity.ops.memory import memory_bytes
 from low_rank_local_connectivity.ops.windows import Windows
 
 Plan = Literal["convolve_then_combine", "combine_then_convolve"]
+PLANS: tuple[Plan, ...] = ("convolve_then_combine", "combine_then_convolve")
 
 # What Keras's `fit` and `predict` take when they are not told.
 ASSUMED_BATCH = 32
@@ -242,9 +243,10 @@ def choose_plan(request: Request, backend: str | None = None) -> Plan:
         >>> choose_plan(request)
         'combine_then_convolve'
     """
-    plans: tuple[Plan, ...] = get_args(Plan)
     limit = memory_bytes()
-    fitting = [plan for plan in plans if limit is None or memory_needed(plan, request) <= limit]
+    fitting: list[Plan] = [
+        plan for plan in PLANS if limit is None or memory_needed(plan, request) <= limit
+    ]
     if not fitting:
-        return min(plans, key=lambda plan: memory_needed(plan, request))
+        return min(PLANS, key=lambda plan: memory_needed(plan, request))
     return min(fitting, key=lambda plan: nanoseconds(plan, request, backend))
