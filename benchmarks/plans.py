@@ -41,7 +41,7 @@ SIZES = {
     "fit": (FITTED, (2, 3, 6, 14, 24), (1, 6, 32, 96)),
     "check": (CHECKED, (1, 2, 4, 10, 30), (1, 16, 128)),
 }
-PLANS = ("convolve_then_combine", "combine_then_convolve")
+PLANS = plan_costs.PLANS
 COLUMNS = ("size", "rank", "batch", "training", *PLANS)
 TOLERANCE = 1.15
 

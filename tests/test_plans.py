@@ -11,7 +11,7 @@ from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.layers import low_rank_locally_connected
 from low_rank_local_connectivity.ops import Windows, memory, plan_costs
 
-PLANS = ("convolve_then_combine", "combine_then_convolve")
+PLANS = plan_costs.PLANS
 BACKENDS = tuple(plan_costs.COSTS)
 
 
