@@ -5,20 +5,28 @@
 Everything is a flag; `--help` lists them. The flags become an `Experiment`, which is checked before
 any framework is loaded. Running the same command again continues an unfinished run and prints the
 result of a finished one.
+
+    python run_experiment.py --dataset=digits --spatial_ranks=2,4,8 --num_seeds=3
+
+A list of ranks or several seeds make a sweep: a process per run, a record per run in
+`<model_dir>/records.jsonl`, and the rank chosen on the validation split at the end. The command
+may be started again, and several times at once.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
-from data import DATASETS
+from data import DATASETS, Dataset
 from models import CONVOLUTIONS, MODELS, Settings, convolution
 
 FLAGS = flags.FLAGS
@@ -43,11 +51,28 @@ INITIALIZERS = (
 flags.DEFINE_enum("dataset", "digits", list(DATASETS), "Images to classify.")
 flags.DEFINE_string("data_dir", None, "Folder of prepared data. [tensorflow-datasets' own]")
 flags.DEFINE_bool("download", False, "Whether data that is not there may be downloaded.")
+flags.DEFINE_integer("train_examples", None, "Size of a fixed subset to train on. [all]")
+flags.DEFINE_bool("translate", False, "Whether images lie anywhere in a canvas of noise.")
+flags.DEFINE_integer(
+    "canvas_size", None, "Pixels per side of the canvas. [1.5 times the larger side of an image]"
+)
 flags.DEFINE_enum("network", "simple_network", list(MODELS), "Network to train.")
 flags.DEFINE_list(
     "layer_types",
     "conv2d,conv2d,low_rank_locally_connected2d",
     f"Kind of each layer, first to last, conv2d where none is named: {', '.join(CONVOLUTIONS)}.",
+)
+flags.DEFINE_enum(
+    "insert_layer", None, list(CONVOLUTIONS), "Kind of a layer added after a ResNet's first."
+)
+flags.DEFINE_list(
+    "replace", "", "Stages of a ResNet whose 3x3 convolutions are replaced: conv2 to conv5, or all."
+)
+flags.DEFINE_enum(
+    "replace_with",
+    "low_rank_locally_connected2d",
+    list(CONVOLUTIONS),
+    "Kind of the layers that replace them.",
 )
 flags.DEFINE_integer("spatial_rank", 4, "Filter banks of a low-rank layer, or a width to match.")
 flags.DEFINE_integer("kernel_size", 3, "Taps of each layer per axis.")
@@ -75,12 +100,33 @@ flags.DEFINE_enum(
 flags.DEFINE_bool("coord_conv", False, "Whether the network's input gets coordinate channels.")
 flags.DEFINE_integer("batch_size", 64, "Examples per step, over all devices.")
 flags.DEFINE_integer("epochs", 30, "Passes over the training examples.")
-flags.DEFINE_float("peak_learning_rate", 0.01, "Highest learning rate of Adam.")
+flags.DEFINE_enum("optimizer", "adam", ["adam", "sgd"], "Adam, or SGD with Nesterov's momentum.")
+flags.DEFINE_float("peak_learning_rate", 0.01, "Highest learning rate.")
 flags.DEFINE_integer("warmup_epochs", None, "Epochs of rising learning rate. [a tenth of them]")
-flags.DEFINE_integer("seed", 0, "Seed of everything random.")
+flags.DEFINE_enum(
+    "schedule",
+    "cosine",
+    ["cosine", "steps", "constant"],
+    "How the rate falls: to 0, to a tenth at 1/3, 2/3 and 8/9 of the way, or not.",
+)
+flags.DEFINE_float("momentum", 0.9, "Momentum of SGD.")
+flags.DEFINE_float("weight_decay", 0.0, "L2 penalty: what of a kernel is added to its gradient.")
+flags.DEFINE_float("label_smoothing", 0.0, "Share of the target spread over all classes.")
+flags.DEFINE_enum(
+    "precision",
+    "float32",
+    ["float32", "mixed_bfloat16", "mixed_float16"],
+    "What layers compute in; weights are float32.",
+)
+flags.DEFINE_integer("validation_every", 1, "Epochs from one validation score to the next.")
+flags.DEFINE_integer("seed", 0, "Seed of everything random; of a sweep, the first one.")
+flags.DEFINE_integer("num_seeds", 1, "Seeds of a sweep: seed, seed + 1, and so on.")
+flags.DEFINE_list("spatial_ranks", "", "Ranks of a sweep. [spatial_rank alone]")
 flags.DEFINE_enum("strategy", "auto", ["auto", "one_device"], "Where to train.")
 flags.DEFINE_string(
-    "model_dir", None, "Folder of the run's files. [runs/<dataset>-<network>-<seed>]"
+    "model_dir",
+    None,
+    "Folder of the run's files, or the sweep's. [runs/<dataset>-<network>-<seed or sweep>]",
 )
 flags.DEFINE_list("export_formats", "tf_saved_model", "Formats to export: tf_saved_model, or none.")
 
@@ -96,8 +142,14 @@ class Experiment:
     dataset: str
     data_dir: str | None
     download: bool
+    train_examples: int | None
+    translate: bool
+    canvas_size: int | None
     network: str
     layer_types: tuple[str, ...]
+    insert_layer: str | None
+    replace: tuple[str, ...]
+    replace_with: str
     spatial_rank: int
     kernel_size: int
     filters: int
@@ -111,17 +163,35 @@ class Experiment:
     coord_conv: bool
     batch_size: int
     epochs: int
+    optimizer: str
     peak_learning_rate: float
     warmup_epochs: int
+    schedule: str
+    momentum: float
+    weight_decay: float
+    label_smoothing: float
+    precision: str
+    validation_every: int
     seed: int
     strategy: str
     model_dir: str
     export_formats: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        for name in ("spatial_rank", "kernel_size", "filters", "batch_size", "epochs"):
+        names = ("spatial_rank", "kernel_size", "filters", "batch_size", "epochs")
+        for name in (*names, "validation_every"):
             self._require(name, getattr(self, name) >= 1, "must be at least 1")
-        self._check_layers()
+        self._check_data()
+        if MODELS[self.network].stages:
+            self._check_residual_layers()
+        else:
+            self._check_layers()
+        shared = self.share_row_combining_weights or self.share_col_combining_weights
+        self._require(
+            "input_dependent",
+            not (self.input_dependent and shared),
+            "needs --share_row_combining_weights and --share_col_combining_weights off",
+        )
         self._check_training()
         known = set(self.export_formats) <= {"tf_saved_model"}
         self._require("export_formats", known, "takes tf_saved_model, or nothing for no export")
@@ -132,6 +202,17 @@ class Experiment:
             shown = ",".join(value) if isinstance(value, tuple) else value
             raise ValueError(f"--{name} {sentence}. Received: --{name}={shown}.")
 
+    def _check_data(self) -> None:
+        dataset = DATASETS[self.dataset]
+        side = max(dataset.image_shape[:2])
+        holds = self.canvas_size is None or (self.translate and self.canvas_size >= side)
+        sentence = f"goes with --translate and must be at least the images' {side} pixels"
+        self._require("canvas_size", holds, sentence)
+        all_of_them = dataset.split_sizes[0]
+        some = self.train_examples is None or 1 <= self.train_examples <= all_of_them
+        sentence = f"must be from 1 to the {all_of_them} training examples of {self.dataset}"
+        self._require("train_examples", some, sentence)
+
     def _check_layers(self) -> None:
         network = MODELS[self.network]
         count = network.num_layers
@@ -140,34 +221,58 @@ class Experiment:
         self._require("layer_types", known, f"takes names among {listed}")
         few = len(self.layer_types) <= count
         self._require("layer_types", few, f"names at most the {count} layers of {self.network}")
-        shape = DATASETS[self.dataset].image_shape
+        for name in ("insert_layer", "replace"):
+            self._require(name, not getattr(self, name), f"needs a ResNet, not {self.network}")
+        shape = self.data.input_shape
         sizes = network.output_sizes(shape, self.kernel_size)
         fits = min(map(min, sizes)) >= 1
         what = "x".join(map(str, shape[:2]))
         self._require("kernel_size", fits, f"must leave {count} layers a position in {what} images")
-        for kind, size in zip(self.filled_layer_types, sizes, strict=True):
+        self._check_rank(zip(self.filled_layer_types, sizes, strict=True))
+
+    def _check_residual_layers(self) -> None:
+        network = MODELS[self.network]
+        plain = {"layer_types": (), "kernel_size": 3, "filters": 64, "coord_conv": False}
+        for name, value in plain.items():
+            sentence = f"belongs to simple_network, and {self.network} has --insert_layer and "
+            self._require(name, getattr(self, name) == value, sentence + "--replace instead")
+        known = set(self.replace) <= set(network.stages)
+        self._require("replace", known, f"takes stages among {', '.join(network.stages)}, or all")
+        sizes = network.site_sizes(self.data.input_shape)
+        sites = dict.fromkeys(self.replace, self.replace_with)
+        if self.insert_layer:
+            sites["insert"] = self.insert_layer
+        self._check_rank((kind, sizes[site]) for site, kind in sites.items())
+
+    def _check_rank(self, layers: Iterable[tuple[str, tuple[int, int]]]) -> None:
+        for kind, size in layers:
             if kind == "low_rank_locally_connected2d":
                 positions = math.prod(size)
                 sentence = f"must be at most the layer's number of positions, {positions}"
                 self._require("spatial_rank", self.spatial_rank <= positions, sentence)
-        shared = self.share_row_combining_weights or self.share_col_combining_weights
-        self._require(
-            "input_dependent",
-            not (self.input_dependent and shared),
-            "needs --share_row_combining_weights and --share_col_combining_weights off",
-        )
 
     def _check_training(self) -> None:
-        dataset = DATASETS[self.dataset]
-        examples = dataset.split_sizes[0]
-        sentence = f"must be at most the {examples} training examples of {self.dataset}"
+        examples = self.train_examples or DATASETS[self.dataset].split_sizes[0]
+        sentence = f"must be at most the {examples} training examples"
         self._require("batch_size", self.batch_size <= examples, sentence)
         rate = self.peak_learning_rate
         sentence = "must be a positive number"
         self._require("peak_learning_rate", 0 < rate < math.inf, sentence)
         below = 0 <= self.warmup_epochs < self.epochs
         self._require("warmup_epochs", below, f"must be from 0 to below --epochs={self.epochs}")
+        for name in ("momentum", "label_smoothing"):
+            self._require(name, 0 <= getattr(self, name) < 1, "must be from 0 to below 1")
+        self._require("weight_decay", 0 <= self.weight_decay < math.inf, "must be at least 0")
         self._require("seed", 0 <= self.seed < 2**32, "must be from 0 to 4294967295")
+
+    @property
+    def data(self) -> Dataset:
+        """The dataset, translated if so asked."""
+        dataset = DATASETS[self.dataset]
+        if not self.translate:
+            return dataset
+        side = self.canvas_size or 3 * max(dataset.image_shape[:2]) // 2
+        return dataset.translated((side, side))
 
     @property
     def filled_layer_types(self) -> tuple[str, ...]:
@@ -175,11 +280,44 @@ class Experiment:
         missing = MODELS[self.network].num_layers - len(self.layer_types)
         return self.layer_types + ("conv2d",) * missing
 
+    def build(self):
+        """Builds the network; a framework must be there."""
+        dataset, network = self.data, MODELS[self.network]
+        of_all = {"weight_decay": self.weight_decay}
+        if network.stages:
+            insert = self.insert_layer and convolution(self.insert_layer, self.settings)
+            replace = {
+                stage: convolution(self.replace_with, self.settings) for stage in self.replace
+            }
+            of_all |= {"insert": insert, "replace": replace}
+        else:
+            makers = [convolution(kind, self.settings) for kind in self.filled_layer_types]
+            names = ("filters", "kernel_size", "coord_conv")
+            of_all |= {"convolutions": makers} | {name: getattr(self, name) for name in names}
+        return network.build(dataset.input_shape, dataset.num_classes, **of_all)
+
     @property
     def settings(self) -> Settings:
         """What the makers of layers are told."""
         names = [field.name for field in dataclasses.fields(Settings)]
         return Settings(**{name: getattr(self, name) for name in names})
+
+    @property
+    def layers_in_words(self) -> str:
+        """The kinds of the network's layers, in a line."""
+        if not MODELS[self.network].stages:
+            return " > ".join(self.filled_layer_types)
+        changes = [f"{self.insert_layer} inserted"] if self.insert_layer else []
+        changes += [f"{self.replace_with} in {', '.join(self.replace)}"] if self.replace else []
+        return f"{self.network}, {' and '.join(changes) or 'unchanged'}"
+
+    def plan(self, steps_per_epoch: int):
+        """Returns how to train; a framework must be there."""
+        from low_rank_local_connectivity.training import Plan
+
+        names = [field.name for field in dataclasses.fields(Plan)]
+        own = {name: getattr(self, name) for name in names if name != "steps_per_epoch"}
+        return Plan(steps_per_epoch=steps_per_epoch, **own)
 
     def config(self) -> dict[str, Any]:
         """Returns all fields as JSON holds them."""
@@ -191,18 +329,99 @@ def experiment_from_flags() -> Experiment:
     values: dict[str, Any] = {
         field.name: FLAGS[field.name].value for field in dataclasses.fields(Experiment)
     }
+    stages = MODELS[values["network"]].stages
+    if stages and FLAGS["layer_types"].using_default_value:
+        values["layer_types"] = []
+    if values["replace"] == ["all"]:
+        values["replace"] = stages
+    for name in ("layer_types", "replace", "export_formats"):
+        stripped = (item.strip() for item in values[name])
+        values[name] = tuple(item for item in stripped if item not in ("", "none"))
     if values["normalize_weights"] == "none":
         values["normalize_weights"] = None
-    for name in ("share_row_combining_weights", "share_col_combining_weights"):
-        if values[name] is None:
-            values[name] = not values["input_dependent"]
-    if values["warmup_epochs"] is None:
-        values["warmup_epochs"] = values["epochs"] // 10
-    if values["model_dir"] is None:
-        values["model_dir"] = "runs/{dataset}-{network}-{seed}".format(**values)
-    formats = tuple(name for name in values["export_formats"] if name not in ("", "none"))
-    layer_types = tuple(name.strip() for name in values["layer_types"])
-    return Experiment(**{**values, "layer_types": layer_types, "export_formats": formats})
+    last = "sweep" if is_sweep() else values["seed"]
+    defaults = {
+        "share_row_combining_weights": not values["input_dependent"],
+        "share_col_combining_weights": not values["input_dependent"],
+        "warmup_epochs": values["epochs"] // 10,
+        "model_dir": f"runs/{values['dataset']}-{values['network']}-{last}",
+    }
+    missing = {name: value for name, value in defaults.items() if values[name] is None}
+    return Experiment(**{**values, **missing})
+
+
+def is_sweep() -> bool:
+    """Returns whether the flags ask for more than one run."""
+    return FLAGS.num_seeds != 1 or bool(FLAGS.spatial_ranks)
+
+
+def experiments_of_sweep(experiment: Experiment) -> list[Experiment]:
+    """Returns the runs that the flags ask for, all ranks of a seed before the next seed.
+
+    Args:
+        experiment: What they have in common; its `model_dir` is the sweep's folder.
+
+    Raises:
+        ValueError: If the number of seeds or a rank is out of its range.
+    """
+    if FLAGS.num_seeds < 1:
+        raise ValueError(f"--num_seeds must be at least 1. Received: {FLAGS.num_seeds}.")
+    try:
+        ranks = [int(rank) for rank in FLAGS.spatial_ranks] or [experiment.spatial_rank]
+    except ValueError:
+        given = ",".join(FLAGS.spatial_ranks)
+        raise ValueError(f"--spatial_ranks takes integers. Received: {given}.") from None
+    runs = []
+    for seed in range(experiment.seed, experiment.seed + FLAGS.num_seeds):
+        for rank in dict.fromkeys(ranks):
+            run = dataclasses.replace(experiment, spatial_rank=rank, seed=seed)
+            folder = str(Path(experiment.model_dir) / run_name(run))
+            runs.append(dataclasses.replace(run, model_dir=folder))
+    return runs
+
+
+def run_name(experiment: Experiment) -> str:
+    """Returns a name that no other run has: of the rank, the seed and a digest of the rest."""
+    ours = experiment.config()
+    rest = {key: ours[key] for key in ours if key not in (*PLACES, "seed", "spatial_rank")}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{experiment.dataset}-{digest}-rank{experiment.spatial_rank}-seed{experiment.seed}"
+
+
+def command_line(experiment: Experiment) -> list[str]:
+    """Returns the command that runs just this experiment."""
+    command = [sys.executable, str(Path(__file__).resolve())]
+    for name, value in dataclasses.asdict(experiment).items():
+        if isinstance(value, bool):
+            command.append(f"--{name}" if value else f"--no{name}")
+        elif isinstance(value, tuple):
+            command.append(f"--{name}={','.join(value) or 'none'}")
+        elif value is not None:
+            command.append(f"--{name}={value}")
+        elif name == "normalize_weights":
+            command.append(f"--{name}=none")
+    return command
+
+
+def run_sweep(experiment: Experiment) -> int:
+    """Trains all runs of a sweep that nobody has trained or is training; returns an exit status."""
+    runs = experiments_of_sweep(experiment)
+    from low_rank_local_connectivity.training import sweep
+
+    planned = [
+        sweep.Run(run_name(run), run.config(), command_line(run), Path(run.model_dir))
+        for run in runs
+    ]
+    records, failed, elsewhere = sweep.sweep(planned, Path(experiment.model_dir))
+    if records:
+        print(f"\n{sweep.summary(records)}\n")
+    if elsewhere:
+        print(f"{len(elsewhere)} runs are being trained by other processes.")
+    if failed:
+        print(f"{len(failed)} runs failed: {', '.join(failed)}. The same command tries them again.")
+    if len(records) == len(runs) and len({run.spatial_rank for run in runs}) > 1:
+        print(f"Chosen on the validation split: rank {sweep.choose_rank(records)}.")
+    return 1 if failed else 0
 
 
 def check_folder(experiment: Experiment) -> dict[str, Any] | None:
@@ -285,48 +504,39 @@ def run(experiment: Experiment) -> dict[str, Any]:
     from low_rank_local_connectivity import plots, training
 
     training.make_deterministic(experiment.seed)
-    dataset = DATASETS[experiment.dataset]
+    training.set_precision(experiment.precision)
+    dataset = experiment.data
     splits = dataset.load(experiment.data_dir, experiment.download)
+    if experiment.train_examples:
+        splits["train"] = splits["train"].subset(experiment.train_examples)
     folder = Path(experiment.model_dir)
     training.write_json(folder / "config.json", experiment.config())
 
-    makers = [convolution(kind, experiment.settings) for kind in experiment.filled_layer_types]
-    model = MODELS[experiment.network].build(
-        dataset.image_shape,
-        dataset.num_classes,
-        makers,
-        filters=experiment.filters,
-        kernel_size=experiment.kernel_size,
-        coord_conv=experiment.coord_conv,
-    )
+    model = experiment.build()
     parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     sizes = ", ".join(f"{len(splits[name]):,} {name}" for name in splits)
-    print(f"{dataset.name}: {sizes}. {' > '.join(experiment.filled_layer_types)}: ", end="")
+    print(f"{dataset.name}: {sizes}. {experiment.layers_in_words}: ", end="")
     print(f"{parameters:,} trainable parameters. Files in {folder}.", flush=True)
 
     size, seed, epochs = experiment.batch_size, experiment.seed, experiment.epochs
-    train, valid, test = (splits[name] for name in ("train", "valid", "test"))
-    plan = training.Plan(
-        epochs,
-        steps_per_epoch(train, size),
-        experiment.peak_learning_rate,
-        experiment.warmup_epochs,
+    train = splits["train"]
+    valid_batches, test_batches = (
+        evaluation_batches(dataset, splits[name], size, seed) for name in ("valid", "test")
     )
-    valid_batches = evaluation_batches(dataset, valid, size)
     recovery = training.train(
         model,
-        plan,
+        experiment.plan(steps_per_epoch(train, size)),
         lambda start: training_batches(dataset, train, size, epochs, seed, start),
         valid_batches,
         folder,
     )
     training.save(model, folder / "model.keras")
-    images = dataset.prepare(test.images[: plots.EXAMPLES].astype("float32"))
-    plots.combining_weight_maps(model, folder / "combining_weights.png", images)
+    images, _ = next(iter(test_batches))
+    plots.combining_weight_maps(model, folder / "combining_weights.png", images[: plots.EXAMPLES])
     export(model, experiment)
     result = {
         "valid_accuracy": training.score(model, valid_batches),
-        "test_accuracy": training.score(model, evaluation_batches(dataset, test, size)),
+        "test_accuracy": training.score(model, test_batches),
         "train_accuracy": recovery.rows[-1]["accuracy"],
         "parameters": parameters,
         "seconds": round(recovery.seconds, 1),
@@ -370,11 +580,17 @@ def main(argv: list[str]) -> None:
         if argv[1:]:
             raise ValueError(f"Only flags are taken. Received: {' '.join(argv[1:])}.")
         experiment = experiment_from_flags()
-        result = check_folder(experiment)
+        if is_sweep():
+            experiments_of_sweep(experiment)
+            result = None
+        else:
+            result = check_folder(experiment)
         if result is None and not experiment.download:
             DATASETS[experiment.dataset].find(experiment.data_dir)
     except (ValueError, FileNotFoundError) as error:
         refuse(error)
+    if is_sweep():
+        sys.exit(run_sweep(experiment))
     if result is None:
         result = run(experiment)
     print(summary(result, experiment.model_dir))

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import numpy as np
 
 SPLITS = ("train", "valid", "test")
+# Subsets of a training split are drawn once and for all; a run's seed does not move them.
+SUBSET_SEED = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +24,12 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def subset(self, count: int) -> "Examples":
+        """Returns `count` of the examples, always the same, in the stored order."""
+        order = np.random.RandomState(SUBSET_SEED).permutation(len(self))
+        chosen = np.sort(order[:count])
+        return Examples(self.images[chosen], self.labels[chosen])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +50,8 @@ class Dataset:
         find: Function of such a folder that raises `FileNotFoundError` if `read` would have to
             download; it is fast and loads no framework.
         source: Where the data comes from and in which state, in a sentence.
+        canvas: Rows and columns of a larger image of uniform noise in which each image is placed
+            uniformly at random, or None to leave images where they are.
     """
 
     name: str
@@ -53,6 +63,32 @@ class Dataset:
     read: Callable[[str | None, bool], dict[str, Examples]]
     source: str
     find: Callable[[str | None], None]
+    canvas: tuple[int, int] | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)` of what a network gets."""
+        height, width = self.canvas or self.image_shape[:2]
+        return height, width, self.image_shape[2]
+
+    def translated(self, canvas: tuple[int, int]) -> "Dataset":
+        """Returns the dataset with its images placed at random in a canvas of noise.
+
+        Training places an image elsewhere in every epoch; for evaluation the seed fixes the
+        place of each example.
+
+        Args:
+            canvas: Rows and columns, at least those of the images.
+
+        Raises:
+            ValueError: If the images do not fit.
+        """
+        if any(large < small for large, small in zip(canvas, self.image_shape, strict=False)):
+            raise ValueError(
+                f"`canvas` must hold images of {self.image_shape[:2]} pixels. Received: "
+                f"canvas={canvas}. Give at least the images' own size."
+            )
+        return dataclasses.replace(self, canvas=canvas)
 
     @property
     def num_classes(self) -> int:

@@ -1,6 +1,8 @@
 """Pictures of what a model has learned."""
 
+import itertools
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -81,6 +83,107 @@ def combining_weight_maps(model: keras.Model, path: str | Path, images=None) -> 
     figure.savefig(path, dpi=150)
     plt.close(figure)
     return [layer.name for layer in drawn]
+
+
+def lines_with_errors(
+    curves: Mapping[str, Sequence[tuple[float, float, float]]],
+    path: str | Path,
+    x_label: str,
+    y_label: str,
+    title: str = "",
+    levels: Mapping[str, float] | None = None,
+) -> None:
+    """Draws values with their errors against a quantity on a logarithmic axis.
+
+    Args:
+        curves: For each line's name, points `(x, y, error of y)`; a single point is a marker.
+        path: The PNG to write.
+        x_label: What `x` is, with its unit.
+        y_label: What `y` is, with its unit.
+        title: Title of the picture.
+        levels: Horizontal lines to compare with, by name.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> picture = Path(tempfile.mkdtemp()) / "rank.png"
+        >>> curves = {"layer 3": [(1, 98.9, 0.1), (2, 99.2, 0.1), (4, 99.4, 0.1)]}
+        >>> lines_with_errors(curves, picture, "rank K", "test accuracy, %")
+        >>> picture.exists()
+        True
+    """
+    plt = _import_pyplot()
+    figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
+    colours = plt.get_cmap("tab10").colors + plt.get_cmap("Dark2").colors
+    for colour, (name, points) in zip(itertools.cycle(colours), curves.items(), strict=False):
+        x, y, error = zip(*sorted(points), strict=True)
+        axis.errorbar(x, y, error, marker="o", markersize=4, capsize=3, label=name, color=colour)
+    for name, level in (levels or {}).items():
+        axis.axhline(level, color="gray", linestyle="--", linewidth=1, label=name)
+    axis.set_xscale("log")
+    ticks = sorted({point[0] for points in curves.values() for point in points})
+    if len(ticks) <= 8:
+        axis.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+    axis.set_title(title)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def bars_with_errors(
+    groups: Mapping[str, Mapping[str, tuple[float, float]]],
+    path: str | Path,
+    y_label: str,
+    title: str = "",
+) -> None:
+    """Draws groups of bars with their errors, side by side, from just below the lowest.
+
+    Args:
+        groups: For each group's name, each bar's name, value and error.
+        path: The PNG to write.
+        y_label: What the values are, with their unit.
+        title: Title of the picture.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> picture = Path(tempfile.mkdtemp()) / "bars.png"
+        >>> bars = {"fixed": (97.7, 0.1), "input-dependent": (97.5, 0.1)}
+        >>> bars_with_errors({"celeba32": bars}, picture, "test accuracy, %")
+        >>> picture.exists()
+        True
+    """
+    plt = _import_pyplot()
+    width = 1.5 + 0.45 * sum(len(bars) + 1 for bars in groups.values())
+    figure, axis = plt.subplots(figsize=(max(width, 4.5), 4.2), layout="constrained")
+    names = list(dict.fromkeys(name for bars in groups.values() for name in bars))
+    colours = dict(zip(names, itertools.cycle(plt.get_cmap("tab10").colors), strict=False))
+    ticks, left, labelled = [], 0.0, set()
+    for bars in groups.values():
+        for offset, (name, (value, error)) in enumerate(bars.items()):
+            label = None if name in labelled else name
+            labelled.add(name)
+            place = left + offset
+            axis.bar(place, value, 0.9, yerr=error, color=colours[name], label=label, capsize=3)
+        ticks.append(left + (len(bars) - 1) / 2)
+        left += len(bars) + 1
+    lowest = min(value - error for bars in groups.values() for value, error in bars.values())
+    highest = max(value + error for bars in groups.values() for value, error in bars.values())
+    axis.set_ylim(lowest - 0.25 * (highest - lowest + 1e-6), None)
+    axis.set_xticks(ticks, labels=list(groups))
+    axis.set_ylabel(y_label)
+    axis.set_title(title)
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
 
 
 def _rows_of(model: keras.Model, layer: LowRankLocallyConnected2D, images) -> list[list]:

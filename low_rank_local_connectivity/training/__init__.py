@@ -6,4 +6,5 @@ from low_rank_local_connectivity.training.session import Plan as Plan
 from low_rank_local_connectivity.training.session import make_deterministic as make_deterministic
 from low_rank_local_connectivity.training.session import save as save
 from low_rank_local_connectivity.training.session import score as score
+from low_rank_local_connectivity.training.session import set_precision as set_precision
 from low_rank_local_connectivity.training.session import train as train

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,14 +47,70 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_metrics(path: Path, rows: Sequence[dict[str, float]]) -> None:
-    """Writes one line of CSV per epoch, replacing the file in one step."""
+    """Writes one line of CSV per epoch, replacing the file in one step.
+
+    A metric that only some epochs have is empty in the others.
+    """
     text = io.StringIO(newline="")
-    names = list(rows[0])
+    names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     with replacing(path) as temporary:
         temporary.write_text(text.getvalue())
+
+
+def append_record(path: Path, record: dict[str, Any]) -> bool:
+    """Adds one line of JSON to a file, unless it has one of the same name.
+
+    Several processes may add to one file: each waits for its turn, and a line that a killed
+    process left unfinished is closed off before the next one.
+
+    Args:
+        path: The file; created with its folder if need be.
+        record: What to add; its `"name"` tells records apart.
+
+    Returns:
+        Whether it was added.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(record, sort_keys=True)
+    with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        text = file.read()
+        if record["name"] in {known["name"] for known in _parse(text, path)}:
+            return False
+        ending = b"" if not text or text.endswith(b"\n") else b"\n"
+        file.write(ending + line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return True
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Returns the records of a file that `append_record` wrote, the unfinished ones left out.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    return _parse(path.read_bytes(), path)
+
+
+def _parse(text: bytes, path: Path) -> list[dict[str, Any]]:
+    records = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict) and "name" in record:
+            records.append(record)
+        elif line.strip():
+            warnings.warn(f"Line {number} of {path} is not a record and is left out.", stacklevel=3)
+    return records
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,404 @@
+"""Tables and pictures from the records of finished runs.
+
+    python -m low_rank_local_connectivity.training.report runs/cpu/records.jsonl --out=report
+
+Runs are grouped by dataset and budget, and within a group by method; a method's rank is the one
+with the highest mean validation accuracy. Means are over seeds, with standard errors; methods are
+compared by a paired t-test over the seeds that both have. Published numbers stand beside ours.
+"""
+
+import argparse
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from low_rank_local_connectivity.plots import lines_with_errors
+from low_rank_local_connectivity.training.published import PUBLISHED
+from low_rank_local_connectivity.training.records import read_records, replacing
+from low_rank_local_connectivity.training.sweep import choose_rank, mean_and_error, percent
+
+Record = dict[str, Any]
+
+# Fields that make a method, beside the rank; all others make the budget.
+METHOD = (
+    "layer_types",
+    "insert_layer",
+    "replace",
+    "replace_with",
+    "normalize_weights",
+    "combining_weights_initializer",
+    "share_row_combining_weights",
+    "share_col_combining_weights",
+    "input_dependent",
+    "use_spatial_bias",
+    "locally_connected_fan",
+    "coord_conv",
+)
+NEITHER = ("spatial_rank", "seed", "strategy", "export_formats")
+NAMES = {
+    "conv2d": "convolution",
+    "wide_conv2d": "wide convolution",
+    "coord_conv2d": "CoordConv",
+    "locally_connected2d": "locally connected",
+    "low_rank_locally_connected2d": "LRLC",
+}
+# What the paper finds: the first method above the second.
+ORDER = (
+    ("LRLC, layer 3", "convolution"),
+    ("LRLC, layer 3", "convolution + spatial bias, layer 3"),
+    ("input-dependent LRLC, layer 3", "LRLC, layer 3"),
+    ("convolution", "locally connected, layer 3, the release's initial values"),
+    ("LRLC, layer 3", "CoordConv"),
+    ("LRLC, layer 3", "wide convolution, layer 3"),
+    (
+        "locally connected, layer 3",
+        "locally connected, layer 3, the release's initial values",
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """All runs of one method on one dataset with one budget.
+
+    Args:
+        name: The method in words.
+        records: Its runs, of every rank and seed.
+    """
+
+    name: str
+    records: tuple[Record, ...]
+
+    @property
+    def ranks(self) -> list[int]:
+        """The ranks there are, ascending."""
+        return sorted({record["config"]["spatial_rank"] for record in self.records})
+
+    @property
+    def rank(self) -> int:
+        """The rank chosen on the validation split."""
+        return choose_rank(self.records)
+
+    def results(self, rank: int | None = None) -> dict[int, dict[str, Any]]:
+        """Returns the results at a rank, by default the chosen one, by seed."""
+        rank = self.rank if rank is None else rank
+        return {
+            record["config"]["seed"]: record["result"]
+            for record in self.records
+            if record["config"]["spatial_rank"] == rank
+        }
+
+    def accuracy(self, split: str, rank: int | None = None) -> tuple[float, float]:
+        """Returns the mean accuracy on a split and its standard error over seeds."""
+        results = self.results(rank).values()
+        return mean_and_error([result[f"{split}_accuracy"] for result in results])
+
+    def parameters(self, rank: int | None = None) -> int:
+        """Returns the number of trainable parameters at a rank."""
+        return next(iter(self.results(rank).values()))["parameters"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """All methods on one dataset with one budget, in the paper's order."""
+
+    dataset: str
+    budget: dict[str, Any]
+    methods: tuple[Method, ...]
+
+    @property
+    def title(self) -> str:
+        """The dataset, and whether its images are translated."""
+        return self.dataset + (", translated" if self.budget["translate"] else "")
+
+    def method(self, name: str) -> Method | None:
+        """Returns the method of a name, if it was run."""
+        return next((method for method in self.methods if method.name == name), None)
+
+
+def method_name(config: dict[str, Any]) -> str:
+    """Returns a run's method in the words of the tables.
+
+    The rank has no part in it, but that rank 1 under softmax is a convolution with a spatial bias.
+
+    Args:
+        config: A run's flags' values.
+
+    Example:
+        >>> config = {"network": "simple_network", "coord_conv": False}
+        >>> method_name({**config, "layer_types": ["conv2d", "wide_conv2d"]})
+        'wide convolution, layer 2'
+    """
+    kind, where = _kind_and_place(config)
+    name = NAMES[kind]
+    if kind == "conv2d" and config["coord_conv"]:
+        name = "CoordConv"
+    variants = []
+    if kind == "low_rank_locally_connected2d":
+        name, variants = _low_rank_name(config)
+    if kind == "locally_connected2d" and config["locally_connected_fan"] == "kernel":
+        variants = ["the release's initial values"]
+    return ", ".join([name, *where, *variants])
+
+
+def _kind_and_place(config: dict[str, Any]) -> tuple[str, list[str]]:
+    if config["network"] != "simple_network":
+        if config["insert_layer"]:
+            return config["insert_layer"], ["inserted"]
+        if config["replace"]:
+            return config["replace_with"], ["+".join(config["replace"])]
+        return "conv2d", []
+    others = [i for i, kind in enumerate(config["layer_types"], 1) if kind != "conv2d"]
+    if not others:
+        return "conv2d", []
+    kinds = dict.fromkeys(config["layer_types"][index - 1] for index in others)
+    kind = next(iter(kinds))
+    if others == [1, 2, 3]:
+        return kind, ["all layers"]
+    return kind, [f"layer{'s' if len(others) > 1 else ''} {'+'.join(map(str, others))}"]
+
+
+def _low_rank_name(config: dict[str, Any]) -> tuple[str, list[str]]:
+    fixed = not config["input_dependent"]
+    softmax = config["normalize_weights"] == "softmax"
+    if fixed and softmax and config["spatial_rank"] == 1:
+        return "convolution + spatial bias", []
+    variants = []
+    rows, cols = (config[f"share_{axis}_combining_weights"] for axis in ("row", "col"))
+    if fixed and not (rows and cols):
+        variants.append("full weights" if not rows and not cols else "rows" if rows else "columns")
+    if not softmax:
+        variants.append(f"normalisation {config['normalize_weights'] or 'none'}")
+    if config["combining_weights_initializer"] != "conv_init":
+        variants.append(f"initialised by {config['combining_weights_initializer']}")
+    if not config["use_spatial_bias"]:
+        variants.append("no spatial bias")
+    return ("LRLC" if fixed else "input-dependent LRLC"), variants
+
+
+def group(records: Sequence[Record]) -> list[Group]:
+    """Sorts records into datasets, budgets and methods."""
+    sorted_out: dict[tuple, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        config = record["config"]
+        budget = {k: v for k, v in config.items() if k not in (*METHOD, *NEITHER, "dataset")}
+        key = (config["dataset"], tuple(sorted((k, str(v)) for k, v in budget.items())))
+        sorted_out[key][method_name(config)].append(record)
+    groups = []
+    for (dataset, _), methods in sorted(sorted_out.items()):
+        first = next(iter(methods.values()))[0]["config"]
+        budget = {k: v for k, v in first.items() if k not in (*METHOD, *NEITHER, "dataset")}
+        order = list(PUBLISHED.get(dataset, PUBLISHED["mnist"]))
+        names = sorted(methods, key=lambda name: (_place(name, order), name))
+        found = tuple(Method(name, tuple(methods[name])) for name in names)
+        groups.append(Group(dataset, budget, found))
+    return groups
+
+
+def _place(name: str, order: list[str]) -> int:
+    matching = [place for place, row in enumerate(order) if name.startswith(row)]
+    return max(matching, default=len(order))
+
+
+def table(group: Group) -> str:
+    """Returns a group's accuracies in percent as a Markdown table, beside the published ones."""
+    published = {} if group.budget["translate"] else PUBLISHED.get(group.dataset, {})
+    lines = [
+        "| method | rank | seeds | parameters | train | valid | test | published |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for method in group.methods:
+        has_rank = any(word in method.name for word in ("LRLC", "wide"))
+        few = f" of {', '.join(map(str, method.ranks))}" if len(method.ranks) > 1 else ""
+        cells = [
+            method.name,
+            f"{method.rank}{few}" if has_rank else "",
+            str(len(method.results())),
+            f"{method.parameters():,}",
+            *(percent(*method.accuracy(split)) for split in ("train", "valid", "test")),
+            _published(published, method.name),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _published(published: dict[str, tuple[float, float]], name: str) -> str:
+    # The paper's locally connected layers started from the release's initial values.
+    known = {
+        row + (", the release's initial values" if row.startswith("locally") else ""): values
+        for row, values in published.items()
+    }
+    return "{:.2f} ± {:.2f}".format(*known[name]) if name in known else ""
+
+
+def comparisons(group: Group) -> str:
+    """Returns paired differences in test accuracy, in percent points, as a Markdown table."""
+    lines = [
+        "| the paper has | above | by | here by | seeds | p | order here |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    published = PUBLISHED.get(group.dataset, {})
+    for upper, lower in ORDER:
+        first, second = group.method(upper), group.method(lower)
+        if first is None or second is None:
+            continue
+        mean, error, p, seeds = paired(first, second)
+        theirs = [
+            published.get(name.removesuffix(", the release's initial values"))
+            for name in (upper, lower)
+        ]
+        known = None not in theirs and upper + ", the release's initial values" != lower
+        by = f"{theirs[0][0] - theirs[1][0]:+.2f}" if known else ""
+        verdict = "same" if mean > 0 else "other"
+        verdict += "" if p < 0.05 else ", within noise"
+        ours = f"{100 * mean:+.2f} ± {100 * error:.2f}"
+        lines.append(f"| {upper} | {lower} | {by} | {ours} | {seeds} | {p:.3f} | {verdict} |")
+    return "\n".join(lines)
+
+
+def paired(first: Method, second: Method) -> tuple[float, float, float, int]:
+    """Compares the test accuracies of two methods over the seeds that both have.
+
+    Returns:
+        The mean difference, its standard error, the p-value of a two-sided paired t-test (not a
+        number for fewer than two seeds) and the number of seeds.
+    """
+    from scipy import stats
+
+    one, other = first.results(), second.results()
+    seeds = sorted(set(one) & set(other))
+    pairs = [(one[seed]["test_accuracy"], other[seed]["test_accuracy"]) for seed in seeds]
+    differences = [a - b for a, b in pairs]
+    if len(seeds) < 2:
+        return (*mean_and_error(differences or [math.nan]), math.nan, len(seeds))
+    p = float(stats.ttest_rel(*zip(*pairs, strict=True)).pvalue)
+    return (*mean_and_error(differences), p, len(seeds))
+
+
+def drops(plain: Group, translated: Group) -> str:
+    """Returns how much of each method's test accuracy translation takes, as a Markdown table."""
+    lines = ["| method | in place | translated | lost |", "|---|---|---|---|"]
+    for method in translated.methods:
+        there = plain.method(method.name)
+        if there is None:
+            continue
+        seeds = set(there.results()) & set(method.results())
+        lost = [
+            there.results()[s]["test_accuracy"] - method.results()[s]["test_accuracy"]
+            for s in sorted(seeds)
+        ]
+        cells = (there.accuracy("test"), method.accuracy("test"), mean_and_error(lost))
+        lines.append(f"| {method.name} | {' | '.join(percent(*cell) for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def budget_in_words(budget: dict[str, Any]) -> str:
+    """Returns a budget as the flags that give it."""
+    values = {name: value for name, value in budget.items() if value is not None}
+    flags = [f"--{name}={value}" for name, value in sorted(values.items()) if value != []]
+    return " ".join(flags)
+
+
+def draw(group: Group, folder: Path) -> list[str]:
+    """Draws a group's accuracy against rank and against parameters.
+
+    Returns:
+        Names of the files written.
+    """
+    name = group.title.replace(", ", "_")
+    written = []
+    ranked = [method for method in group.methods if len(method.ranks) > 1]
+    level = group.method("convolution")
+    baselines = {"convolution": _point(level, None)[1]} if level else {}
+    if ranked:
+        curves = {method.name: _against_rank(group, method) for method in ranked}
+        file = f"rank_{name}.png"
+        lines_with_errors(
+            curves,
+            folder / file,
+            "rank K",
+            "test accuracy, %",
+            title=group.title,
+            levels=baselines,
+        )
+        written.append(file)
+    if len(group.methods) > 1:
+        curves = {
+            method.name: [
+                (method.parameters(rank), *_point(method, rank)[1:]) for rank in method.ranks
+            ]
+            for method in group.methods
+        }
+        file = f"parameters_{name}.png"
+        lines_with_errors(
+            curves, folder / file, "trainable parameters", "test accuracy, %", title=group.title
+        )
+        written.append(file)
+    return written
+
+
+def _against_rank(group: Group, method: Method) -> list[tuple[float, float, float]]:
+    """Returns a method's points, from rank 1, a convolution with a spatial bias, if it was run."""
+    points = [_point(method, rank) for rank in method.ranks]
+    first = group.method(method.name.replace("LRLC", "convolution + spatial bias"))
+    if first is None or first is method or 1 in method.ranks:
+        return points
+    return [_point(first, 1), *points]
+
+
+def _point(method: Method, rank: int | None) -> tuple[float, float, float]:
+    mean, error = method.accuracy("test", rank)
+    return float(rank or 0), 100 * mean, 0.0 if math.isnan(error) else 100 * error
+
+
+def write(records: Sequence[Record], folder: Path) -> Path:
+    """Writes `report.md` and its pictures.
+
+    Args:
+        records: What `read_records` returned.
+        folder: Folder for the files, created if need be.
+
+    Returns:
+        Path of the report.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    groups = group(records)
+    parts = []
+    for one in groups:
+        parts += [f"## {one.title}\n", f"`{budget_in_words(one.budget)}`\n", table(one) + "\n"]
+        compared = comparisons(one)
+        if compared.count("\n") > 1:
+            parts.append(compared + "\n")
+        parts += [f"![{file}]({file})\n" for file in draw(one, folder)]
+        for plain in groups:
+            if one.budget["translate"] and _same_but_translation(plain, one):
+                parts.append(drops(plain, one) + "\n")
+    path = folder / "report.md"
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(parts))
+    return path
+
+
+def _same_but_translation(plain: Group, translated: Group) -> bool:
+    left, right = (
+        {k: v for k, v in one.budget.items() if k not in ("translate", "canvas_size")}
+        for one in (plain, translated)
+    )
+    return plain.dataset == translated.dataset and left == right and not plain.budget["translate"]
+
+
+def main() -> None:
+    """Reports what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("records", type=Path, nargs="+", help="files of records")
+    parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report")
+    arguments = parser.parse_args()
+    records = [record for path in arguments.records for record in read_records(path)]
+    print(write(records, arguments.out))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

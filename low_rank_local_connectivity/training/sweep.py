@@ -1,0 +1,169 @@
+"""Many runs of one experiment: seeds and ranks, a process each, one record each.
+
+A sweep's folder holds `records.jsonl`, a line per finished run, and for each run a folder of its
+own, a log and a lock. Started again, a sweep goes on with what is missing; several processes, on
+several machines that share the folder, divide the runs among them.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from low_rank_local_connectivity.training.records import append_record, read_records
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of a sweep.
+
+    Args:
+        name: What tells it apart within the folder.
+        config: Its flags' values.
+        command: The command that trains it in `folder`, continues it or finds it finished.
+        folder: The run's folder, where the command leaves `result.json`.
+    """
+
+    name: str
+    config: dict[str, Any]
+    command: list[str]
+    folder: Path
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[IO | None]:
+    """Yields an open lock file if no other process holds it, else None.
+
+    The lock falls when the last process that inherited it ends, however it ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield lock
+
+
+def sweep(runs: Sequence[Run], folder: Path) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+    """Trains what is neither recorded nor being trained by another process.
+
+    Args:
+        runs: The runs, in order.
+        folder: The sweep's folder.
+
+    Returns:
+        The records of these runs so far, the names of those that failed, and the names of those
+        that other processes are training.
+    """
+    path = folder / "records.jsonl"
+    failed, elsewhere = [], []
+    for number, run in enumerate(runs, 1):
+        label = f"[{number}/{len(runs)}] {run.name}: "
+        with claimed(folder / "locks" / run.name) as lock:
+            if lock is None:
+                elsewhere.append(run.name)
+                _say(label + "another process is training it")
+                continue
+            known = {record["name"]: record for record in _recorded(path)}
+            if run.name in known:
+                _say(label + "done before, " + _accuracies(known[run.name]["result"]))
+                continue
+            started = time.monotonic()
+            problem = _train(run, folder / "logs" / f"{run.name}.log", lock)
+            if problem is not None:
+                failed.append(run.name)
+                _say(label + f"failed: {problem}")
+                continue
+            result = json.loads((run.folder / "result.json").read_text())
+            append_record(path, {"name": run.name, "config": run.config, "result": result})
+            _say(label + f"{_accuracies(result)}, {time.monotonic() - started:.0f} s")
+    names = {run.name for run in runs}
+    return [record for record in _recorded(path) if record["name"] in names], failed, elsewhere
+
+
+def _recorded(path: Path) -> list[dict[str, Any]]:
+    return read_records(path) if path.exists() else []
+
+
+def _train(run: Run, log: Path, lock: IO) -> str | None:
+    """Runs the command; returns what was wrong, if anything was."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as output:
+        # The process inherits the lock, so that nobody starts the run again beside it, should
+        # this one be killed.
+        done = subprocess.run(
+            run.command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+            pass_fds=(lock.fileno(),),
+        )
+    if done.returncode == 0:
+        return None
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f"exit status {done.returncode}, {lines[-1] if lines else 'no output'} ({log})"
+
+
+def _accuracies(result: dict[str, Any]) -> str:
+    return f"valid {result['valid_accuracy']:.4f}, test {result['test_accuracy']:.4f}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stdout, flush=True)  # noqa: T201
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the mean and its standard error, which is not a number for a single value.
+
+    Example:
+        >>> mean, error = mean_and_error([1.0, 2.0, 3.0])
+        >>> round(mean, 4), round(error, 4)
+        (2.0, 0.5774)
+    """
+    if len(values) < 2:
+        return float(np.mean(values)), math.nan
+    return float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def choose_rank(records: Sequence[dict[str, Any]]) -> int:
+    """Returns the rank whose mean validation accuracy is highest, the lowest such rank on a tie.
+
+    The test split has no part in it.
+    """
+    ranks = sorted({record["config"]["spatial_rank"] for record in records})
+    return max(ranks, key=lambda rank: _mean(records, rank, "valid_accuracy"))
+
+
+def _mean(records: Sequence[dict[str, Any]], rank: int, key: str) -> float:
+    chosen = [r["result"][key] for r in records if r["config"]["spatial_rank"] == rank]
+    return float(np.mean(chosen))
+
+
+def summary(records: Sequence[dict[str, Any]]) -> str:
+    """Returns a Markdown table of a sweep's accuracies in percent, one line per rank."""
+    lines = ["| rank | seeds | valid | test | train |", "|---|---|---|---|---|"]
+    for rank in sorted({record["config"]["spatial_rank"] for record in records}):
+        mine = [record["result"] for record in records if record["config"]["spatial_rank"] == rank]
+        shown = [
+            percent(*mean_and_error([result[key] for result in mine]))
+            for key in ("valid_accuracy", "test_accuracy", "train_accuracy")
+        ]
+        lines.append(f"| {rank} | {len(mine)} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def percent(mean: float, error: float) -> str:
+    """Returns a share and its standard error in percent, as `97.13 ± 0.05`."""
+    return f"{100 * mean:.2f}" + ("" if math.isnan(error) else f" ± {100 * error:.2f}")
