@@ -37,8 +37,6 @@ def peak_megabytes(workload: Workload, layer: str, training: bool) -> tuple[int,
 
 
 def _measure_here(shapes: str) -> None:
-    import resource
-
     from benchmarks.steps import inference_step, training_step
 
     fields, name, training = json.loads(shapes)
@@ -46,12 +44,17 @@ def _measure_here(shapes: str) -> None:
     step = (training_step if training else inference_step)(
         contestants(workload, [name])[name], workload.input_shape
     )
-    status = Path("/proc/self/status").read_text()
-    before = int(status.split("VmRSS:")[1].split()[0]) // 1024
+    before = _status_megabytes("VmRSS")
     for _ in range(RUNS):
         step()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(json.dumps([before, peak]))
+    # Not resource.getrusage's peak, which counts what the parent held when it started this one.
+    print(json.dumps([before, _status_megabytes("VmHWM")]))
+
+
+def _status_megabytes(name: str) -> int:
+    """Returns a figure that Linux keeps about this process."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{name}:")[1].split()[0]) // 1024
 
 
 def main() -> None:
