@@ -323,6 +323,10 @@ class Experiment:
         """Returns all fields as JSON holds them."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
+    def recorded_config(self) -> dict[str, Any]:
+        """Returns what a record says of the run: all fields but the places of its files."""
+        return {name: value for name, value in self.config().items() if name not in PLACES}
+
 
 def experiment_from_flags() -> Experiment:
     """Returns the experiment that the flags describe, defaults that depend on others filled in."""
@@ -382,8 +386,8 @@ def experiments_of_sweep(experiment: Experiment) -> list[Experiment]:
 
 def run_name(experiment: Experiment) -> str:
     """Returns a name that no other run has: of the rank, the seed and a digest of the rest."""
-    ours = experiment.config()
-    rest = {key: ours[key] for key in ours if key not in (*PLACES, "seed", "spatial_rank")}
+    ours = experiment.recorded_config()
+    rest = {key: ours[key] for key in ours if key not in ("seed", "spatial_rank")}
     digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]
     return f"{experiment.dataset}-{digest}-rank{experiment.spatial_rank}-seed{experiment.seed}"
 
@@ -406,10 +410,11 @@ def command_line(experiment: Experiment) -> list[str]:
 def run_sweep(experiment: Experiment) -> int:
     """Trains all runs of a sweep that nobody has trained or is training; returns an exit status."""
     runs = experiments_of_sweep(experiment)
+    load_framework()
     from low_rank_local_connectivity.training import sweep
 
     planned = [
-        sweep.Run(run_name(run), run.config(), command_line(run), Path(run.model_dir))
+        sweep.Run(run_name(run), run.recorded_config(), command_line(run), Path(run.model_dir))
         for run in runs
     ]
     records, failed, elsewhere = sweep.sweep(planned, Path(experiment.model_dir))
@@ -535,7 +540,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     plots.combining_weight_maps(model, folder / "combining_weights.png", images[: plots.EXAMPLES])
     export(model, experiment)
     result = {
-        "valid_accuracy": training.score(model, valid_batches),
+        "valid_accuracy": recovery.rows[-1]["val_accuracy"],
         "test_accuracy": training.score(model, test_batches),
         "train_accuracy": recovery.rows[-1]["accuracy"],
         "parameters": parameters,

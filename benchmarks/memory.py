@@ -44,14 +44,14 @@ def _measure_here(shapes: str) -> None:
     step = (training_step if training else inference_step)(
         contestants(workload, [name])[name], workload.input_shape
     )
-    before = _status_megabytes("VmRSS")
+    before = status_megabytes("VmRSS")
     for _ in range(RUNS):
         step()
     # Not resource.getrusage's peak, which counts what the parent held when it started this one.
-    print(json.dumps([before, _status_megabytes("VmHWM")]))
+    print(json.dumps([before, status_megabytes("VmHWM")]))
 
 
-def _status_megabytes(name: str) -> int:
+def status_megabytes(name: str) -> int:
     """Returns a figure that Linux keeps about this process."""
     status = Path("/proc/self/status").read_text()
     return int(status.split(f"{name}:")[1].split()[0]) // 1024

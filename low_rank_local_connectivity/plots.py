@@ -92,6 +92,7 @@ def lines_with_errors(
     y_label: str,
     title: str = "",
     levels: Mapping[str, float] | None = None,
+    log_y: bool = False,
 ) -> None:
     """Draws values with their errors against a quantity on a logarithmic axis.
 
@@ -102,6 +103,7 @@ def lines_with_errors(
         y_label: What `y` is, with its unit.
         title: Title of the picture.
         levels: Horizontal lines to compare with, by name.
+        log_y: Whether the values are on a logarithmic axis too.
 
     Raises:
         ImportError: If matplotlib is not installed.
@@ -123,6 +125,8 @@ def lines_with_errors(
     for name, level in (levels or {}).items():
         axis.axhline(level, color="gray", linestyle="--", linewidth=1, label=name)
     axis.set_xscale("log")
+    if log_y:
+        axis.set_yscale("log")
     ticks = sorted({point[0] for points in curves.values() for point in points})
     if len(ticks) <= 8:
         axis.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])

@@ -14,7 +14,7 @@ OURS = {"low_rank_local_connectivity", "models", "data", "run_experiment", "test
 LIBRARY = "low_rank_local_connectivity"
 # What each part may import of ours; relative imports stay inside their folder.
 MAY_IMPORT = {LIBRARY: {LIBRARY}, "models": {LIBRARY}, "data": set()}
-MAY_IMPORT["benchmarks"] = {LIBRARY, "run_experiment"}
+MAY_IMPORT["benchmarks"] = {LIBRARY, "models", "data", "run_experiment"}
 # What the parts that run on every backend may import beside the standard library.
 PORTABLE = {
     f"{LIBRARY}/ops": {"keras", "numpy", LIBRARY},

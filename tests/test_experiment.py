@@ -13,15 +13,42 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SMALL = ("--epochs=2", "--filters=8", "--batch_size=128")
 REFUSED = {
-    "--dataset=imagenet": "flag --dataset=imagenet: value should be one of <digits|mnist|cifar10>",
-    "--network=vgg": "flag --network=vgg: value should be one of <simple_network>",
+    "--dataset=imagenet": "flag --dataset=imagenet: value should be one of <digits|mnist|cifar10",
+    "--network=vgg": "flag --network=vgg: value should be one of <simple_network|resnet18|",
+    "--train_examples=0": "--train_examples must be from 1 to the 1257 training examples of "
+    "digits. Received: --train_examples=0.",
+    "--canvas_size=24": "--canvas_size goes with --translate and must be at least the images' 16 "
+    "pixels. Received: --canvas_size=24.",
+    "--translate --canvas_size=15": "--canvas_size goes with --translate and must be at least the "
+    "images' 16 pixels. Received: --canvas_size=15.",
+    "--replace=conv5": "--replace needs a ResNet, not simple_network. Received: --replace=conv5.",
+    "--insert_layer=conv2d": "--insert_layer needs a ResNet, not simple_network. "
+    "Received: --insert_layer=conv2d.",
+    "--network=resnet18 --replace=conv6": "--replace takes stages among conv2, conv3, conv4, "
+    "conv5, or all. Received: --replace=conv6.",
+    "--network=resnet18 --filters=32": "--filters belongs to simple_network, and resnet18 has "
+    "--insert_layer and --replace instead. Received: --filters=32.",
+    "--network=resnet18 --replace=conv5 --spatial_rank=4": "--spatial_rank must be at most the "
+    "layer's number of positions, 1. Received: --spatial_rank=4.",
+    "--momentum=1": "--momentum must be from 0 to below 1. Received: --momentum=1.0.",
+    "--label_smoothing=-1": "--label_smoothing must be from 0 to below 1. "
+    "Received: --label_smoothing=-1.0.",
+    "--weight_decay=-1": "--weight_decay must be at least 0. Received: --weight_decay=-1.0.",
+    "--validation_every=0": "--validation_every must be at least 1. "
+    "Received: --validation_every=0.",
+    "--num_seeds=0": "--num_seeds must be at least 1. Received: 0.",
+    "--spatial_ranks=2,x": "--spatial_ranks takes integers. Received: 2,x.",
+    "--spatial_ranks=2,101": "--spatial_rank must be at most the layer's number of positions, "
+    "100. Received: --spatial_rank=101.",
+    "--seed=4294967295 --num_seeds=2": "--seed must be from 0 to 4294967295. "
+    "Received: --seed=4294967296.",
     "--spatial_rank=0": "--spatial_rank must be at least 1. Received: --spatial_rank=0.",
     "--spatial_rank=101": "--spatial_rank must be at most the layer's number of positions, 100. "
     "Received: --spatial_rank=101.",
     "--epochs=0": "--epochs must be at least 1. Received: --epochs=0.",
     "--epochs=few": "flag --epochs=few: invalid literal for int() with base 10: 'few'",
     "--batch_size=0": "--batch_size must be at least 1. Received: --batch_size=0.",
-    "--batch_size=1258": "--batch_size must be at most the 1257 training examples of digits. "
+    "--batch_size=1258": "--batch_size must be at most the 1257 training examples. "
     "Received: --batch_size=1258.",
     "--filters=-1": "--filters must be at least 1. Received: --filters=-1.",
     "--kernel_size=7": "--kernel_size must leave 3 layers a position in 16x16 images. "

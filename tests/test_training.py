@@ -11,7 +11,7 @@ from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.export import export_model
 from low_rank_local_connectivity.plots import combining_weight_maps
 from low_rank_local_connectivity.training import Plan, records, recovery, session
-from low_rank_local_connectivity.training.schedule import warmup_cosine
+from low_rank_local_connectivity.training.schedule import warmup_then
 
 
 def small_model(**changes):
@@ -38,17 +38,80 @@ def batches_of(images, labels):
 
 @pytest.mark.once
 def test_the_schedule_rises_linearly_and_falls_along_a_cosine():
-    schedule = warmup_cosine(0.01, total_steps=110, warmup_steps=10)
+    schedule = warmup_then("cosine", 0.01, total_steps=110, warmup_steps=10)
     found = [float(schedule(step)) for step in range(111)]
     rise = [0.01 * step / 10 for step in range(10)]
     fall = [0.005 * (1 + np.cos(np.pi * step / 100)) for step in range(101)]
     np.testing.assert_allclose(found, rise + fall, atol=1e-8)
-    assert float(warmup_cosine(0.01, 10, 0)(0)) == pytest.approx(0.01)
+    assert float(warmup_then("cosine", 0.01, 10, 0)(0)) == pytest.approx(0.01)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_the_schedule_falls_in_steps_or_not_at_all(warmup):
+    steps = warmup_then("steps", 0.1, total_steps=100 + warmup, warmup_steps=warmup)
+    constant = warmup_then("constant", 0.1, total_steps=100 + warmup, warmup_steps=warmup)
+    for step in range(100 + warmup):
+        rise = min(1.0, step / warmup) if warmup else 1.0
+        falls = sum(step - warmup >= fall for fall in (33, 67, 89))
+        assert float(steps(step)) == pytest.approx(0.1 * rise / 10**falls)
+        assert float(constant(step)) == pytest.approx(0.1 * rise)
+    again = type(steps).from_config(steps.get_config())
+    assert float(again(50 + warmup)) == pytest.approx(0.01)
 
 
 def test_a_warm_up_that_never_ends_is_refused():
     with pytest.raises(ValueError, match="Received: warmup_steps=10 with total_steps=10"):
-        warmup_cosine(0.01, 10, 10)
+        warmup_then("cosine", 0.01, 10, 10)
+    with pytest.raises(ValueError, match="must be 'cosine', 'steps' or 'constant'. Received: sch"):
+        warmup_then("linear", 0.01, 10, 1)
+
+
+def test_label_smoothing_spreads_the_target(rng):
+    logits = rng.normal(size=(5, 4)).astype("float32")
+    labels = np.array([0, 3, 1, 1, 2])
+    log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    for smoothing in (0.0, 0.1):
+        targets = np.eye(4)[labels] * (1 - smoothing) + smoothing / 4
+        expected = -(targets * log_probabilities).sum(-1).mean()
+        loss = session.smoothed_crossentropy(smoothing)
+        found = float(np.mean(to_numpy(loss(labels, keras.ops.convert_to_tensor(logits)))))
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_sgd_moves_by_nesterovs_momentum():
+    plan = Plan(4, 3, 0.1, 0, schedule="constant", optimizer="sgd", momentum=0.9)
+    variable = keras.Variable(np.array([1.0, 2.0], "float32"))
+    optimizer = session.make_optimizer(plan)
+    value, velocity = np.array([1.0, 2.0]), np.zeros(2)
+    for gradient in ([0.5, -1.0], [0.25, 2.0]):
+        gradient = np.array(gradient)
+        optimizer.apply([keras.ops.convert_to_tensor(gradient.astype("float32"))], [variable])
+        velocity = 0.9 * velocity - 0.1 * gradient
+        value = value + 0.9 * velocity - 0.1 * gradient
+    np.testing.assert_allclose(to_numpy(variable), value, rtol=1e-5)
+
+
+def test_validation_is_spaced_out_but_never_misses_the_end(tmp_path, rng):
+    plan = Plan(4, 3, 0.01, 1, validation_every=3, label_smoothing=0.1, optimizer="sgd")
+    assert plan.validated_epochs() == [3, 4]
+    stream = batches_of(*examples(rng))
+    done = session.train(small_model(), plan, stream, stream(3), tmp_path)
+    assert ["val_loss" in row for row in done.rows] == [False, False, True, True]
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert len({line.count(",") for line in rows}) == 1
+    assert "val_accuracy" in rows[0]
+
+
+def test_a_saved_model_loads_without_what_trained_it(tmp_path, rng):
+    plan = Plan(1, 3, 0.01, 0, schedule="steps", label_smoothing=0.1, optimizer="sgd")
+    stream = batches_of(*examples(rng))
+    model = small_model()
+    session.train(model, plan, stream, stream(3), tmp_path / "run")
+    session.save(model, tmp_path / "model.keras")
+    images = rng.normal(size=(3, 9, 8, 2)).astype("float32")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(to_numpy(loaded(images)), to_numpy(model(images)), rtol=1e-5)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):

@@ -1,0 +1,89 @@
+"""The files of experiments/: what they claim, and that each of them runs."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import run_experiment
+from data import DATASETS, Examples
+from low_rank_local_connectivity.training.published import PUBLISHED
+from low_rank_local_connectivity.training.report import method_name
+
+pytestmark = pytest.mark.once
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "experiments").glob("*.flags"))
+# Files that others include, or that stand behind another on the command line.
+PARTS = ("paper_small", "paper_imagenet", "cpu_budget")
+ROWS = [path for path in FILES if path.stem not in PARTS]
+RESIDUAL = [path for path in ROWS if path.stem.startswith("imagenet")]
+EXAMPLES = 4
+
+
+def experiments(path, monkeypatch):
+    """All runs that a file describes."""
+    monkeypatch.chdir(ROOT)
+    for name in run_experiment.FLAGS:
+        run_experiment.FLAGS[name].unparse()
+    run_experiment.FLAGS(["run_experiment.py", f"--flagfile={path}"])
+    return run_experiment.experiments_of_sweep(run_experiment.experiment_from_flags())
+
+
+def few_examples(dataset):
+    """A few random examples in place of a dataset that is not there."""
+    rng = np.random.default_rng(0)
+    low, high = dataset.stored_range
+    images = rng.uniform(low, high, (EXAMPLES, *dataset.image_shape)).astype("float32")
+    labels = rng.integers(dataset.num_classes, size=EXAMPLES)
+    return {name: Examples(images, labels) for name in ("train", "valid", "test")}
+
+
+@pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
+def test_a_file_says_what_it_claims_and_runs_for_a_step(path, monkeypatch, tmp_path):
+    runs = experiments(path, monkeypatch)
+    header = path.read_text().splitlines()[:5]
+    command = f"--flagfile=experiments/{path.name}"
+    for line, start in zip(header, ("Claim", "", "Command", ""), strict=False):
+        assert line.startswith(f"# {start}")
+    assert command in header[2]
+    monkeypatch.setattr(type(runs[0].data), "load", lambda self, *_: few_examples(self))
+    changes = {"epochs": 1, "warmup_epochs": 0, "batch_size": 2, "train_examples": 2}
+    changes |= {"model_dir": str(tmp_path / "run")}
+    # The last is the largest rank of a list; the smallest that is more than a convolution is
+    # enough here.
+    chosen = next((run for run in runs if run.spatial_rank > 1), runs[0])
+    run_experiment.run(dataclasses.replace(chosen, **changes))
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert 0 <= result["test_accuracy"] <= 1
+
+
+def test_every_published_row_has_a_file(monkeypatch):
+    described = {}
+    for path in ROWS:
+        config = experiments(path, monkeypatch)[-1].config()
+        if not config["translate"]:
+            described.setdefault((config["dataset"], method_name(config)), path)
+    for dataset, rows in PUBLISHED.items():
+        for row, (mean, error) in rows.items():
+            names = (row, f"{row}, the release's initial values")
+            found = [described[dataset, name] for name in names if (dataset, name) in described]
+            assert found, f"{dataset}, {row}: add experiments/{dataset}_<row>.flags"
+            texts = [path.read_text() for path in found]
+            if not any(path.stem.startswith("fig") for path in found):
+                assert any(f"{mean:.2f} +- {error:.2f}" in text for text in texts), found
+
+
+def test_the_commands_of_the_script_name_files_that_exist():
+    script = (ROOT / "experiments" / "cpu.sh").read_text()
+    for name in re.findall(r'row "?([\w${}]+)"?', script):
+        for dataset in ("mnist", "cifar10"):
+            file = name.replace("${name}", dataset)
+            assert (ROOT / "experiments" / f"{file}.flags").exists(), file
+
+
+def test_datasets_of_the_files_are_known(monkeypatch):
+    for path in ROWS:
+        assert experiments(path, monkeypatch)[0].dataset in DATASETS

@@ -1,0 +1,182 @@
+"""Sweeps from the outside, and the records that several processes write."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from low_rank_local_connectivity.training import records, sweep
+
+pytestmark = pytest.mark.once
+ROOT = Path(__file__).parents[1]
+FLAGS = ("--epochs=1", "--filters=4", "--batch_size=256", "--export_formats=none")
+FLAGS = (*FLAGS, "--train_examples=256", "--layer_types=low_rank_locally_connected2d")
+
+
+def command(folder, *flags):
+    script = str(ROOT / "run_experiment.py")
+    return [sys.executable, script, f"--model_dir={folder}", *FLAGS, *flags]
+
+
+def fake_run(folder, name, code, rank=1, seed=0):
+    """A run whose command is a line of Python."""
+    return sweep.Run(
+        name, {"spatial_rank": rank, "seed": seed}, [sys.executable, "-c", code], folder / name
+    )
+
+
+def writing(folder, name, valid, test=0.5):
+    result = {"valid_accuracy": valid, "test_accuracy": test, "train_accuracy": 1.0}
+    target = folder / name
+    return f"import json, pathlib; p = pathlib.Path({str(target)!r}); p.mkdir(); " + (
+        f"(p / 'result.json').write_text(json.dumps({result}))"
+    )
+
+
+def test_a_stopped_sweep_continues_and_two_share_the_work(tmp_path):
+    """One sweep is killed in its second run; two started again at once finish it together."""
+    folder = tmp_path / "sweep"
+    flags = ("--spatial_ranks=1,2", "--num_seeds=2")
+    first = subprocess.Popen(
+        command(folder, *flags), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert "[1/4]" in first.stdout.readline()
+    first.kill()
+    first.wait()
+    path = folder / "records.jsonl"
+    (before,) = records.read_records(path)
+    both = [
+        subprocess.Popen(
+            command(folder, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    found = records.read_records(path)
+    assert before in found
+    points = sorted((r["config"]["spatial_rank"], r["config"]["seed"]) for r in found)
+    assert points == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert all("done before" in output for output in outputs)
+    again = subprocess.run(command(folder, *flags), capture_output=True, text=True, check=True)
+    assert again.stdout.count("done before") == 4
+    best = sweep.choose_rank(found)
+    assert again.stdout.strip().endswith(f"Chosen on the validation split: rank {best}.")
+    results = json.loads(next(folder.glob("*-rank2-seed1/result.json")).read_text())
+    assert results in [record["result"] for record in found]
+    text = path.read_text()
+    assert str(tmp_path) not in text, "records should not tell of a machine's paths"
+
+
+def test_a_failing_run_is_told_and_tried_again_and_stops_no_other(tmp_path, capfd):
+    runs = [
+        fake_run(tmp_path, "bad", "raise SystemExit('the data is not there')"),
+        fake_run(tmp_path, "good", writing(tmp_path, "good", 0.5)),
+    ]
+    found, failed, elsewhere = sweep.sweep(runs, tmp_path)
+    assert [record["name"] for record in found] == ["good"]
+    assert (failed, elsewhere) == (["bad"], [])
+    assert "bad: failed: exit status 1, the data is not there" in capfd.readouterr().out
+    runs[0] = fake_run(tmp_path, "bad", writing(tmp_path, "bad", 0.6))
+    found, failed, _ = sweep.sweep(runs, tmp_path)
+    assert len(found) == 2
+    assert not failed
+
+
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
+    run = fake_run(tmp_path, "one", writing(tmp_path, "one", 0.5))
+    with sweep.claimed(tmp_path / "locks" / "one") as lock:
+        assert lock is not None
+        assert sweep.sweep([run], tmp_path) == ([], [], ["one"])
+    assert not run.folder.exists()
+    found, _, _ = sweep.sweep([run], tmp_path)
+    assert len(found) == 1
+
+
+def test_a_killed_sweeps_run_keeps_its_lock(tmp_path):
+    """The child goes on without its parent, and nobody starts it a second time."""
+    code = (
+        "import sys, pathlib\n"
+        "from low_rank_local_connectivity.training import sweep\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "child = 'import time; print(1, flush=True); time.sleep(60)'\n"
+        "run = sweep.Run('one', {}, [sys.executable, '-c', child], folder / 'one')\n"
+        "sweep.sweep([run], folder)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    log = tmp_path / "logs" / "one.log"
+    while not (log.exists() and log.read_text()):
+        time.sleep(0.05)
+    (child,) = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    parent.kill()
+    parent.wait()
+    run = fake_run(tmp_path, "one", writing(tmp_path, "one", 0.5))
+    assert sweep.sweep([run], tmp_path)[2] == ["one"]
+    os.kill(int(child), 9)
+    while Path(f"/proc/{child}").exists() and "Z" not in _state(child):
+        time.sleep(0.05)
+    assert len(sweep.sweep([run], tmp_path)[0]) == 1
+
+
+def _state(process: str) -> str:
+    return Path(f"/proc/{process}/stat").read_text().split(")")[1].split()[0]
+
+
+def test_many_processes_add_to_one_file_without_damage(tmp_path):
+    path = tmp_path / "records.jsonl"
+    code = (
+        "import sys, pathlib\n"
+        "from low_rank_local_connectivity.training.records import append_record\n"
+        "for index in range(50):\n"
+        "    name = f'{sys.argv[1]}-{index}'\n"
+        f"    append_record(pathlib.Path({str(path)!r}), {{'name': name, 'x': 'y' * 3000}})\n"
+        f"    append_record(pathlib.Path({str(path)!r}), {{'name': f'shared-{{index}}'}})\n"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", code, str(k)], cwd=ROOT) for k in range(3)]
+    assert [process.wait() for process in started] == [0, 0, 0]
+    names = [json.loads(line)["name"] for line in path.read_text().splitlines()]
+    assert len(names) == len(set(names)) == 200
+
+
+def test_a_line_left_unfinished_is_left_out_and_closed_off(tmp_path):
+    path = tmp_path / "records.jsonl"
+    assert records.append_record(path, {"name": "a"})
+    with path.open("a") as file:
+        file.write('{"name": "b", "resu')
+    with pytest.warns(UserWarning, match=r"Line 2 of .* is not a record and is left out"):
+        assert records.append_record(path, {"name": "c"})
+    with pytest.warns(UserWarning, match="Line 2"):
+        assert not records.append_record(path, {"name": "c"})
+    with pytest.warns(UserWarning, match="Line 2"):
+        assert [record["name"] for record in records.read_records(path)] == ["a", "c"]
+
+
+def test_the_rank_is_chosen_on_validation_alone():
+    def record(rank, seed, valid, test):
+        result = {"valid_accuracy": valid, "test_accuracy": test, "train_accuracy": 1.0}
+        return {"config": {"spatial_rank": rank, "seed": seed}, "result": result}
+
+    found = [
+        record(2, 0, 0.90, 0.1),
+        record(2, 1, 0.80, 0.3),
+        record(4, 0, 0.85, 0.9),
+        record(4, 1, 0.84, 0.9),
+    ]
+    assert sweep.choose_rank(found) == 2
+    lines = sweep.summary(found).splitlines()
+    assert lines[2] == "| 2 | 2 | 85.00 ± 5.00 | 20.00 ± 10.00 | 100.00 ± 0.00 |"
+
+
+def test_standard_errors_are_scipys(rng):
+    from scipy import stats
+
+    values = rng.normal(size=7)
+    mean, error = sweep.mean_and_error(values)
+    assert mean == pytest.approx(np.mean(values))
+    assert error == pytest.approx(stats.sem(values))
+    assert np.isnan(sweep.mean_and_error([0.5])[1])
