@@ -4,8 +4,12 @@ from .convolutions import CONVOLUTIONS as CONVOLUTIONS
 from .convolutions import Settings as Settings
 from .convolutions import convolution as convolution
 from .network import Network as Network
-from .network import unpadded_sizes
+from .network import residual_network, unpadded_sizes
 
 MODELS = {
     "simple_network": Network("simple_network", "simple_network", 3, unpadded_sizes(3)),
+    "resnet18": residual_network(18),
+    "resnet34": residual_network(34),
+    "resnet50": residual_network(50),
+    "resnet101": residual_network(101),
 }

@@ -2,8 +2,11 @@
 
 import dataclasses
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+# A ResNet's groups of blocks, by the names that its paper gives them.
+RESNET_STAGES = ("conv2", "conv3", "conv4", "conv5")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,22 +15,37 @@ class Network:
 
     Args:
         module: Module of this package that holds the function that builds it.
-        function: Name of that function, which takes `image_shape`, `num_classes`,
-            `convolutions`, `filters`, `kernel_size` and `coord_conv`.
-        num_layers: How many of its layers may be of any kind.
+        function: Name of that function. Of a network with `num_layers` it takes `image_shape`,
+            `num_classes`, `convolutions`, `filters`, `kernel_size` and `coord_conv`; of one with
+            `stages`, `image_shape`, `num_classes`, `insert` and `replace`; of both
+            `weight_decay`.
+        num_layers: How many of its layers may be of any kind, each by itself; 0 if it has stages.
         output_sizes: Function of `(image_shape, kernel_size)` to the number of rows and columns
             of positions of each of them.
+        stages: Names of the stages whose 3x3 convolutions may be of any kind.
+        site_sizes: Function of `image_shape` to the number of rows and columns of positions of
+            the layers of each stage, and of the layer that may be inserted, under `"insert"`;
+            None if there are no stages.
+        arguments: Arguments that are always given to the function, by name.
+
+    Example:
+        >>> network = residual_network(50)
+        >>> network.stages, network.arguments
+        (('conv2', 'conv3', 'conv4', 'conv5'), {'depth': 50})
     """
 
     module: str
     function: str
     num_layers: int
     output_sizes: Callable[[tuple[int, int, int], int], list[tuple[int, int]]]
+    stages: tuple[str, ...] = ()
+    site_sizes: Callable[[tuple[int, int, int]], dict[str, tuple[int, int]]] | None = None
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def build(self, *args: Any, **kwargs: Any):
         """Imports and calls the function; see it for its arguments."""
         module = importlib.import_module(f".{self.module}", __package__)
-        return getattr(module, self.function)(*args, **kwargs)
+        return getattr(module, self.function)(*args, **{**self.arguments, **kwargs})
 
 
 def unpadded_sizes(num_layers: int) -> Callable:
@@ -39,3 +57,34 @@ def unpadded_sizes(num_layers: int) -> Callable:
         return [(height - pixels, width - pixels) for pixels in lost]
 
     return sizes
+
+
+def halved_sizes(image_shape: tuple[int, int, int]) -> dict[str, tuple[int, int]]:
+    """Returns the sizes of a ResNet's sites: half the image, then a quarter, and so on.
+
+    Odd sizes are rounded up. The first block of a stage after `"conv2"` reads twice its size.
+
+    Example:
+        >>> halved_sizes((224, 200, 3))["insert"], halved_sizes((224, 200, 3))["conv5"]
+        ((112, 100), (7, 7))
+    """
+    height, width, _ = image_shape
+    names = ("insert", *RESNET_STAGES)
+    steps = [2**halvings for halvings in range(1, len(names) + 1)]
+    return {
+        name: (-(-height // step), -(-width // step))
+        for name, step in zip(names, steps, strict=True)
+    }
+
+
+def residual_network(depth: int) -> Network:
+    """Returns the residual network of a depth; see `models.resnet`."""
+    return Network(
+        "resnet",
+        "resnet",
+        0,
+        unpadded_sizes(0),
+        stages=RESNET_STAGES,
+        site_sizes=halved_sizes,
+        arguments={"depth": depth},
+    )

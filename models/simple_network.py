@@ -7,7 +7,7 @@ from keras import layers
 
 from low_rank_local_connectivity import AddCoordinates2D
 
-from .convolutions import Convolution, Site
+from .convolutions import Convolution, Site, kernel_decay
 
 
 def simple_network(
@@ -19,6 +19,7 @@ def simple_network(
     batch_norm: bool = True,
     coord_conv: bool = False,
     pooling: bool = True,
+    weight_decay: float = 0.0,
 ) -> keras.Model:
     """Builds the network: local layers, unpadded, at stride 1, then linear logits.
 
@@ -35,9 +36,14 @@ def simple_network(
         coord_conv: Whether the input gets two channels with its coordinates: the paper's
             CoordConv baseline, which tells the first layer only.
         pooling: Whether to average over positions before the logits, instead of flattening.
+        weight_decay: Factor of the kernels, the logits' included, in the gradient of a penalty
+            on them; banks of a low-rank layer are kernels, biases and normalisation are not.
 
     Returns:
         Model from images to logits of shape `(batch, num_classes)`.
+
+    Raises:
+        ValueError: If `weight_decay` is negative.
 
     Example:
         >>> from .convolutions import Settings, convolution
@@ -49,6 +55,7 @@ def simple_network(
         Elsayed et al., "Revisiting Spatial Invariance with Low-Rank Local Connectivity",
         ICML 2020, section 4.
     """
+    regularizer = kernel_decay(weight_decay)
     inputs = keras.Input(image_shape, name="image")
     x = inputs
     if coord_conv:
@@ -60,6 +67,8 @@ def simple_network(
             in_channels=x.shape[-1],
             last=index == len(convolutions) - 1,
             normalized=batch_norm,
+            kernel_regularizer=regularizer,
+            in_size=tuple(x.shape[1:3]),
             name=f"layer_{index + 1}",
         )
         x = make(site)(x)
@@ -70,5 +79,5 @@ def simple_network(
             x = norm(x)
         x = layers.ReLU(name=f"relu_{index + 1}")(x)
     x = layers.GlobalAveragePooling2D(name="pooling")(x) if pooling else layers.Flatten()(x)
-    outputs = layers.Dense(num_classes, name="logits")(x)
+    outputs = layers.Dense(num_classes, kernel_regularizer=regularizer, name="logits")(x)
     return keras.Model(inputs, outputs, name="simple_network")

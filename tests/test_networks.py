@@ -1,15 +1,23 @@
 """The networks: parameter counts by hand, and what a layer is told of its place."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
 
 from low_rank_local_connectivity import layers
 from models import CONVOLUTIONS, MODELS, Settings, convolution
-from models.convolutions import Site, wide_filters
+from models.convolutions import (
+    Site,
+    kernel_decay,
+    low_rank_parameters,
+    matching_width,
+    wide_filters,
+)
 from models.simple_network import simple_network
 
-PLAIN, LOW_RANK = "conv2d", "low_rank_locally_connected2d"
+PLAIN, LOW_RANK, WIDE = "conv2d", "low_rank_locally_connected2d", "wide_conv2d"
 
 
 def network(kinds, image_shape=(28, 28, 1), settings=None, **changes):
@@ -132,7 +140,7 @@ def test_the_wide_convolution_s_formula(rank, channels, last, expected):
     assert wide_filters(64, channels, rank, last) == expected
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name].num_layers])
 def test_sizes_known_before_a_framework_loads_are_those_of_the_network(name):
     entry = MODELS[name]
     makers = [convolution(PLAIN, Settings())] * entry.num_layers
@@ -143,10 +151,127 @@ def test_sizes_known_before_a_framework_loads_are_those_of_the_network(name):
     assert entry.output_sizes((19, 23, 3), 4) == found
 
 
+SHARING = {
+    "both": {},
+    "rows": {"share_col_combining_weights": False},
+    "columns": {"share_row_combining_weights": False},
+    "neither": {"share_row_combining_weights": False, "share_col_combining_weights": False},
+    "input_dependent": {
+        "share_row_combining_weights": False,
+        "share_col_combining_weights": False,
+        "input_dependent": True,
+    },
+}
+PLACES = {
+    "valid": {"in_size": (13, 18)},
+    "valid-strided": {"in_size": (13, 18), "strides": 2},
+    "same-strided": {"in_size": (11, 8), "strides": 2, "padding": "same"},
+    "biased": {"in_size": (5, 8), "normalized": False},
+}
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("changes", [{}, {"use_spatial_bias": False}], ids=["bias", "no-bias"])
+@pytest.mark.parametrize(("rank", "norm"), [(3, "softmax"), (1, "softmax"), (1, "norm")])
+def test_parameters_counted_before_building_are_those_of_the_layer(
+    sharing, place, changes, rank, norm
+):
+    settings = Settings(spatial_rank=rank, normalize_weights=norm, **SHARING[sharing], **changes)
+    site = Site(6, 3, in_channels=4, **PLACES[place])
+    layer = convolution(LOW_RANK, settings)(site)
+    layer.build((None, *site.in_size, 4))
+    assert low_rank_parameters(settings, site) == layer.count_params()
+    assert layer.compute_output_shape((None, *site.in_size, 4))[1:3] == site.out_size()
+
+
+@pytest.mark.parametrize("rank", [1, 2, 9])
+@pytest.mark.parametrize("after", [0, 7, 500])
+@pytest.mark.parametrize("normalized", [True, False])
+def test_a_matching_width_is_the_nearest(rank, after, normalized):
+    settings = Settings(spatial_rank=rank)
+    site = Site(
+        6,
+        3,
+        in_channels=4,
+        in_size=(13, 18),
+        normalized=normalized,
+        parameters_after_per_channel=after,
+    )
+    layer = convolution(WIDE, settings)(site)
+    assert layer.filters == matching_width(settings, site)
+    target = low_rank_parameters(settings, site) + 6 * after
+    distances = [
+        abs(width * (9 * 4 + (not normalized) + after) - target)
+        for width in (layer.filters - 1, layer.filters, layer.filters + 1)
+    ]
+    assert distances[1] == min(distances)
+
+
+def test_of_two_layers_in_a_row_the_first_has_the_parameters_of_both():
+    settings = Settings(spatial_rank=5)
+    second = Site(6, 3, in_channels=6, in_size=(11, 16), fixed_width=True)
+    first = Site(
+        6,
+        3,
+        in_channels=4,
+        in_size=(13, 18),
+        parameters_after_per_channel=2 + 9 * 6,
+        makes_up_for=second,
+    )
+    width = matching_width(settings, first)
+    wide = width * (9 * 4 + 2 + 9 * 6)
+    low_rank = low_rank_parameters(settings, first) + low_rank_parameters(settings, second) + 2 * 6
+    assert abs(wide - low_rank) <= (9 * 4 + 2 + 9 * 6) / 2
+    assert convolution(WIDE, settings)(second).filters == 6
+
+
+def test_a_width_cannot_match_positions_that_are_unknown():
+    site = Site(6, 3, in_channels=4, in_size=(None, 8), parameters_after_per_channel=2, name="here")
+    message = (
+        "The parameters of a low-rank layer depend on its number of rows and columns, so "
+        "`in_size` must be known. Received: in_size=(None, 8) at site 'here'. Give the network an "
+        "image of static size."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        convolution(WIDE, Settings())(site)
+
+
+def test_weight_decay_is_the_gradient_of_the_penalty(rng):
+    layer = keras.layers.Dense(3, use_bias=False, kernel_regularizer=kernel_decay(0.25))
+    model = keras.Sequential([keras.Input((4,)), layer])
+    before = np.array(model.get_weights()[0])
+    model.compile(keras.optimizers.SGD(1.0), lambda _, outputs: keras.ops.mean(outputs) * 0)
+    inputs = rng.normal(size=(2, 4)).astype("float32")
+    model.fit(inputs, np.zeros((2, 3), "float32"), verbose=0)
+    np.testing.assert_allclose(model.get_weights()[0], 0.75 * before, rtol=1e-5)
+
+
+def test_weight_decay_reaches_the_kernels_of_every_layer_and_the_logits():
+    kinds = [PLAIN, "coord_conv2d", LOW_RANK]
+    model = network(kinds, weight_decay=0.5, batch_norm=False)
+    assert len(model.losses) == 3 + 1
+    assert not network(kinds).losses
+    with pytest.raises(ValueError, match=r"^`weight_decay` must be at least 0\. Received"):
+        network(kinds, weight_decay=-0.5)
+
+
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
 def test_every_kind_of_layer_honours_its_site(kind, rng):
-    site = Site(6, 3, in_channels=4, strides=2, padding="valid", name="here")
+    site = Site(
+        6,
+        3,
+        in_channels=4,
+        strides=2,
+        padding="valid",
+        name="here",
+        kernel_regularizer=kernel_decay(2.0),
+    )
     layer = convolution(kind, Settings(spatial_rank=2))(site)
     outputs = layer(rng.normal(size=(2, 11, 9, 4)).astype("float32"))
     assert layer.name == "here"
     assert tuple(outputs.shape[:3]) == (2, 5, 4)
+    (penalty,) = layer.losses
+    (kernel,) = (weight for weight in layer.trainable_weights if weight.name.startswith("kernel"))
+    expected = np.square(keras.ops.convert_to_numpy(kernel.value)).sum()
+    np.testing.assert_allclose(float(penalty), expected, rtol=1e-5)

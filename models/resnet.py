@@ -1,0 +1,202 @@
+"""Residual networks, with an extra layer or other 3x3 layers of any kind."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import keras
+from keras import layers
+
+from .convolutions import Convolution, Settings, Site, convolution, kernel_decay
+from .network import RESNET_STAGES
+
+# Blocks of each stage.
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+FIRST_FILTERS = 64
+PLAIN = convolution("conv2d", Settings())
+
+
+def resnet(
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    depth: Literal[18, 34, 50, 101] = 50,
+    *,
+    insert: Convolution | None = None,
+    replace: Mapping[str, Convolution] | None = None,
+    weight_decay: float = 0.0,
+) -> keras.Model:
+    """Builds a residual network, plain or with the layers under study in it.
+
+    A 7x7 convolution and a 3x3 max-pool, each at stride 2; four stages of residual blocks, at
+    64, 128, 256 and 512 filters, of which all but the first halve the size; global average
+    pooling and linear logits. Depths 18 and 34 have blocks of two 3x3 convolutions; 50 and 101
+    have bottlenecks, `1x1, 3x3, 1x1`, whose last has four times the filters. Where a stage
+    halves the size, a 3x3 convolution does (the variant called v1.5). Every convolution lacks a
+    bias and is followed by batch normalisation (momentum 0.9, epsilon 1e-5); kernels start as
+    `he_normal` has it, the logits' as `glorot_uniform`. Logits are computed in float32 under
+    every policy.
+
+    Args:
+        image_shape: `(height, width, channels)`.
+        num_classes: Number of logits.
+        depth: Layers of the plain network that have weights: 18, 34, 50 or 101.
+        insert: Way to make an additional layer, 3x3, of 64 filters, at stride 1, with batch
+            normalisation and ReLU, before the max-pool; None for no such layer.
+        replace: Way to make every 3x3 convolution of a stage, for the stages named `"conv2"` to
+            `"conv5"`; the others keep plain ones.
+        weight_decay: Factor of the kernels, the logits' included, in the gradient of a penalty
+            on them; banks of a low-rank layer are kernels. Biases, normalisation and what
+            computes combining weights have none.
+
+    Returns:
+        Model from images to logits of shape `(batch, num_classes)`. Its layers are named
+        `conv1`, `inserted`, `conv2_block1_1` and so on; normalisation has `_norm` behind that.
+
+    Raises:
+        ValueError: If `depth` or a stage is unknown, or `weight_decay` is negative.
+
+    Example:
+        >>> resnet((32, 32, 3), 1000, depth=18).count_params()
+        11699112
+
+    Reference:
+        He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; inserted and
+        replaced layers: Elsayed et al., ICML 2020, section 4.6.
+    """
+    replace = dict(replace or {})
+    _check_arguments(depth, replace)
+    graph = _Graph(kernel_decay(weight_decay))
+    add_block = _add_bottleneck if depth >= 50 else _add_basic_block
+    inputs = keras.Input(image_shape, name="image")
+    x = graph.convolve(inputs, FIRST_FILTERS, 7, "conv1", strides=2)
+    if insert is not None:
+        after = 2 + _parameters_reading_a_first_channel(depth)
+        x = graph.convolve(
+            x, FIRST_FILTERS, 3, "inserted", make=insert, parameters_after_per_channel=after
+        )
+    x = layers.MaxPooling2D(3, strides=2, padding="same", name="max_pooling")(x)
+    for index, (stage, blocks) in enumerate(zip(RESNET_STAGES, BLOCKS[depth], strict=True)):
+        make = replace.get(stage, PLAIN)
+        for block in range(blocks):
+            strides = 2 if index > 0 and block == 0 else 1
+            name = f"{stage}_block{block + 1}"
+            x = add_block(graph, x, FIRST_FILTERS * 2**index, strides, make, name)
+    x = layers.GlobalAveragePooling2D(name="pooling")(x)
+    # Dense itself is in float32, so that half precision rounds none of its sums of products.
+    logits = layers.Dense(
+        num_classes, kernel_regularizer=graph.kernel_regularizer, dtype="float32", name="logits"
+    )
+    return keras.Model(inputs, logits(x), name=f"resnet{depth}")
+
+
+def _check_arguments(depth: int, replace: Mapping[str, Convolution]) -> None:
+    if depth not in BLOCKS:
+        raise ValueError(
+            f"`depth` must be one of {', '.join(map(str, BLOCKS))}. Received: depth={depth!r}. "
+            "Choose one of these."
+        )
+    unknown = sorted(set(replace) - set(RESNET_STAGES))
+    if unknown:
+        raise ValueError(
+            f"`replace` must map names among {', '.join(RESNET_STAGES)} to ways to make a layer. "
+            f"Received: replace with {', '.join(map(repr, unknown))}. Name stages among these."
+        )
+
+
+def _parameters_reading_a_first_channel(depth: int) -> int:
+    """Returns the weights of the first block that read one channel of its input.
+
+    Basic blocks have a projection there only if the channels are not 64, as after a wide layer.
+    """
+    if depth >= 50:
+        return FIRST_FILTERS + 4 * FIRST_FILTERS
+    return 9 * FIRST_FILTERS + FIRST_FILTERS
+
+
+@dataclasses.dataclass(frozen=True)
+class _Graph:
+    """Adds to a graph of layers, all kernels under one regularizer."""
+
+    kernel_regularizer: Any
+
+    def convolve(
+        self,
+        x,
+        filters: int,
+        kernel_size: int,
+        name: str,
+        *,
+        make: Convolution = PLAIN,
+        strides: int = 1,
+        relu: bool = True,
+        **about_the_site: Any,
+    ):
+        """Adds a layer, its normalisation and, unless a sum comes before it, ReLU."""
+        site = self.site(x.shape, filters, kernel_size, name, strides=strides, **about_the_site)
+        x = make(site)(x)
+        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+        return layers.ReLU(name=f"{name}_relu")(x) if relu else x
+
+    def site(
+        self, input_shape: tuple, filters: int, kernel_size: int, name: str, **changes: Any
+    ) -> Site:
+        """Returns the site of a layer for inputs of a shape."""
+        return Site(
+            filters,
+            kernel_size,
+            in_channels=input_shape[-1],
+            in_size=tuple(input_shape[1:3]),
+            # Padding alike on both sides, as other implementations have it, gives the same
+            # sizes; at stride 2 and an even size its windows sit one element before these. Only
+            # weights trained elsewhere could notice, and low-rank layers offer no other padding.
+            padding="same",
+            kernel_initializer="he_normal",
+            kernel_regularizer=self.kernel_regularizer,
+            name=name,
+            **changes,
+        )
+
+    def add_shortcut(self, x, residual, strides: int, name: str):
+        """Adds a block's input to its residual: projected where their shapes differ."""
+        channels = residual.shape[-1]
+        if strides > 1 or x.shape[-1] != channels:
+            x = self.convolve(x, channels, 1, f"{name}_shortcut", strides=strides, relu=False)
+        x = layers.Add(name=f"{name}_add")([x, residual])
+        return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _add_basic_block(graph: _Graph, x, filters: int, strides: int, make: Convolution, name: str):
+    """Adds a block of two 3x3 layers."""
+    rows, columns = (None if size is None else -(-size // strides) for size in x.shape[1:3])
+    # The shortcut fixes the second's width, so a wide first one has the parameters of both.
+    second = graph.site((None, rows, columns, filters), filters, 3, f"{name}_2", fixed_width=True)
+    residual = graph.convolve(
+        x,
+        filters,
+        3,
+        f"{name}_1",
+        make=make,
+        strides=strides,
+        parameters_after_per_channel=2 + 9 * filters,
+        makes_up_for=second,
+    )
+    residual = graph.convolve(
+        residual, filters, 3, f"{name}_2", make=make, relu=False, fixed_width=True
+    )
+    return graph.add_shortcut(x, residual, strides, name)
+
+
+def _add_bottleneck(graph: _Graph, x, filters: int, strides: int, make: Convolution, name: str):
+    """Adds a block of a 3x3 layer between 1x1 convolutions to fewer and to more channels."""
+    residual = graph.convolve(x, filters, 1, f"{name}_1")
+    residual = graph.convolve(
+        residual,
+        filters,
+        3,
+        f"{name}_2",
+        make=make,
+        strides=strides,
+        parameters_after_per_channel=2 + 4 * filters,
+    )
+    residual = graph.convolve(residual, 4 * filters, 1, f"{name}_3", relu=False)
+    return graph.add_shortcut(x, residual, strides, name)

@@ -1,0 +1,188 @@
+"""The analytic counts against two that know nothing of them: TensorFlow's profiler and XLA's."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from low_rank_local_connectivity import layers
+from models import Settings, convolution
+from models.accounting import layer_costs, total_cost
+from models.resnet import resnet
+from models.simple_network import simple_network
+
+SHAPE = (16, 19, 24)
+LOW_RANK = {"filters": 32, "kernel_size": 3, "spatial_rank": 6}
+FIRST_PLAN, SECOND_PLAN = "convolve_then_combine", "combine_then_convolve"
+
+
+def alone(layer, shape=SHAPE):
+    inputs = keras.Input(shape)
+    return keras.Model(inputs, layer(inputs))
+
+
+def profiled(model, products_only=False):
+    """Operations per image that TensorFlow's profiler finds in the model's frozen graph.
+
+    It knows of convolutions, matrix products, batched ones too, sums and products, but not of
+    ReLU; everything else that is computed for fixed weights is part of the graph too.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework import convert_to_constants
+
+    function = tf.function(lambda images: model(images, training=False))
+    signature = tf.TensorSpec((1, *model.input_shape[1:]), "float32")
+    concrete = function.get_concrete_function(signature)
+    graph = convert_to_constants.convert_variables_to_constants_v2(concrete).graph
+    profiler = tf.compat.v1.profiler
+    options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation())
+    options = options.with_empty_output()
+    if products_only:
+        options = options.with_accounted_types(["Conv2D", "MatMul", "BatchMatMulV2"])
+    return profiler.profile(graph, cmd="op", options=options.build()).total_float_ops
+
+
+def as_compiled(model):
+    """Operations per image that XLA finds in the model before it optimises it."""
+    import jax
+
+    variables = (
+        [v.value for v in model.trainable_variables],
+        [v.value for v in model.non_trainable_variables],
+    )
+    images = np.zeros((1, *model.input_shape[1:]), "float32")
+    lowered = jax.jit(lambda *args: model.stateless_call(*args)[0]).lower(*variables, images)
+    return lowered.cost_analysis()["flops"]
+
+
+def counted(model):
+    """Operations per image by either count."""
+    return as_compiled(model) if keras.backend.backend() == "jax" else profiled(model)
+
+
+needs_a_count = pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="PyTorch counts operations only while they run"
+)
+
+LAYERS = {
+    "convolution": (keras.layers.Conv2D, {"filters": 32, "kernel_size": 3}),
+    "strided": (
+        keras.layers.Conv2D,
+        {"filters": 32, "kernel_size": (3, 2), "strides": (2, 1), "use_bias": False},
+    ),
+    "wide": (keras.layers.Conv2D, {"filters": 111, "kernel_size": 3}),
+    "coordinates": (layers.CoordConv2D, {"filters": 32, "kernel_size": 3}),
+    "locally_connected": (layers.LocallyConnected2D, {"filters": 32, "kernel_size": 3}),
+    "rank_1": (layers.LowRankLocallyConnected2D, {**LOW_RANK, "spatial_rank": 1}),
+    "low_rank": (layers.LowRankLocallyConnected2D, LOW_RANK),
+    "low_rank_rows": (layers.LowRankLocallyConnected2D, {**LOW_RANK, "additive_axes": (0,)}),
+    "input_dependent": (layers.LowRankLocallyConnected2D, {**LOW_RANK, "input_dependent": True}),
+}
+
+
+def make(label, **changes):
+    kind, arguments = LAYERS[label]
+    return alone(kind(**arguments, **changes))
+
+
+@needs_a_count
+@pytest.mark.parametrize("label", LAYERS)
+def test_operations_of_a_layer_are_those_counted_elsewhere(label):
+    changes = {"implementation": FIRST_PLAN} if "low_rank" in label else {}
+    model = make(label, **changes)
+    assert total_cost(model).flops == pytest.approx(counted(model), rel=0.005)
+
+
+@needs_a_count
+@pytest.mark.parametrize("label", ["low_rank", "low_rank_rows"])
+def test_operations_of_the_second_plan_are_those_counted_elsewhere(label):
+    model = make(label, implementation=SECOND_PLAN)
+    cost = total_cost(model)
+    assert cost.combined_flops + cost.mixing_flops == pytest.approx(counted(model), rel=0.005)
+    convolution_cost = total_cost(make("convolution"))
+    assert cost.combined_flops == convolution_cost.flops
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("label", ["strided", "locally_connected", "low_rank", "rank_1"])
+def test_the_profiler_finds_exactly_the_products_of_the_definition(label):
+    changes = {"implementation": FIRST_PLAN} if label == "low_rank" else {}
+    model = make(label, **changes)
+    height, width, filters = model.output_shape[1:]
+    taps = 6 if label == "strided" else 9
+    rank = 6 if label == "low_rank" else 1
+    products = rank * taps * 24 * filters * height * width
+    assert profiled(model, products_only=True) == 2 * products
+
+
+@pytest.mark.once  # XLA leaves padding out, of which small maps read much
+@pytest.mark.parametrize("kind", ["conv2d", "low_rank_locally_connected2d"])
+def test_operations_of_a_residual_network_are_those_counted_elsewhere(kind):
+    layer = convolution(kind, Settings(spatial_rank=3))
+    model = resnet((64, 96, 3), 10, 18, insert=layer, replace={"conv3": layer})
+    for low_rank in model.layers:
+        if isinstance(low_rank, layers.LowRankLocallyConnected2D):
+            low_rank.implementation = FIRST_PLAN
+    assert total_cost(model).flops == pytest.approx(counted(model), rel=0.002)
+
+
+@pytest.mark.once
+def test_resnet_50_costs_what_is_known_of_it():
+    cost = total_cost(resnet((224, 224, 3), 1000, 50))
+    assert cost.parameters == 25_557_032
+    # 4.09 billion products in convolutions and logits are what others count; normalisation,
+    # ReLU, pooling and additions come on top.
+    assert cost.flops == pytest.approx(2 * 4.09e9, rel=0.01)
+
+
+@pytest.mark.parametrize("label", LAYERS)
+def test_parameters_are_those_that_train(label):
+    model = make(label)
+    expected = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    (_, cost) = layer_costs(model)
+    assert cost.parameters == total_cost(model).parameters == expected
+    assert cost.output_size == model.output_shape[1:]
+    assert cost.kind == LAYERS[label][0].__name__
+
+
+def test_the_simple_network_is_counted_layer_by_layer():
+    makers = [
+        convolution(kind, Settings(spatial_rank=5))
+        for kind in ("conv2d", "coord_conv2d", "low_rank_locally_connected2d")
+    ]
+    model = simple_network((12, 15, 3), 10, makers, filters=8, pooling=False)
+    costs = {cost.name: cost for cost in layer_costs(model)}
+    assert costs["layer_1"].flops == 2 * 27 * 8 * 10 * 13
+    assert costs["layer_2"].flops == 2 * 9 * 10 * 8 * 8 * 11
+    # Five convolutions, five products and sums to mix them, and the spatial bias.
+    assert costs["layer_3"].flops == (5 * 2 * 72 + 5 * 2 + 1) * 8 * 6 * 9
+    assert costs["layer_3"].combined_flops == (2 * 72 + 1) * 8 * 6 * 9
+    assert costs["layer_3"].mixing_flops == 5 * 2 * 72 * 8 * 6 * 9
+    assert costs["batch_norm_3"].flops == 2 * costs["relu_3"].flops == 2 * 8 * 6 * 9
+    assert costs["logits"].flops == 2 * 432 * 10 + 10
+    total = total_cost(model)
+    for field in ("parameters", "flops", "combined_flops", "mixing_flops"):
+        assert getattr(total, field) == sum(getattr(cost, field) for cost in costs.values())
+
+
+def test_models_within_a_model_are_opened():
+    inner = alone(keras.layers.Conv2D(5, 3))
+    outer = keras.Sequential([keras.Input(SHAPE), inner, keras.layers.ReLU()])
+    assert total_cost(outer).flops == total_cost(inner).flops + 14 * 17 * 5
+
+
+@pytest.mark.once
+def test_kinds_and_sizes_that_are_not_counted_are_refused_in_a_sentence():
+    message = (
+        "Operations are counted for layers of kinds that are listed only. Received: layer 'new' "
+        "of kind Softmax. Add a line to `COUNTS` in models/accounting.py."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        layer_costs(alone(keras.layers.Softmax(name="new")))
+    message = (
+        "Operations are counted for images of known size. Received: a tensor of shape "
+        "(None, None, 8, 3). Give keras.Input a static size."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        layer_costs(alone(keras.layers.ReLU(), (None, 8, 3)))
