@@ -14,6 +14,7 @@ may be started again, and several times at once.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -31,6 +32,8 @@ from models import CONVOLUTIONS, MODELS, Settings, convolution
 
 FLAGS = flags.FLAGS
 
+# Names of unreadable images that are printed at the end.
+SHOWN_SKIPPED = 10
 # A run is the same run wherever its data and results lie.
 PLACES = ("data_dir", "download", "model_dir")
 INITIALIZERS = (
@@ -52,6 +55,9 @@ flags.DEFINE_enum("dataset", "digits", list(DATASETS), "Images to classify.")
 flags.DEFINE_string("data_dir", None, "Folder of prepared data. [tensorflow-datasets' own]")
 flags.DEFINE_bool("download", False, "Whether data that is not there may be downloaded.")
 flags.DEFINE_integer("train_examples", None, "Size of a fixed subset to train on. [all]")
+flags.DEFINE_integer(
+    "image_size", None, "Pixels per side, of datasets that have any: imagenet2012, folder. [224]"
+)
 flags.DEFINE_bool("translate", False, "Whether images lie anywhere in a canvas of noise.")
 flags.DEFINE_integer(
     "canvas_size", None, "Pixels per side of the canvas. [1.5 times the larger side of an image]"
@@ -143,6 +149,7 @@ class Experiment:
     data_dir: str | None
     download: bool
     train_examples: int | None
+    image_size: int | None
     translate: bool
     canvas_size: int | None
     network: str
@@ -203,7 +210,11 @@ class Experiment:
             raise ValueError(f"--{name} {sentence}. Received: --{name}={shown}.")
 
     def _check_data(self) -> None:
-        dataset = DATASETS[self.dataset]
+        resizable = DATASETS[self.dataset].resizable
+        sized = self.image_size is None or (resizable and self.image_size >= 1)
+        sentence = f"must be at least 1 and goes with images of any size, not {self.dataset}"
+        self._require("image_size", sized, sentence if not resizable else "must be at least 1")
+        dataset = self.placed
         side = max(dataset.image_shape[:2])
         holds = self.canvas_size is None or (self.translate and self.canvas_size >= side)
         sentence = f"goes with --translate and must be at least the images' {side} pixels"
@@ -252,7 +263,7 @@ class Experiment:
                 self._require("spatial_rank", self.spatial_rank <= positions, sentence)
 
     def _check_training(self) -> None:
-        examples = self.train_examples or DATASETS[self.dataset].split_sizes[0]
+        examples = self.train_examples or self.placed.split_sizes[0]
         sentence = f"must be at most the {examples} training examples"
         self._require("batch_size", self.batch_size <= examples, sentence)
         rate = self.peak_learning_rate
@@ -265,14 +276,18 @@ class Experiment:
         self._require("weight_decay", 0 <= self.weight_decay < math.inf, "must be at least 0")
         self._require("seed", 0 <= self.seed < 2**32, "must be from 0 to 4294967295")
 
+    @functools.cached_property
+    def placed(self) -> Dataset:
+        """The dataset as it is in its folder."""
+        return DATASETS[self.dataset].at(self.data_dir, self.image_size)
+
     @property
     def data(self) -> Dataset:
         """The dataset, translated if so asked."""
-        dataset = DATASETS[self.dataset]
         if not self.translate:
-            return dataset
-        side = self.canvas_size or 3 * max(dataset.image_shape[:2]) // 2
-        return dataset.translated((side, side))
+            return self.placed
+        side = self.canvas_size or 3 * max(self.placed.image_shape[:2]) // 2
+        return self.placed.translated((side, side))
 
     @property
     def filled_layer_types(self) -> tuple[str, ...]:
@@ -528,10 +543,11 @@ def run(experiment: Experiment) -> dict[str, Any]:
     valid_batches, test_batches = (
         evaluation_batches(dataset, splits[name], size, seed) for name in ("valid", "test")
     )
+    skipped: set[str] = set()
     recovery = training.train(
         model,
         experiment.plan(steps_per_epoch(train, size)),
-        lambda start: training_batches(dataset, train, size, epochs, seed, start),
+        lambda start: training_batches(dataset, train, size, epochs, seed, start, skipped),
         valid_batches,
         folder,
     )
@@ -544,10 +560,15 @@ def run(experiment: Experiment) -> dict[str, Any]:
         "test_accuracy": training.score(model, test_batches),
         "train_accuracy": recovery.rows[-1]["accuracy"],
         "parameters": parameters,
+        "skipped_images": len(skipped),
         "seconds": round(recovery.seconds, 1),
         "versions": training.versions(),
     }
     training.write_json(folder / "result.json", result)
+    if skipped:
+        named = ", ".join(sorted(skipped)[:SHOWN_SKIPPED])
+        more = ", ..." if len(skipped) > SHOWN_SKIPPED else ""
+        print(f"{len(skipped)} training images could not be read and were skipped: {named}{more}")
     return result
 
 
@@ -562,6 +583,19 @@ def export(model, experiment: Experiment) -> None:
         print("No SavedModel: Keras writes none on PyTorch. Load model.keras under TensorFlow.")
     elif experiment.export_formats and not (folder / "1").exists():
         export_model(model, folder, experiment.export_formats)
+
+
+def run_or_refuse(experiment: Experiment) -> dict[str, Any]:
+    """Runs; images that cannot be read, and must be, end the program with a sentence."""
+    try:
+        return run(experiment)
+    except Exception as error:
+        from data.unreadable import unreadable_image
+
+        sentence = unreadable_image(error)
+        if sentence is None:
+            raise
+        refuse(ValueError(sentence))
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -597,7 +631,7 @@ def main(argv: list[str]) -> None:
     if is_sweep():
         sys.exit(run_sweep(experiment))
     if result is None:
-        result = run(experiment)
+        result = run_or_refuse(experiment)
     print(summary(result, experiment.model_dir))
 
 

@@ -1,13 +1,23 @@
 """What a dataset is: where its examples come from, and how one becomes an input."""
 
+import abc
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 SPLITS = ("train", "valid", "test")
 # Subsets of a training split are drawn once and for all; a run's seed does not move them.
 SUBSET_SEED = 0
+# Of an input or a stored value: one number, or one per channel.
+Bound = float | tuple[float, ...]
+
+
+def fixed_choice(total: int, count: int) -> np.ndarray:
+    """Returns `count` of the numbers below `total`, always the same, in increasing order."""
+    order = np.random.RandomState(SUBSET_SEED).permutation(total)
+    return np.sort(order[:count])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +37,46 @@ class Examples:
 
     def subset(self, count: int) -> "Examples":
         """Returns `count` of the examples, always the same, in the stored order."""
-        order = np.random.RandomState(SUBSET_SEED).permutation(len(self))
-        chosen = np.sort(order[:count])
+        chosen = fixed_choice(len(self), count)
         return Examples(self.images[chosen], self.labels[chosen])
+
+
+class EncodedExamples(abc.ABC):
+    """The examples of one split, as JPEG or PNG files that are read when they are needed."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Returns how many examples there are, those with unreadable images among them."""
+
+    @abc.abstractmethod
+    def stream(self, key) -> Any:
+        """Returns all examples once, as a `tf.data.Dataset` of dictionaries.
+
+        Each has a `"label"`, an int64, and a `"name"`, a string by which a person finds the image;
+        it may have more that `encoded` needs. Nothing that can fail for one image is done yet.
+
+        Args:
+            key: Two int64, a seed and an epoch, of which the order is a function; None for one
+                fixed order.
+        """
+
+    @abc.abstractmethod
+    def encoded(self, example: dict[str, Any]) -> Any:
+        """Returns the bytes of an example's image, a string tensor."""
+
+    def subset(self, count: int) -> "EncodedExamples":
+        """Returns `count` of the examples, always the same.
+
+        Raises:
+            ValueError: If the examples can only be read one after the other.
+        """
+        raise ValueError(
+            "A subset needs examples that can be read in any order, and these are a stream. "
+            f"Received: {count} of {len(self)} examples. Train on all of them."
+        )
+
+
+Split = Examples | EncodedExamples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +90,8 @@ class Dataset:
         image_shape: `(height, width, channels)` of an input.
         class_names: One name per class, in the order of the labels.
         split_sizes: Number of examples in train, valid and test.
-        value_range: Smallest and largest value of an input.
+        value_range: Smallest and largest value of an input; one per channel where they differ.
+            Noise is drawn from it.
         stored_range: Smallest and largest value as stored.
         read: Function of a folder (or None for the default one) and of whether it may download,
             to a dictionary from split names to examples.
@@ -52,18 +100,47 @@ class Dataset:
         source: Where the data comes from and in which state, in a sentence.
         canvas: Rows and columns of a larger image of uniform noise in which each image is placed
             uniformly at random, or None to leave images where they are.
+        resizable: Whether inputs may have any size.
+        complete: Function of the dataset and a folder that returns the dataset with what only
+            the folder can tell, or None if nothing is missing; it loads no framework.
     """
 
     name: str
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     split_sizes: tuple[int, int, int]
-    value_range: tuple[float, float]
+    value_range: tuple[Bound, Bound]
     stored_range: tuple[float, float]
-    read: Callable[[str | None, bool], dict[str, Examples]]
+    read: Callable[[str | None, bool], dict[str, Split]]
     source: str
     find: Callable[[str | None], None]
     canvas: tuple[int, int] | None = None
+    resizable: bool = False
+    complete: Callable[["Dataset", str | None], "Dataset"] | None = None
+
+    def at(self, data_dir: str | None = None, image_size: int | None = None) -> "Dataset":
+        """Returns the dataset with its shapes, class names and sizes as they are in a folder.
+
+        Args:
+            data_dir: Folder to look in; the dataset's usual one if None.
+            image_size: Pixels per side of an input; the dataset's own if None.
+
+        Raises:
+            ValueError: If images of this dataset have one size, or the folder cannot be used.
+            FileNotFoundError: If the folder is needed and not there.
+        """
+        dataset = self if image_size is None else self._of_size(image_size)
+        return dataset if self.complete is None else self.complete(dataset, data_dir)
+
+    def _of_size(self, image_size: int) -> "Dataset":
+        if not self.resizable:
+            raise ValueError(
+                f"`image_size` needs a dataset of any size; images of {self.name} have "
+                f"{self.image_shape[:2]} pixels. Received: image_size={image_size}. Leave it out."
+            )
+        if image_size < 1:
+            raise ValueError(f"`image_size` must be at least 1. Received: image_size={image_size}.")
+        return dataclasses.replace(self, image_shape=(image_size, image_size, self.image_shape[2]))
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -95,7 +172,7 @@ class Dataset:
         """How many classes there are."""
         return len(self.class_names)
 
-    def load(self, data_dir: str | None = None, download: bool = False) -> dict[str, Examples]:
+    def load(self, data_dir: str | None = None, download: bool = False) -> dict[str, Split]:
         """Reads all splits.
 
         Args:
@@ -103,7 +180,8 @@ class Dataset:
             download: Whether data that is not there may be fetched from the network.
 
         Returns:
-            A dictionary from `"train"`, `"valid"` and `"test"` to `Examples`.
+            A dictionary from `"train"`, `"valid"` and `"test"` to `Examples` in memory, or
+            to `EncodedExamples`.
 
         Raises:
             FileNotFoundError: If the data is not there and may not be downloaded.
@@ -112,7 +190,12 @@ class Dataset:
 
     def prepare(self, images):
         """Maps stored values to the range of inputs, as float32; works on any array or tensor."""
-        low, high = self.value_range
+        low, high = (_per_channel(bound) for bound in self.value_range)
         stored_low, stored_high = self.stored_range
         scale = (high - low) / (stored_high - stored_low)
         return (images - stored_low) * scale + low
+
+
+def _per_channel(bound: Bound) -> Any:
+    """Returns a bound as what arithmetic takes; a lone number as it is, for the same bits."""
+    return np.asarray(bound, "float32") if isinstance(bound, tuple) else bound

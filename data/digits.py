@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from .dataset import Dataset, Examples
+from .dataset import Dataset, Examples, Split
 
 # Stratified splits drawn once and for all; a run's seed does not move them.
 SPLIT_SEED = 0
 SIZES = (1257, 180, 360)
 
 
-def read_digits(data_dir: str | None = None, download: bool = False) -> dict[str, Examples]:
+def read_digits(data_dir: str | None = None, download: bool = False) -> dict[str, Split]:
     """Reads the 1,797 digits, resized from 8x8 to 16x16, in fixed stratified splits.
 
     At 16x16 the third of three unpadded 3x3 layers still has 10x10 positions.

@@ -5,38 +5,55 @@ epoch and the place in the epoch alone, so that a run that was stopped can conti
 the batches that it has not seen.
 """
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from .dataset import Dataset, Examples
+from .dataset import Dataset, EncodedExamples, Examples, Split
+from .images import decode, evaluation_view, training_view
+from .unreadable import attempted, left_out, refilled, refused
 
 random: Any = tf.random  # type checkers do not see into it
 # In the place of an epoch's number, so that no place in evaluation is one of training's.
 EVALUATION = -1
+# What an example's key is folded with for its view; its place in a canvas has the key itself.
+VIEW = np.int64(1)
 PARALLEL = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
 
 
-def steps_per_epoch(examples: Examples, batch_size: int) -> int:
+def steps_per_epoch(examples: Split, batch_size: int) -> int:
     """Returns the number of whole batches in a pass over the examples."""
     return len(examples) // batch_size
 
 
 def training_batches(
-    dataset: Dataset, examples: Examples, batch_size: int, epochs: int, seed: int, start: int = 0
+    dataset: Dataset,
+    examples: Split,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    start: int = 0,
+    skipped: str | Path | None = None,
 ) -> tf.data.Dataset:
     """Returns shuffled batches of all epochs that are left.
 
     Every epoch has an order of its own; the examples that do not fill a last batch are left out
-    of that epoch (others in every epoch), so that all batches have one shape.
+    of that epoch (others in every epoch), so that all batches have one shape. Encoded images are
+    cropped and mirrored at random; those that cannot be read are left out, and as many of the
+    epoch's first examples come again at its end, so that it has its number of steps.
 
     Args:
         dataset: Says how stored values become inputs.
         examples: The training split.
         batch_size: Examples per step.
         epochs: Epochs in all.
-        seed: Seed of the order, and of the images' places if the dataset is translated.
+        seed: Seed of the order, of the crops, and of the images' places if the dataset is
+            translated.
         start: Epochs already behind.
+        skipped: File that gets the names of images that could not be read, a line each time one
+            comes by; `unreadable.skipped_images` reads it. None for no such file.
 
     Returns:
         A dataset of pairs of float32 images and integer labels, with
@@ -50,7 +67,49 @@ def training_batches(
             "A batch must not be larger than the training split. Received: "
             f"batch_size={batch_size} with {len(examples)} training examples."
         )
-    images, labels = tf.constant(examples.images), tf.constant(examples.labels)
+    if isinstance(examples, EncodedExamples):
+        batches_of = _encoded_epochs(dataset, examples, batch_size, seed, skipped)
+    else:
+        batches_of = _stored_epochs(dataset, examples, batch_size, seed)
+    return _deterministic(tf.data.Dataset.range(start, epochs).flat_map(batches_of))
+
+
+def evaluation_batches(
+    dataset: Dataset, examples: Split, batch_size: int, seed: int = 0
+) -> tf.data.Dataset:
+    """Returns every example exactly once, in order; the last batch may be smaller.
+
+    Of encoded images it takes the centre. One that cannot be read ends the reading with a
+    `tf.errors.InvalidArgumentError`, of which `unreadable.unreadable_image` makes a sentence.
+
+    Args:
+        dataset: Says how stored values become inputs.
+        examples: The split to score.
+        batch_size: Examples per step.
+        seed: Seed of the images' places if the dataset is translated.
+
+    Returns:
+        A dataset of pairs of float32 images and integer labels.
+    """
+    if isinstance(examples, EncodedExamples):
+        elements = _read(dataset, examples, seed, EVALUATION, None)
+        return _deterministic(refused(elements).map(_pair).batch(batch_size))
+
+    def prepare(images, labels):
+        return dataset.prepare(tf.cast(images, tf.float32)), labels
+
+    stored = tf.data.Dataset.from_tensor_slices((examples.images, examples.labels))
+    if dataset.canvas is None:
+        return _deterministic(stored.batch(batch_size).map(prepare, **PARALLEL))
+    place = _place_with(dataset, lambda example: prepare(*example), seed, EVALUATION)
+    return _deterministic(stored.enumerate().map(place, **PARALLEL).batch(batch_size))
+
+
+def _stored_epochs(dataset: Dataset, examples: Examples, batch_size: int, seed: int):
+    """Returns a function of an epoch to the batches of examples in memory."""
+    # Gigabytes of images have no place in an accelerator's memory.
+    with tf.device("CPU"):
+        images, labels = tf.constant(examples.images), tf.constant(examples.labels)
 
     def order_of(epoch):
         indices = tf.range(len(examples), dtype=tf.int64)
@@ -69,32 +128,60 @@ def training_batches(
         chosen = tf.cast(tf.gather(images, indices), tf.float32)
         return dataset.prepare(chosen), tf.gather(labels, indices)
 
-    return _deterministic(tf.data.Dataset.range(start, epochs).flat_map(batches_of))
+    return batches_of
 
 
-def evaluation_batches(
-    dataset: Dataset, examples: Examples, batch_size: int, seed: int = 0
-) -> tf.data.Dataset:
-    """Returns every example exactly once, in order; the last batch may be smaller.
+def _encoded_epochs(
+    dataset: Dataset,
+    examples: EncodedExamples,
+    batch_size: int,
+    seed: int,
+    skipped: str | Path | None,
+):
+    """Returns a function of an epoch to the batches of encoded examples."""
+    wanted = steps_per_epoch(examples, batch_size) * batch_size
 
-    Args:
-        dataset: Says how stored values become inputs.
-        examples: The split to score.
-        batch_size: Examples per step.
-        seed: Seed of the images' places if the dataset is translated.
+    def batches_of(epoch):
+        elements = _read(dataset, examples, seed, epoch, _epoch_key(seed, epoch))
+        elements = left_out(elements, skipped)
+        filled = refilled(elements, wanted, len(examples))
+        return filled.map(_pair).batch(batch_size, drop_remainder=True)
 
-    Returns:
-        A dataset of pairs of float32 images and integer labels.
-    """
+    return batches_of
 
-    def prepare(images, labels):
-        return dataset.prepare(tf.cast(images, tf.float32)), labels
 
-    stored = tf.data.Dataset.from_tensor_slices((examples.images, examples.labels))
-    if dataset.canvas is None:
-        return _deterministic(stored.batch(batch_size).map(prepare, **PARALLEL))
-    place = _place_with(dataset, lambda example: prepare(*example), seed, EVALUATION)
-    return _deterministic(stored.enumerate().map(place, **PARALLEL).batch(batch_size))
+def _read(dataset: Dataset, examples: EncodedExamples, seed: int, epoch, order) -> tf.data.Dataset:
+    """Returns all examples with their images as inputs, marked as readable or not."""
+    size, _, channels = dataset.image_shape
+
+    def view(image, key):
+        if epoch is EVALUATION:
+            return evaluation_view(image, size)
+        return training_view(image, size, random.experimental.stateless_fold_in(key, VIEW))
+
+    def marked(example, image, readable: bool):
+        kept = {name: example[name] for name in ("label", "name")}
+        return {"image": image, "readable": tf.constant(readable), **kept}
+
+    def decoded(position, example):
+        key = random.experimental.stateless_fold_in(_epoch_key(seed, epoch), position)
+        image = dataset.prepare(view(decode(examples.encoded(example), channels), key))
+        if dataset.canvas is not None:
+            image = place_in_noise(image, dataset.canvas, dataset.value_range, key)
+        return marked(example, image, True)
+
+    def give_up(_, example):
+        return marked(example, tf.zeros(dataset.input_shape), False)
+
+    return attempted(examples.stream(order).enumerate(), decoded, give_up)
+
+
+def _pair(element):
+    return element["image"], element["label"]
+
+
+def _epoch_key(seed: int, epoch):
+    return tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
 
 
 def _place_with(dataset: Dataset, prepare, seed: int, epoch):
@@ -102,8 +189,7 @@ def _place_with(dataset: Dataset, prepare, seed: int, epoch):
 
     def place(position, example):
         image, label = prepare(example)
-        key = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
-        key = random.experimental.stateless_fold_in(key, position)
+        key = random.experimental.stateless_fold_in(_epoch_key(seed, epoch), position)
         return place_in_noise(image, dataset.canvas, dataset.value_range, key), label
 
     return place
@@ -115,7 +201,7 @@ def place_in_noise(image, canvas, value_range, key):
     Args:
         image: Tensor of shape `(height, width, channels)`.
         canvas: Rows and columns, at least the image's.
-        value_range: Smallest and largest value of the noise.
+        value_range: Smallest and largest value of the noise, in all or per channel.
         key: Seed, two integers; the same key gives the same place and noise.
 
     Returns:

@@ -2,10 +2,11 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .dataset import Examples
+from .dataset import Examples, Split
 
 # Examples decoded at a time.
 READ_BATCH = 1024
@@ -37,9 +38,30 @@ def find_prepared(name: str, data_dir: str | None) -> None:
         )
 
 
+def open_prepared(name: str, data_dir: str | None, download: bool) -> Any:
+    """Returns tensorflow-datasets' builder of a dataset that is on disk.
+
+    Args:
+        name: Name of the dataset in tensorflow-datasets.
+        data_dir: Folder to look in; tensorflow-datasets' own if None.
+        download: Whether the dataset may be downloaded and prepared there.
+
+    Raises:
+        FileNotFoundError: If the data has not been prepared and may not be downloaded.
+    """
+    if not download:
+        find_prepared(name, data_dir)
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(name, data_dir=str(Path(data_dir or default_data_dir()).expanduser()))
+    if download:
+        builder.download_and_prepare()
+    return builder
+
+
 def read_prepared(
     name: str, data_dir: str | None, download: bool, valid_percent: int
-) -> dict[str, Examples]:
+) -> dict[str, Split]:
     """Reads a dataset's train and test splits, the first part of train as validation.
 
     Args:
@@ -54,24 +76,25 @@ def read_prepared(
     Raises:
         FileNotFoundError: If the data has not been prepared and may not be downloaded.
     """
-    if not download:
-        find_prepared(name, data_dir)
-    import tensorflow_datasets as tfds
-
     splits = {
         "train": f"train[{valid_percent}%:]",
         "valid": f"train[:{valid_percent}%]",
         "test": "test",
     }
-    folder = str(Path(data_dir or default_data_dir()).expanduser())
-    loaded = tfds.load(name, split=splits, data_dir=folder, download=download, shuffle_files=False)
-    return {split: _collect(part) for split, part in loaded.items()}
+    loaded = open_prepared(name, data_dir, download).as_dataset(split=splits)
+    return {split: collect(part) for split, part in loaded.items()}
 
 
-def _collect(examples) -> Examples:
-    """Puts all examples of a tf.data.Dataset into arrays."""
-    batches = list(examples.batch(READ_BATCH).as_numpy_iterator())
-    images, labels = (
-        np.concatenate([batch[name] for batch in batches]) for name in ("image", "label")
-    )
-    return Examples(images, labels)
+def collect(examples: Any) -> Examples:
+    """Puts all examples of a tf.data.Dataset of `"image"` and `"label"` into arrays."""
+    arrays = {
+        name: np.empty((len(examples), *spec.shape), spec.dtype.as_numpy_dtype)
+        for name, spec in examples.element_spec.items()
+        if name in ("image", "label")
+    }
+    end = 0
+    for batch in examples.batch(READ_BATCH).as_numpy_iterator():
+        start, end = end, end + len(batch["label"])
+        for name, array in arrays.items():
+            array[start:end] = batch[name]
+    return Examples(arrays["image"], arrays["label"])

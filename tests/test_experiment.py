@@ -14,6 +14,9 @@ ROOT = Path(__file__).parents[1]
 SMALL = ("--epochs=2", "--filters=8", "--batch_size=128")
 REFUSED = {
     "--dataset=imagenet": "flag --dataset=imagenet: value should be one of <digits|mnist|cifar10",
+    "--image_size=32": "--image_size must be at least 1 and goes with images of any size, not "
+    "digits. Received: --image_size=32.",
+    "--dataset=folder": "The dataset 'folder' needs a folder. Received: --data_dir=None.",
     "--network=vgg": "flag --network=vgg: value should be one of <simple_network|resnet18|",
     "--train_examples=0": "--train_examples must be from 1 to the 1257 training examples of "
     "digits. Received: --train_examples=0.",
@@ -314,3 +317,68 @@ def test_real_data_trains(prepared, tmp_path):
     finish(tmp_path / "run", *flags, "--epochs=1", "--export_formats=none")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["test_accuracy"] > 0.6
+
+
+@pytest.fixture
+def folder_of_images(tmp_path):
+    """Two classes of 20 small images each, as people have them."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("cats", "dogs")):
+        for part, count in (("train", 16), ("valid", 4), ("test", 4)):
+            (tmp_path / "images" / part / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(100 * label, 100 * label + 100, (40, 50, 3), "uint8")
+                file = tmp_path / "images" / part / name / f"{index}.png"
+                Image.fromarray(pixels).save(file)
+    return tmp_path / "images"
+
+
+FOLDER = ("--dataset=folder", "--image_size=16", "--batch_size=8", "--epochs=1", "--filters=4")
+
+
+@pytest.mark.once
+def test_peoples_own_images_train_and_unreadable_ones_are_skipped_and_told(
+    folder_of_images, tmp_path
+):
+    (folder_of_images / "train" / "cats" / "0.png").write_bytes(b"")
+    flags = (*FOLDER, f"--data_dir={folder_of_images}", "--export_formats=none")
+    output = finish(tmp_path / "run", *flags)
+    assert "folder: 32 train, 8 valid, 8 test" in output
+    assert "1 training images could not be read and were skipped: " in output
+    assert "train/cats/0.png" in output
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["skipped_images"] == 1
+
+
+@pytest.mark.once
+def test_an_unreadable_image_to_be_scored_ends_the_run_with_its_name(folder_of_images, tmp_path):
+    (folder_of_images / "test" / "dogs" / "3.png").write_text("a poem")
+    flags = (*FOLDER, f"--data_dir={folder_of_images}", "--export_formats=none")
+    done = script(f"--model_dir={tmp_path / 'run'}", *flags)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("run_experiment.py: Every image that is scored must be readable.")
+    assert "test/dogs/3.png" in last
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.once
+def test_a_residual_network_trains_from_flags(tmp_path):
+    flags = ["--network=resnet18", "--insert_layer=coord_conv2d", "--replace=conv4"]
+    flags += ["--spatial_rank=1", "--optimizer=sgd", "--weight_decay=0.0001", "--momentum=0.8"]
+    flags += ["--label_smoothing=0.1", "--precision=mixed_bfloat16", "--schedule=steps"]
+    flags += ["--train_examples=64", "--batch_size=32", "--epochs=1", "--export_formats=none"]
+    output = finish(tmp_path / "run", *flags)
+    assert "resnet18, coord_conv2d inserted and low_rank_locally_connected2d in conv4" in output
+
+
+@pytest.mark.once
+def test_translated_images_train_from_flags(tmp_path):
+    flags = ["--translate", "--canvas_size=20", "--epochs=1", "--filters=4", "--batch_size=128"]
+    output = finish(tmp_path / "run", *flags, "--layer_types=conv2d", "--export_formats=none")
+    assert "digits" in output
+    import keras
+
+    assert keras.models.load_model(tmp_path / "run" / "model.keras").input_shape[1:3] == (20, 20)

@@ -52,8 +52,9 @@ def test_a_file_says_what_it_claims_and_runs_for_a_step(path, monkeypatch, tmp_p
     monkeypatch.setattr(type(runs[0].data), "load", lambda self, *_: few_examples(self))
     changes = {"epochs": 1, "warmup_epochs": 0, "batch_size": 2, "train_examples": 2}
     changes |= {"model_dir": str(tmp_path / "run")}
-    # The last is the largest rank of a list; the smallest that is more than a convolution is
-    # enough here.
+    if runs[0].data.resizable:
+        changes |= {"image_size": 64}
+    # The smallest rank that is more than a convolution is enough here.
     chosen = next((run for run in runs if run.spatial_rank > 1), runs[0])
     run_experiment.run(dataclasses.replace(chosen, **changes))
     result = json.loads((tmp_path / "run" / "result.json").read_text())

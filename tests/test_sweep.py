@@ -33,7 +33,8 @@ def fake_run(folder, name, code, rank=1, seed=0):
 def writing(folder, name, valid, test=0.5):
     result = {"valid_accuracy": valid, "test_accuracy": test, "train_accuracy": 1.0}
     target = folder / name
-    return f"import json, pathlib; p = pathlib.Path({str(target)!r}); p.mkdir(); " + (
+    return (
+        f"import json, pathlib; p = pathlib.Path({str(target)!r}); p.mkdir(); "
         f"(p / 'result.json').write_text(json.dumps({result}))"
     )
 

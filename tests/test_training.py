@@ -63,7 +63,7 @@ def test_the_schedule_falls_in_steps_or_not_at_all(warmup):
 def test_a_warm_up_that_never_ends_is_refused():
     with pytest.raises(ValueError, match="Received: warmup_steps=10 with total_steps=10"):
         warmup_then("cosine", 0.01, 10, 10)
-    with pytest.raises(ValueError, match="must be 'cosine', 'steps' or 'constant'. Received: sch"):
+    with pytest.raises(ValueError, match="must be 'cosine', 'steps' or 'constant'"):
         warmup_then("linear", 0.01, 10, 1)
 
 
@@ -84,8 +84,7 @@ def test_sgd_moves_by_nesterovs_momentum():
     variable = keras.Variable(np.array([1.0, 2.0], "float32"))
     optimizer = session.make_optimizer(plan)
     value, velocity = np.array([1.0, 2.0]), np.zeros(2)
-    for gradient in ([0.5, -1.0], [0.25, 2.0]):
-        gradient = np.array(gradient)
+    for gradient in np.array([[0.5, -1.0], [0.25, 2.0]]):
         optimizer.apply([keras.ops.convert_to_tensor(gradient.astype("float32"))], [variable])
         velocity = 0.9 * velocity - 0.1 * gradient
         value = value + 0.9 * velocity - 0.1 * gradient

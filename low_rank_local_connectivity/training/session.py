@@ -190,6 +190,6 @@ def save(model: keras.Model, path: Path) -> None:
     The optimizer stays behind: what continues a run is its checkpoint, and the model then loads
     wherever the package can be imported.
     """
-    bare = keras.Model(model.inputs, model.outputs, name=model.name)
+    bare = keras.Model(model.input, model.output, name=model.name)
     with replacing(path) as temporary:
         bare.save(temporary)

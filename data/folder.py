@@ -1,0 +1,269 @@
+"""People's own images, in a folder per class."""
+
+import dataclasses
+import hashlib
+import os
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .dataset import SPLITS, Dataset, EncodedExamples, Split, fixed_choice
+from .imagenet import STANDARD_RANGE
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+# Of ten parts of a folder that is not divided yet; the rest is for training.
+VALID_PART, TEST_PART, PARTS = 0, 1, 10
+LAYOUTS = (
+    "Give a folder of <class>/<image>, or of train/<class>/<image>, test/<class>/<image> and "
+    "perhaps valid/<class>/<image>, with images in .jpg, .jpeg or .png."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFiles(EncodedExamples):
+    """The examples of one split, in a file each.
+
+    Args:
+        paths: The files.
+        labels: Integer array of shape `(examples,)`.
+    """
+
+    paths: tuple[str, ...]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def subset(self, count: int) -> "ImageFiles":
+        """Returns `count` of the examples, always the same, in the stored order."""
+        chosen = fixed_choice(len(self), count)
+        return ImageFiles(tuple(self.paths[index] for index in chosen), self.labels[chosen])
+
+    def stream(self, key):
+        """Returns all examples once; with a key, every order is as likely as any other."""
+        import tensorflow as tf
+
+        random: Any = tf.random
+        # Not in the graph of an epoch, in which a million paths would be written out.
+        with tf.init_scope(), tf.device("CPU"):
+            paths = tf.constant([path.encode("utf-8", "surrogateescape") for path in self.paths])
+            labels = tf.constant(self.labels, tf.int64)
+        order = tf.range(len(self), dtype=tf.int64)
+        if key is not None:
+            order = random.experimental.stateless_shuffle(order, seed=key)
+        return tf.data.Dataset.from_tensor_slices(order).map(
+            lambda index: {"name": tf.gather(paths, index), "label": tf.gather(labels, index)}
+        )
+
+    def encoded(self, example):
+        """Reads the example's file."""
+        import tensorflow as tf
+
+        return tf.io.read_file(example["name"])
+
+
+def find_folder(data_dir: str | None) -> None:
+    """Checks that there is a folder.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    if data_dir is None or not Path(data_dir).expanduser().is_dir():
+        raise FileNotFoundError(
+            f"The dataset 'folder' needs a folder. Received: --data_dir={data_dir}. {LAYOUTS}"
+        )
+
+
+def complete_folder(dataset: Dataset, data_dir: str | None) -> Dataset:
+    """Returns the dataset with the classes and sizes of a folder, listed now and once.
+
+    Args:
+        dataset: The dataset, without classes.
+        data_dir: The folder.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If a class or a split has no images, or there are fewer than two classes.
+    """
+    find_folder(data_dir)
+    class_names, splits = list_images(Path(data_dir or "").expanduser())
+    train, valid, test = (len(splits[name]) for name in SPLITS)
+    return dataclasses.replace(
+        dataset,
+        class_names=class_names,
+        split_sizes=(train, valid, test),
+        read=lambda _folder, _download: dict(splits),
+    )
+
+
+def read_folder(data_dir: str | None, download: bool = False) -> dict[str, Split]:
+    """Lists the images of a folder.
+
+    Args:
+        data_dir: The folder.
+        download: Not used.
+
+    Returns:
+        A dictionary from `"train"`, `"valid"` and `"test"` to encoded examples.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If a class or a split has no images, or there are fewer than two classes.
+    """
+    del download
+    find_folder(data_dir)
+    return list_images(Path(data_dir or "").expanduser())[1]
+
+
+def list_images(root: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
+    """Returns the names of the classes and the examples of each split.
+
+    Args:
+        root: A folder of classes, or of splits of classes.
+
+    Raises:
+        ValueError: If a class or a split has no images, or there are fewer than two classes.
+    """
+    divided = bool(_folders(root / "train"))
+    classes = tuple(_folders(root / "train" if divided else root))
+    if len(classes) < 2:
+        raise ValueError(
+            "The dataset 'folder' needs at least 2 classes, a folder each. Received: "
+            f"{len(classes)} in --data_dir={root}. {LAYOUTS}"
+        )
+    listed = _listed_by_split(root, classes) if divided else _listed_by_hash(root, classes)
+    _check_splits(root, classes, listed)
+    splits: dict[str, Split] = {
+        name: ImageFiles(tuple(paths), np.array(labels, "int64"))
+        for name, (paths, labels) in listed.items()
+    }
+    return classes, splits
+
+
+Listed = dict[str, tuple[list[str], list[int]]]
+
+
+def split_of(relative_path: str) -> str:
+    """Returns the split of an image: a function of its path, on every machine the same.
+
+    Args:
+        relative_path: `<class>/<image>`.
+
+    Example:
+        >>> [split_of(f"cat/{number}.jpg") for number in (9, 10, 11)]
+        ['train', 'train', 'test']
+    """
+    # Of the spellings that file systems have for an accented letter, one.
+    spelled = unicodedata.normalize("NFC", relative_path).encode("utf-8", "surrogateescape")
+    part = int.from_bytes(hashlib.sha256(spelled).digest()[:8], "big") % PARTS
+    return {VALID_PART: "valid", TEST_PART: "test"}.get(part, "train")
+
+
+def _listed_by_hash(root: Path, classes: tuple[str, ...]) -> Listed:
+    """Lists a folder of classes, each image in the split that its path says."""
+    listed: Listed = {name: ([], []) for name in SPLITS}
+    for label, path, relative_path in _images(root, classes):
+        _append(listed[split_of(relative_path)], path, label)
+    return listed
+
+
+def _listed_by_split(root: Path, classes: tuple[str, ...]) -> Listed:
+    """Lists a folder of splits; a tenth of train for validation if that is missing."""
+    unknown = sorted(set(_folders(root)) - set(SPLITS))
+    if unknown:
+        raise ValueError(
+            f"A folder with train/ must have no folders but {', '.join(SPLITS)}. Received: "
+            f"{unknown[0]!r} in --data_dir={root}. Rename or move it."
+        )
+    listed: Listed = {name: ([], []) for name in SPLITS}
+    hold_out = not _folders(root / "valid")
+    for split in SPLITS:
+        _refuse_unknown_classes(root / split, classes)
+        for label, path, relative_path in _images(root / split, classes, required=split == "train"):
+            held_out = hold_out and split == "train" and split_of(relative_path) == "valid"
+            _append(listed["valid" if held_out else split], path, label)
+    return listed
+
+
+def _append(listed: tuple[list[str], list[int]], path: str, label: int) -> None:
+    paths, labels = listed
+    paths.append(path)
+    labels.append(label)
+
+
+def _images(
+    root: Path, classes: tuple[str, ...], required: bool = True
+) -> Iterable[tuple[int, str, str]]:
+    """Yields the label, the path and `<class>/<image>` of every image, in order of their names."""
+    folders = _folders(root)
+    for label, class_name in enumerate(classes):
+        folder = folders.get(class_name)
+        names = [] if folder is None else _image_names(folder)
+        if required and not names:
+            raise ValueError(
+                "Every class must have images. Received: no .jpg, .jpeg or .png in "
+                f"{root / class_name}. Add some, or remove the folder."
+            )
+        for name in names:
+            yield label, f"{folder}/{name}", f"{class_name}/{name}"
+
+
+def _folders(root: Path) -> dict[str, Path]:
+    """Returns the visible folders in a folder, by name, in order; none if it is not there."""
+    if not root.is_dir():
+        return {}
+    visible = (path for path in root.iterdir() if not path.name.startswith("."))
+    named = {unicodedata.normalize("NFC", path.name): path for path in visible if path.is_dir()}
+    return dict(sorted(named.items()))
+
+
+def _image_names(folder: Path) -> list[str]:
+    """Returns the names of the images in a folder, in order; hidden ones are other programs'."""
+    names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
+    images = [name for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
+    return sorted(images, key=lambda name: unicodedata.normalize("NFC", name))
+
+
+def _refuse_unknown_classes(root: Path, classes: tuple[str, ...]) -> None:
+    unknown = sorted(set(_folders(root)) - set(classes))
+    if unknown:
+        raise ValueError(
+            f"Every class must be in train. Received: {unknown[0]!r} in {root} alone. Add its "
+            "training images, or remove the folder."
+        )
+
+
+def _check_splits(root: Path, classes: tuple[str, ...], listed: Listed) -> None:
+    """Refuses a split without images, and a class without training images."""
+    for split, (paths, _) in listed.items():
+        if not paths:
+            counts = ", ".join(f"{len(listed[name][0])} {name}" for name in SPLITS)
+            raise ValueError(
+                f"Every split must have images. Received: {counts} in --data_dir={root}. Add "
+                f"images, or put some into {split}/<class>/ yourself."
+            )
+    untrained = sorted(set(range(len(classes))) - set(listed["train"][1]))
+    if untrained:
+        raise ValueError(
+            "Every class must have training images. Received: none for "
+            f"{classes[untrained[0]]!r} in --data_dir={root}. Add images to that class."
+        )
+
+
+FOLDER = Dataset(
+    name="folder",
+    image_shape=(224, 224, 3),
+    class_names=(),
+    split_sizes=(0, 0, 0),
+    value_range=STANDARD_RANGE,
+    stored_range=(0.0, 255.0),
+    read=read_folder,
+    find=find_folder,
+    source="a folder of images per class; where it is not divided, a tenth each for validation "
+    "and test, chosen by the hash of the path",
+    resizable=True,
+    complete=complete_folder,
+)

@@ -1,0 +1,60 @@
+"""ImageNet 2012, streamed from the files of tensorflow-datasets."""
+
+import functools
+
+from .dataset import Dataset, Split
+from .tfds_files import find_prepared, open_prepared
+
+IMAGES, TEST_IMAGES = 1_281_167, 50_000
+# Held out for choices such as the rank: the first 1 % of train, in tensorflow-datasets' order,
+# which is shuffled once and for all.
+HELD_OUT = 12_812
+# Of ImageNet's training images, scaled to [0, 1]: red, green, blue.
+MEAN = (0.485, 0.456, 0.406)
+DEVIATION = (0.229, 0.224, 0.225)
+# What black and white become. To subtract the mean and to divide by the deviation is to map
+# [0, 255] to this range, channel by channel, so noise that fills it looks as noise in images does.
+STANDARD_RANGE = (
+    tuple((0 - mean) / deviation for mean, deviation in zip(MEAN, DEVIATION, strict=True)),
+    tuple((1 - mean) / deviation for mean, deviation in zip(MEAN, DEVIATION, strict=True)),
+)
+SPLITS = {"train": f"train[{HELD_OUT}:]", "valid": f"train[:{HELD_OUT}]", "test": "validation"}
+
+
+def read_imagenet(data_dir: str | None = None, download: bool = False) -> dict[str, Split]:
+    """Opens the splits; nothing is read yet.
+
+    Args:
+        data_dir: Folder to look in; tensorflow-datasets' own if None.
+        download: Whether tensorflow-datasets may prepare it there; the archives have to lie in
+            `<data_dir>/downloads/manual`, as image-net.org gives them to registered people only.
+
+    Returns:
+        A dictionary from `"train"`, `"valid"` and `"test"` to encoded examples. The test split is
+        the official validation.
+
+    Raises:
+        FileNotFoundError: If the data has not been prepared and may not be, or a split is missing.
+        ValueError: If it was prepared in files that cannot be streamed.
+    """
+    builder = open_prepared("imagenet2012", data_dir, download)
+    from .tfds_records import PreparedRecords
+
+    return {
+        split: PreparedRecords.of(builder, instruction) for split, instruction in SPLITS.items()
+    }
+
+
+IMAGENET2012 = Dataset(
+    name="imagenet2012",
+    image_shape=(224, 224, 3),
+    class_names=tuple(map(str, range(1000))),
+    split_sizes=(IMAGES - HELD_OUT, HELD_OUT, TEST_IMAGES),
+    value_range=STANDARD_RANGE,
+    stored_range=(0.0, 255.0),
+    read=read_imagenet,
+    find=functools.partial(find_prepared, "imagenet2012"),
+    source="ImageNet 2012 as prepared by tensorflow-datasets, validation = the first 12,812 "
+    "images of train, test = the official validation; classes by tensorflow-datasets' numbers",
+    resizable=True,
+)

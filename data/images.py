@@ -1,0 +1,112 @@
+"""From the bytes of a JPEG or PNG file to an image of one size; pure functions of tensors."""
+
+from typing import Any
+
+import tensorflow as tf
+
+random: Any = tf.random  # type checkers do not see into it
+image_ops: Any = tf.image
+# What a training crop keeps of an image's area, and its width over its height.
+AREA_RANGE = (0.08, 1.0)
+ASPECT_RANGE = (3 / 4, 4 / 3)
+# Boxes drawn until one fits; if none does, the whole image is taken.
+ATTEMPTS = 10
+# What evaluation keeps of an image's shorter side.
+CENTRAL_FRACTION = 0.875
+
+
+def decode(encoded, channels: int = 3):
+    """Decodes a JPEG or PNG, whatever it stores, to RGB or gray of 8 bits.
+
+    Palettes are looked up, CMYK is converted, gray is repeated, 16 bits are cut to the upper 8,
+    transparency is left out, and an orientation noted in the file (EXIF) is not applied.
+
+    Args:
+        encoded: The file's bytes, a string tensor.
+        channels: 3 for RGB, 1 for gray.
+
+    Returns:
+        A uint8 tensor of shape `(height, width, channels)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If the bytes are no whole image.
+    """
+    image = tf.io.decode_image(encoded, channels, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, channels])
+
+
+def training_view(image, size: int, key, method: str = "bilinear"):
+    """Cuts out a random part, resizes it and mirrors every second one.
+
+    Args:
+        image: Tensor of shape `(height, width, channels)`.
+        size: Pixels per side of the result.
+        key: Two integers; the same key gives the same view.
+        method: `"bilinear"` or `"bicubic"`.
+
+    Returns:
+        A float32 tensor of shape `(size, size, channels)`, in the image's range (bicubic may
+        leave it).
+
+    Reference:
+        Szegedy et al., Going deeper with convolutions, CVPR 2015, section 6.
+    """
+    crop_key, flip_key = tf.unstack(random.experimental.stateless_split(key, 2))
+    begin, extent, _ = image_ops.stateless_sample_distorted_bounding_box(
+        tf.shape(image),
+        tf.zeros([1, 0, 4]),
+        seed=crop_key,
+        min_object_covered=0.0,
+        aspect_ratio_range=ASPECT_RANGE,
+        area_range=AREA_RANGE,
+        max_attempts=ATTEMPTS,
+        use_image_if_no_bounding_boxes=True,
+    )
+    view = _resize(tf.slice(image, begin, extent), size, method)
+    return image_ops.stateless_random_flip_left_right(view, flip_key)
+
+
+def evaluation_view(image, size: int, method: str = "bilinear"):
+    """Resizes the central square, 7/8 of the shorter side.
+
+    Args:
+        image: Tensor of shape `(height, width, channels)`.
+        size: Pixels per side of the result.
+        method: `"bilinear"` or `"bicubic"`.
+
+    Returns:
+        A float32 tensor of shape `(size, size, channels)`.
+    """
+    shape = tf.shape(image)[:2]
+    shorter = tf.cast(tf.reduce_min(shape), tf.float32)
+    side = tf.maximum(tf.cast(shorter * CENTRAL_FRACTION, tf.int32), 1)
+    top, left = tf.unstack((shape - side) // 2)
+    return _resize(image[top : top + side, left : left + side], size, method)
+
+
+def resize_bicubic_tf1(images, size: tuple[int, int]):
+    """Resizes as TensorFlow 1's `resize_bicubic` did by default.
+
+    New pixel `i` is read at `i * old / new`, so that the upper left corners agree; the kernel is
+    Keys' with a = -0.75, never widened; results may leave the images' range.
+
+    Args:
+        images: Tensor of shape `(batch, height, width, channels)`.
+        size: New height and width.
+
+    Returns:
+        A float32 tensor of shape `(batch, *size, channels)`.
+
+    Reference:
+        Keys, Cubic convolution interpolation for digital image processing, 1981.
+    """
+    return tf.raw_ops.ResizeBicubic(
+        images=images, size=size, align_corners=False, half_pixel_centers=False
+    )
+
+
+def _resize(image, size: int, method: str):
+    """Resizes; when shrinking, every pixel counts, as photographs need it."""
+    channels = image.shape[-1]
+    resized = image_ops.resize(tf.cast(image, tf.float32), [size, size], method, antialias=True)
+    return tf.ensure_shape(resized, [size, size, channels])

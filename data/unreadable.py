@@ -1,0 +1,137 @@
+"""Images that cannot be read: left out of training, and named where every example counts.
+
+An element is a dictionary of `"image"`, `"label"`, `"name"` and `"readable"`.
+
+Under `enable_op_determinism` TensorFlow reads one element at a time as soon as a function of the
+pipeline has an operation that it does not know to be harmless, such as a call of Python or
+`get_single_element`. So names leave the graph through `tf.print`, and each element is a dataset
+made of a range; both are harmless to it.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+# Elements read at a time. Not tuned by TensorFlow, which would begin anew in every epoch.
+AT_ONCE = max(os.cpu_count() or 1, 2)
+SCORED = "Every image that is scored must be readable. Received: {}. Replace or remove that file."
+TRAINED = "At least one training image must be readable. Received: none of {}. Check the files."
+# What TensorFlow makes of the two sentences: quotes and backslashes escaped, in brackets.
+REFUSAL = re.compile(r"assertion failed: \[((?:Every|At least one) .*)\]$", re.MULTILINE)
+
+
+def attempted(elements: tf.data.Dataset, read, otherwise) -> tf.data.Dataset:
+    """Returns what `read` gives, and what `otherwise` gives where `read` fails, in order.
+
+    Within a graph only a dataset can survive an error, so each element becomes a dataset of one.
+
+    Args:
+        elements: What to read.
+        read: Function of an element to tensors, which may raise.
+        otherwise: As `read`, to tensors of the same shapes and dtypes, without raising.
+    """
+
+    def attempt(*element):
+        one = tf.data.Dataset.range(1)
+        done = one.map(lambda _: read(*element)).ignore_errors()
+        return done.concatenate(one.map(lambda _: otherwise(*element))).take(1)
+
+    return elements.interleave(attempt, AT_ONCE, 1, num_parallel_calls=AT_ONCE, deterministic=True)
+
+
+def left_out(elements: tf.data.Dataset, skipped: str | Path | None) -> tf.data.Dataset:
+    """Returns the readable elements.
+
+    Args:
+        elements: All of them.
+        skipped: File that gets the names of the others as they come by, or None.
+    """
+
+    def note(name):
+        if skipped is not None:
+            tf.print(name, output_stream=f"file://{Path(skipped).absolute()}")
+        return tf.constant(False)
+
+    def is_readable(element):
+        return tf.cond(
+            element["readable"], lambda: tf.constant(True), lambda: note(element["name"])
+        )
+
+    return elements.filter(is_readable)
+
+
+def skipped_images(skipped: str | Path) -> list[str]:
+    """Returns the names of images that were left out, each once and in order.
+
+    Args:
+        skipped: The file that `left_out` wrote; it may be missing, if all were readable.
+    """
+    path = Path(skipped)
+    if not path.exists():
+        return []
+    return sorted(set(path.read_text("utf-8", "surrogateescape").splitlines()))
+
+
+def refilled(elements: tf.data.Dataset, wanted: int, available: int) -> tf.data.Dataset:
+    """Returns the first `wanted` elements, beginning anew if there are fewer.
+
+    Args:
+        elements: Readable elements.
+        wanted: How many to return.
+        available: How many there were with the unreadable ones.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If there are none, while being read.
+    """
+
+    def fail(_):
+        with tf.control_dependencies([_assert(False, TRAINED.format(available))]):
+            return tf.nest.map_structure(
+                lambda spec: tf.zeros(spec.shape, spec.dtype), elements.element_spec
+            )
+
+    # An endless repetition ends only if there is nothing to repeat.
+    none = tf.data.Dataset.range(1).map(fail)
+    return elements.repeat().concatenate(none).take(wanted)
+
+
+def refused(elements: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns the elements.
+
+    Raises:
+        tf.errors.InvalidArgumentError: At the first unreadable one, while being read;
+            `unreadable_image` says which it is.
+    """
+    before, after = SCORED.split("{}")
+
+    def check(element):
+        sentence = tf.strings.join([before, element["name"], after])
+        with tf.control_dependencies([_assert(element["readable"], sentence)]):
+            return {**element, "image": tf.identity(element["image"])}
+
+    return elements.map(check)
+
+
+def unreadable_image(error: Exception) -> str | None:
+    """Returns what is wrong with the images, in a sentence.
+
+    Args:
+        error: What reading batches raised.
+
+    Returns:
+        The sentence, with the file's name if it is about one file, or None if the error is about
+        something else.
+
+    Example:
+        >>> unreadable_image(ValueError("disk full")) is None
+        True
+    """
+    found = REFUSAL.search(str(error))
+    return found and re.sub(r"\\(.)", r"\1", found.group(1))
+
+
+def _assert(condition, sentence) -> Any:
+    return tf.debugging.Assert(condition, [sentence])
