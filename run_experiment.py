@@ -221,6 +221,10 @@ class Experiment:
         self._require("canvas_size", holds, sentence)
         all_of_them = dataset.split_sizes[0]
         some = self.train_examples is None or 1 <= self.train_examples <= all_of_them
+        streamed = self.dataset == "imagenet2012" and self.train_examples is not None
+        self._require(
+            "train_examples", not streamed, "needs examples that can be chosen one by one"
+        )
         sentence = f"must be from 1 to the {all_of_them} training examples of {self.dataset}"
         self._require("train_examples", some, sentence)
 
@@ -249,7 +253,7 @@ class Experiment:
             self._require(name, getattr(self, name) == value, sentence + "--replace instead")
         known = set(self.replace) <= set(network.stages)
         self._require("replace", known, f"takes stages among {', '.join(network.stages)}, or all")
-        sizes = network.site_sizes(self.data.input_shape)
+        sizes = network.site_sizes(self.data.input_shape) if network.site_sizes else {}
         sites = dict.fromkeys(self.replace, self.replace_with)
         if self.insert_layer:
             sites["insert"] = self.insert_layer
@@ -521,6 +525,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     """
     load_framework()
     from data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+    from data.unreadable import skipped_images
     from low_rank_local_connectivity import plots, training
 
     training.make_deterministic(experiment.seed)
@@ -543,11 +548,11 @@ def run(experiment: Experiment) -> dict[str, Any]:
     valid_batches, test_batches = (
         evaluation_batches(dataset, splits[name], size, seed) for name in ("valid", "test")
     )
-    skipped: set[str] = set()
+    skipped_file = folder / "skipped.txt"
     recovery = training.train(
         model,
         experiment.plan(steps_per_epoch(train, size)),
-        lambda start: training_batches(dataset, train, size, epochs, seed, start, skipped),
+        lambda start: training_batches(dataset, train, size, epochs, seed, start, skipped_file),
         valid_batches,
         folder,
     )
@@ -555,6 +560,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     images, _ = next(iter(test_batches))
     plots.combining_weight_maps(model, folder / "combining_weights.png", images[: plots.EXAMPLES])
     export(model, experiment)
+    skipped = skipped_images(skipped_file)
     result = {
         "valid_accuracy": recovery.rows[-1]["val_accuracy"],
         "test_accuracy": training.score(model, test_batches),
@@ -566,7 +572,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     }
     training.write_json(folder / "result.json", result)
     if skipped:
-        named = ", ".join(sorted(skipped)[:SHOWN_SKIPPED])
+        named = ", ".join(skipped[:SHOWN_SKIPPED])
         more = ", ..." if len(skipped) > SHOWN_SKIPPED else ""
         print(f"{len(skipped)} training images could not be read and were skipped: {named}{more}")
     return result

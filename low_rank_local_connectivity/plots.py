@@ -118,7 +118,7 @@ def lines_with_errors(
     """
     plt = _import_pyplot()
     figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
-    colours = plt.get_cmap("tab10").colors + plt.get_cmap("Dark2").colors
+    colours = [plt.get_cmap(name)(index) for name in ("tab10", "Dark2") for index in range(8)]
     for colour, (name, points) in zip(itertools.cycle(colours), curves.items(), strict=False):
         x, y, error = zip(*sorted(points), strict=True)
         axis.errorbar(x, y, error, marker="o", markersize=4, capsize=3, label=name, color=colour)
@@ -169,7 +169,8 @@ def bars_with_errors(
     width = 1.5 + 0.45 * sum(len(bars) + 1 for bars in groups.values())
     figure, axis = plt.subplots(figsize=(max(width, 4.5), 4.2), layout="constrained")
     names = list(dict.fromkeys(name for bars in groups.values() for name in bars))
-    colours = dict(zip(names, itertools.cycle(plt.get_cmap("tab10").colors), strict=False))
+    tab10 = plt.get_cmap("tab10")
+    colours = {name: tab10(index % 10) for index, name in enumerate(names)}
     ticks, left, labelled = [], 0.0, set()
     for bars in groups.values():
         for offset, (name, (value, error)) in enumerate(bars.items()):

@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[1]
 SMALL = ("--epochs=2", "--filters=8", "--batch_size=128")
 REFUSED = {
     "--dataset=imagenet": "flag --dataset=imagenet: value should be one of <digits|mnist|cifar10",
+    "--dataset=imagenet2012 --train_examples=100": "--train_examples needs examples that can be "
+    "chosen one by one. Received: --train_examples=100.",
     "--image_size=32": "--image_size must be at least 1 and goes with images of any size, not "
     "digits. Received: --image_size=32.",
     "--dataset=folder": "The dataset 'folder' needs a folder. Received: --data_dir=None.",

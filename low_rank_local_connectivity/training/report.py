@@ -246,17 +246,20 @@ def comparisons(group: Group) -> str:
         if first is None or second is None:
             continue
         mean, error, p, seeds = paired(first, second)
-        theirs = [
-            published.get(name.removesuffix(", the release's initial values"))
-            for name in (upper, lower)
-        ]
-        known = None not in theirs and upper + ", the release's initial values" != lower
-        by = f"{theirs[0][0] - theirs[1][0]:+.2f}" if known else ""
+        by = _published_difference(published, upper, lower)
         verdict = "same" if mean > 0 else "other"
         verdict += "" if p < 0.05 else ", within noise"
         ours = f"{100 * mean:+.2f} ± {100 * error:.2f}"
         lines.append(f"| {upper} | {lower} | {by} | {ours} | {seeds} | {p:.3f} | {verdict} |")
     return "\n".join(lines)
+
+
+def _published_difference(published: dict[str, tuple[float, float]], upper: str, lower: str) -> str:
+    """Returns what is between two published rows, if both are there and not the same."""
+    one, other = (name.removesuffix(", the release's initial values") for name in (upper, lower))
+    if one == other or one not in published or other not in published:
+        return ""
+    return f"{published[one][0] - published[other][0]:+.2f}"
 
 
 def paired(first: Method, second: Method) -> tuple[float, float, float, int]:
@@ -392,7 +395,7 @@ def _same_but_translation(plain: Group, translated: Group) -> bool:
 
 def main() -> None:
     """Reports what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("records", type=Path, nargs="+", help="files of records")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report")
     arguments = parser.parse_args()
