@@ -23,19 +23,23 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 
 from data import DATASETS, Dataset
 from models import CONVOLUTIONS, MODELS, Settings, convolution
 
+if TYPE_CHECKING:
+    from low_rank_local_connectivity.training import Placement
+
 FLAGS = flags.FLAGS
 
 # Names of unreadable images that are printed at the end.
 SHOWN_SKIPPED = 10
-# A run is the same run wherever its data and results lie.
-PLACES = ("data_dir", "download", "model_dir")
+# A run is the same run wherever its data and results lie, and however often it is saved.
+PLACES = ("data_dir", "download", "model_dir", "tpu", "peers_timeout")
+SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints")
 INITIALIZERS = (
     "conv_init",
     "glorot_normal",
@@ -128,7 +132,26 @@ flags.DEFINE_integer("validation_every", 1, "Epochs from one validation score to
 flags.DEFINE_integer("seed", 0, "Seed of everything random; of a sweep, the first one.")
 flags.DEFINE_integer("num_seeds", 1, "Seeds of a sweep: seed, seed + 1, and so on.")
 flags.DEFINE_list("spatial_ranks", "", "Ranks of a sweep. [spatial_rank alone]")
-flags.DEFINE_enum("strategy", "auto", ["auto", "one_device"], "Where to train.")
+flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ["auto", "one_device", "mirrored", "multi_worker", "tpu"],
+    "Where to train: auto takes what there is. Under JAX, auto is all devices.",
+)
+flags.DEFINE_string("tpu", None, "Name or address of a TPU; local on a TPU's own machine.")
+flags.DEFINE_bool(
+    "synchronized_batch_norm", False, "Whether replicas share batch statistics. [each its own]"
+)
+flags.DEFINE_float("peers_timeout", 300.0, "Seconds to wait for the other workers at the start.")
+flags.DEFINE_integer(
+    "virtual_devices", None, "Devices to make of the CPU, to try out a strategy. [one]"
+)
+flags.DEFINE_integer("checkpoint_steps", None, "Steps between checkpoints. [every epoch's end]")
+flags.DEFINE_float("checkpoint_minutes", None, "Minutes between checkpoints. [no limit]")
+flags.DEFINE_integer("keep_checkpoints", 2, "How many of the newest to keep, beside the best.")
+flags.DEFINE_bool(
+    "allow_other_flags", False, "Whether to continue a run that was begun with other flags."
+)
 flags.DEFINE_string(
     "model_dir",
     None,
@@ -181,6 +204,13 @@ class Experiment:
     validation_every: int
     seed: int
     strategy: str
+    tpu: str | None
+    synchronized_batch_norm: bool
+    virtual_devices: int | None
+    peers_timeout: float
+    checkpoint_steps: int | None
+    checkpoint_minutes: float | None
+    keep_checkpoints: int
     model_dir: str
     export_formats: tuple[str, ...]
 
@@ -279,6 +309,12 @@ class Experiment:
             self._require(name, 0 <= getattr(self, name) < 1, "must be from 0 to below 1")
         self._require("weight_decay", 0 <= self.weight_decay < math.inf, "must be at least 0")
         self._require("seed", 0 <= self.seed < 2**32, "must be from 0 to 4294967295")
+        for name in ("checkpoint_steps", "keep_checkpoints", "virtual_devices"):
+            value = getattr(self, name)
+            self._require(name, value is None or value >= 1, "must be at least 1")
+        for name in ("checkpoint_minutes", "peers_timeout"):
+            value = getattr(self, name)
+            self._require(name, value is None or 0 < value < math.inf, "must be positive")
 
     @functools.cached_property
     def placed(self) -> Dataset:
@@ -302,7 +338,7 @@ class Experiment:
     def build(self):
         """Builds the network; a framework must be there."""
         dataset, network = self.data, MODELS[self.network]
-        of_all = {"weight_decay": self.weight_decay}
+        of_all = {"weight_decay": self.weight_decay, "synchronized": self.synchronized_batch_norm}
         if network.stages:
             insert = self.insert_layer and convolution(self.insert_layer, self.settings)
             replace = {
@@ -344,7 +380,8 @@ class Experiment:
 
     def recorded_config(self) -> dict[str, Any]:
         """Returns what a record says of the run: all fields but the places of its files."""
-        return {name: value for name, value in self.config().items() if name not in PLACES}
+        kept = (*PLACES, *SAVING)
+        return {name: value for name, value in self.config().items() if name not in kept}
 
 
 def experiment_from_flags() -> Experiment:
@@ -463,25 +500,60 @@ def check_folder(experiment: Experiment) -> dict[str, Any] | None:
     folder = Path(experiment.model_dir)
     config_path, result_path = folder / "config.json", folder / "result.json"
     if not config_path.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or _visible(folder)):
             raise ValueError(
                 "--model_dir must be a new folder or hold a run of this script. Received: "
                 f"--model_dir={folder}, which holds something else. Choose another."
             )
         return None
-    there, here = json.loads(config_path.read_text()), experiment.config()
-    names = sorted(set(there) | set(here) - set(PLACES))
+    try:
+        there = dict(json.loads(config_path.read_text()))
+    except ValueError:
+        raise ValueError(
+            f"A run's flags must be readable. Received: {config_path}, which is damaged. Put it "
+            "back, or choose another --model_dir."
+        ) from None
+    here = experiment.config()
     different = [
         f"--{name} is {there.get(name)} there and {here.get(name)} here"
-        for name in names
-        if name not in PLACES and there.get(name) != here.get(name)
+        for name in sorted(set(there) | set(here))
+        if name not in (*PLACES, *SAVING) and there.get(name) != here.get(name)
     ]
-    if different:
+    if different and not FLAGS.allow_other_flags:
         raise ValueError(
             "--model_dir must not hold a run with other flags. Received: "
-            f"--model_dir={folder}, where {'; '.join(different)}. Choose another."
+            f"--model_dir={folder}, where {'; '.join(different)}. Choose another, or continue it "
+            "all the same with --allow_other_flags."
         )
-    return json.loads(result_path.read_text()) if result_path.exists() else None
+    return read_result(result_path) if result_path.exists() else None
+
+
+def _visible(folder: Path) -> list[str]:
+    """Returns what is in a folder, but for locks and what a killed process left half-written."""
+    return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def digest(result: dict[str, Any]) -> str:
+    """Returns a SHA-256 of a result, which stands in its file beside it."""
+    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Returns the result of a finished run, without loading a framework.
+
+    Raises:
+        ValueError: If the file is not as it was written.
+    """
+    try:
+        result = json.loads(path.read_text())
+        if result.pop("digest") == digest(result):
+            return result
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        pass
+    raise ValueError(
+        f"A finished run's result must be as it was written. Received: {path}, which is damaged. "
+        "Remove it, and the same command scores the trained model again."
+    )
 
 
 def summary(result: dict[str, Any], folder: str) -> str:
@@ -493,9 +565,17 @@ def summary(result: dict[str, Any], folder: str) -> str:
     )
 
 
-def load_framework() -> None:
-    """Imports Keras and its backend, which tell of the machine on the way; errors are shown."""
+def load_framework(virtual_devices: int | None = None) -> None:
+    """Imports Keras and its backend, which tell of the machine on the way; errors are shown.
+
+    Args:
+        virtual_devices: How many devices to make of the CPU; one if None.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if virtual_devices is not None:
+        known = os.environ.get("XLA_FLAGS", "")
+        count = f"--xla_force_host_platform_device_count={virtual_devices}"
+        os.environ["XLA_FLAGS"] = f"{known} {count}".strip()  # JAX reads it when it is imported
     with tempfile.TemporaryFile() as notes:
         standard_error = os.dup(2)
         os.dup2(notes.fileno(), 2)
@@ -504,6 +584,10 @@ def load_framework() -> None:
 
             import low_rank_local_connectivity
 
+            if virtual_devices is not None:
+                (cpu,) = tf.config.list_physical_devices("CPU")
+                parts = [tf.config.LogicalDeviceConfiguration() for _ in range(virtual_devices)]
+                tf.config.set_logical_device_configuration(cpu, parts)
             del tf, low_rank_local_connectivity
         except BaseException:
             notes.seek(0)
@@ -522,11 +606,36 @@ def run(experiment: Experiment) -> dict[str, Any]:
 
     Returns:
         The result, as it stands in `result.json`.
+
+    Raises:
+        RunError: If another process is at it, what it left cannot be used, or the loss or a
+            weight stops being finite.
+        StoppedError: If a signal asked it to stop.
     """
-    load_framework()
+    load_framework(experiment.virtual_devices)
+    from low_rank_local_connectivity import training
+
+    # Before anything else: a strategy over several machines wants to be first.
+    placement = training.place(experiment.strategy, experiment.tpu, experiment.peers_timeout)
+    placement.check_batch_size(experiment.batch_size)
+    if not placement.chief:
+        return run_placed(experiment, placement)
+    folder = Path(experiment.model_dir)
+    with training.claimed(folder / ".lock") as lock:
+        if lock is None:
+            raise training.RunError(
+                "--model_dir must be trained by one process at a time. Received: "
+                f"--model_dir={folder}, which another process is training. Wait for it, or choose "
+                "another."
+            )
+        training.remove_unfinished(folder)
+        return run_placed(experiment, placement)
+
+
+def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]:
+    """Trains, scores, draws and exports; only the chief of several processes writes."""
     from data.pipeline import evaluation_batches, steps_per_epoch, training_batches
-    from data.unreadable import skipped_images
-    from low_rank_local_connectivity import plots, training
+    from low_rank_local_connectivity import training
 
     training.make_deterministic(experiment.seed)
     training.set_precision(experiment.precision)
@@ -535,42 +644,80 @@ def run(experiment: Experiment) -> dict[str, Any]:
     if experiment.train_examples:
         splits["train"] = splits["train"].subset(experiment.train_examples)
     folder = Path(experiment.model_dir)
-    training.write_json(folder / "config.json", experiment.config())
+    if placement.chief:
+        training.write_json(folder / "config.json", experiment.config())
 
-    model = experiment.build()
+    with placement.scope():
+        model = placement.model(experiment.build())
     parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     sizes = ", ".join(f"{len(splits[name]):,} {name}" for name in splits)
+    shared = f" {placement.replicas} replicas." if placement.replicas > 1 else ""
     print(f"{dataset.name}: {sizes}. {experiment.layers_in_words}: ", end="")
-    print(f"{parameters:,} trainable parameters. Files in {folder}.", flush=True)
+    print(f"{parameters:,} trainable parameters.{shared} Files in {folder}.", flush=True)
 
     size, seed, epochs = experiment.batch_size, experiment.seed, experiment.epochs
-    train = splits["train"]
+    train, steps = splits["train"], steps_per_epoch(splits["train"], size)
     valid_batches, test_batches = (
         evaluation_batches(dataset, splits[name], size, seed) for name in ("valid", "test")
     )
-    skipped_file = folder / "skipped.txt"
-    recovery = training.train(
-        model,
-        experiment.plan(steps_per_epoch(train, size)),
-        lambda start: training_batches(dataset, train, size, epochs, seed, start, skipped_file),
-        valid_batches,
+    skipped = folder / "skipped.txt" if placement.chief else None
+    recovery = training.Recovery(
         folder,
+        steps,
+        experiment.checkpoint_steps,
+        experiment.checkpoint_minutes,
+        experiment.keep_checkpoints,
+        placement.chief,
     )
-    training.save(model, folder / "model.keras")
-    images, _ = next(iter(test_batches))
-    plots.combining_weight_maps(model, folder / "combining_weights.png", images[: plots.EXAMPLES])
-    export(model, experiment)
-    skipped = skipped_images(skipped_file)
+    training.train(
+        model,
+        experiment.plan(steps),
+        lambda start: training_batches(dataset, train, size, epochs, seed, start, skipped),
+        placement.batches(valid_batches, size),
+        recovery,
+        placement,
+    )
     result = {
         "valid_accuracy": recovery.rows[-1]["val_accuracy"],
-        "test_accuracy": training.score(model, test_batches),
+        "test_accuracy": training.score(model, placement.batches(test_batches, size)),
         "train_accuracy": recovery.rows[-1]["accuracy"],
         "parameters": parameters,
-        "skipped_images": len(skipped),
         "seconds": round(recovery.seconds, 1),
         "versions": training.versions(),
     }
-    training.write_json(folder / "result.json", result)
+    if placement.chief:
+        images, _ = next(iter(test_batches))
+        result = leave_behind(experiment, model, images, result)
+    return result
+
+
+def leave_behind(experiment: Experiment, model, images, result: dict[str, Any]) -> dict[str, Any]:
+    """Writes the trained model, its pictures, its exports and, last, the result.
+
+    Args:
+        experiment: The run.
+        model: The trained model.
+        images: A few test images, to draw weights for that depend on the input.
+        result: What is known of the result.
+
+    Returns:
+        The result.
+    """
+    import keras
+
+    from data.unreadable import skipped_images
+    from low_rank_local_connectivity import plots, training
+
+    folder = Path(experiment.model_dir)
+    training.save(model, folder / "model.keras")
+    # As a server will: without the strategy that trained it.
+    plain = keras.models.load_model(folder / "model.keras")
+    shown = images[: plots.EXAMPLES]
+    plots.combining_weight_maps(plain, folder / "combining_weights.png", shown)
+    export(plain, experiment)
+    skipped = skipped_images(folder / "skipped.txt")
+    result["skipped_images"] = len(skipped)
+    training.write_json(folder / "result.json", {**result, "digest": digest(result)})
     if skipped:
         named = ", ".join(skipped[:SHOWN_SKIPPED])
         more = ", ..." if len(skipped) > SHOWN_SKIPPED else ""
@@ -592,16 +739,23 @@ def export(model, experiment: Experiment) -> None:
 
 
 def run_or_refuse(experiment: Experiment) -> dict[str, Any]:
-    """Runs; images that cannot be read, and must be, end the program with a sentence."""
+    """Runs; what its caller can mend, and being asked to stop, ends the program in a sentence."""
+    load_framework(experiment.virtual_devices)
+    from data.unreadable import unreadable_image
+    from low_rank_local_connectivity.training import STOPPED_STATUS, RunError, StoppedError
+
     try:
         return run(experiment)
+    except StoppedError as stopped:
+        print(stopped, flush=True)
+        sys.exit(STOPPED_STATUS)
+    except RunError as error:
+        refuse(error)
     except Exception as error:
-        from data.unreadable import unreadable_image
-
         sentence = unreadable_image(error)
         if sentence is None:
             raise
-        refuse(ValueError(sentence))
+        refuse(sentence)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -612,7 +766,7 @@ def parse(argv: list[str]) -> list[str]:
         refuse(error)
 
 
-def refuse(error: Exception) -> NoReturn:
+def refuse(error: Exception | str) -> NoReturn:
     """Ends the program over something that its caller can mend."""
     print(f"run_experiment.py: {error}", file=sys.stderr)
     sys.exit(2)

@@ -51,13 +51,13 @@ def training_batches(
         epochs: Epochs in all.
         seed: Seed of the order, of the crops, and of the images' places if the dataset is
             translated.
-        start: Epochs already behind.
+        start: Steps already behind; those of an epoch that was begun are passed over.
         skipped: File that gets the names of images that could not be read, a line each time one
             comes by; `unreadable.skipped_images` reads it. None for no such file.
 
     Returns:
         A dataset of pairs of float32 images and integer labels, with
-        `(epochs - start) * steps_per_epoch(examples, batch_size)` elements.
+        `epochs * steps_per_epoch(examples, batch_size) - start` elements.
 
     Raises:
         ValueError: If there are fewer examples than a batch needs.
@@ -71,7 +71,9 @@ def training_batches(
         batches_of = _encoded_epochs(dataset, examples, batch_size, seed, skipped)
     else:
         batches_of = _stored_epochs(dataset, examples, batch_size, seed)
-    return _deterministic(tf.data.Dataset.range(start, epochs).flat_map(batches_of))
+    epoch, inside = divmod(start, steps_per_epoch(examples, batch_size))
+    batches = tf.data.Dataset.range(epoch, epochs).flat_map(batches_of)
+    return _deterministic(batches.skip(inside))
 
 
 def evaluation_batches(
@@ -229,4 +231,7 @@ def place_in_noise(image, canvas, value_range, key):
 def _deterministic(batches: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
+    # Every worker reads all batches and takes its share of each.
+    policy = tf.data.experimental.AutoShardPolicy.DATA
+    options.experimental_distribute.auto_shard_policy = policy
     return batches.with_options(options).prefetch(tf.data.AUTOTUNE)

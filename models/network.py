@@ -18,7 +18,7 @@ class Network:
         function: Name of that function. Of a network with `num_layers` it takes `image_shape`,
             `num_classes`, `convolutions`, `filters`, `kernel_size` and `coord_conv`; of one with
             `stages`, `image_shape`, `num_classes`, `insert` and `replace`; of both
-            `weight_decay`.
+            `weight_decay` and `synchronized`.
         num_layers: How many of its layers may be of any kind, each by itself; 0 if it has stages.
         output_sizes: Function of `(image_shape, kernel_size)` to the number of rows and columns
             of positions of each of them.

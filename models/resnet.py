@@ -9,6 +9,7 @@ from keras import layers
 
 from .convolutions import Convolution, Settings, Site, convolution, kernel_decay
 from .network import RESNET_STAGES
+from .normalization import batch_normalization
 
 # Blocks of each stage.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -24,6 +25,7 @@ def resnet(
     insert: Convolution | None = None,
     replace: Mapping[str, Convolution] | None = None,
     weight_decay: float = 0.0,
+    synchronized: bool = False,
 ) -> keras.Model:
     """Builds a residual network, plain or with the layers under study in it.
 
@@ -47,6 +49,7 @@ def resnet(
         weight_decay: Factor of the kernels, the logits' included, in the gradient of a penalty
             on them; banks of a low-rank layer are kernels. Biases, normalisation and what
             computes combining weights have none.
+        synchronized: Whether replicas under a TensorFlow strategy share batch statistics.
 
     Returns:
         Model from images to logits of shape `(batch, num_classes)`. Its layers are named
@@ -65,7 +68,7 @@ def resnet(
     """
     replace = dict(replace or {})
     _check_arguments(depth, replace)
-    graph = _Graph(kernel_decay(weight_decay))
+    graph = _Graph(kernel_decay(weight_decay), synchronized)
     add_block = _add_bottleneck if depth >= 50 else _add_basic_block
     inputs = keras.Input(image_shape, name="image")
     x = graph.convolve(inputs, FIRST_FILTERS, 7, "conv1", strides=2)
@@ -115,9 +118,10 @@ def _parameters_reading_a_first_channel(depth: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Graph:
-    """Adds to a graph of layers, all kernels under one regularizer."""
+    """Adds to a graph of layers, all kernels under one regularizer, all normalisation alike."""
 
     kernel_regularizer: Any
+    synchronized: bool
 
     def convolve(
         self,
@@ -134,7 +138,7 @@ class _Graph:
         """Adds a layer, its normalisation and, unless a sum comes before it, ReLU."""
         site = self.site(x.shape, filters, kernel_size, name, strides=strides, **about_the_site)
         x = make(site)(x)
-        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+        x = batch_normalization(f"{name}_norm", self.synchronized)(x)
         return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
     def site(

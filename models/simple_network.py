@@ -8,6 +8,7 @@ from keras import layers
 from low_rank_local_connectivity import AddCoordinates2D
 
 from .convolutions import Convolution, Site, kernel_decay
+from .normalization import batch_normalization
 
 
 def simple_network(
@@ -20,6 +21,7 @@ def simple_network(
     coord_conv: bool = False,
     pooling: bool = True,
     weight_decay: float = 0.0,
+    synchronized: bool = False,
 ) -> keras.Model:
     """Builds the network: local layers, unpadded, at stride 1, then linear logits.
 
@@ -38,6 +40,7 @@ def simple_network(
         pooling: Whether to average over positions before the logits, instead of flattening.
         weight_decay: Factor of the kernels, the logits' included, in the gradient of a penalty
             on them; banks of a low-rank layer are kernels, biases and normalisation are not.
+        synchronized: Whether replicas under a TensorFlow strategy share batch statistics.
 
     Returns:
         Model from images to logits of shape `(batch, num_classes)`.
@@ -73,10 +76,7 @@ def simple_network(
         )
         x = make(site)(x)
         if batch_norm:
-            norm = layers.BatchNormalization(
-                momentum=0.9, epsilon=1e-5, name=f"batch_norm_{index + 1}"
-            )
-            x = norm(x)
+            x = batch_normalization(f"batch_norm_{index + 1}", synchronized)(x)
         x = layers.ReLU(name=f"relu_{index + 1}")(x)
     x = layers.GlobalAveragePooling2D(name="pooling")(x) if pooling else layers.Flatten()(x)
     outputs = layers.Dense(num_classes, kernel_regularizer=regularizer, name="logits")(x)

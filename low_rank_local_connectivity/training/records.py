@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import fcntl
 import importlib.metadata
 import io
 import json
@@ -11,9 +12,17 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import keras
+
+
+class RunError(ValueError):
+    """A run that cannot begin or go on as asked, in a sentence for whoever started it."""
+
+
+# How the names of files begin that are being written.
+UNFINISHED = ".writing-"
 
 
 @contextlib.contextmanager
@@ -27,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
         Path of a file in the same folder, with the same suffix.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -46,6 +55,12 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Removes what a killed process left half-written; nobody may be writing there."""
+    for path in folder.rglob(f"{UNFINISHED}*"):
+        path.unlink(missing_ok=True)
+
+
 def write_metrics(path: Path, rows: Sequence[dict[str, float]]) -> None:
     """Writes one line of CSV per epoch, replacing the file in one step.
 
@@ -58,6 +73,22 @@ def write_metrics(path: Path, rows: Sequence[dict[str, float]]) -> None:
     writer.writerows(rows)
     with replacing(path) as temporary:
         temporary.write_text(text.getvalue())
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[IO | None]:
+    """Yields an open lock file if no other process holds it, else None.
+
+    The lock falls when the last process that inherited it ends, however it ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield lock
 
 
 def append_record(path: Path, record: dict[str, Any]) -> bool:
@@ -73,8 +104,6 @@ def append_record(path: Path, record: dict[str, Any]) -> bool:
     Returns:
         Whether it was added.
     """
-    import fcntl
-
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(record, sort_keys=True)
     with path.open("a+b") as file:

@@ -1,96 +1,219 @@
-"""Continuing a run that was stopped: everything that training changes, in one file."""
+"""Continuing a run that was stopped at any moment, as if it had not been."""
 
-import json
+import contextlib
 import math
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import keras
 import numpy as np
 
-from low_rank_local_connectivity.training.records import replacing, write_metrics
+from low_rank_local_connectivity.training.checkpoints import Checkpoints, all_finite
+from low_rank_local_connectivity.training.records import RunError, write_metrics
+
+# What the shell calls a temporary failure (sysexits.h): the same command will go on.
+STOPPED_STATUS = 75
+WATCHED_METRIC = "val_accuracy"
+
+
+class StoppedError(Exception):
+    """A run was asked to stop, and has saved its state."""
+
+
+class LostError(RunError):
+    """A run cannot go on: its loss or weights are no longer finite."""
 
 
 class Recovery(keras.callbacks.Callback):
-    """Saves a run's whole state after each epoch, and restores it.
+    """Saves a run's whole state now and then, and puts it back.
 
-    The state is every variable of the model and its optimizer (weights, moments, step count and
-    seed generators), the metrics of the epochs so far and the time they took. It is replaced in
-    one step, so a run killed at any moment finds the last whole epoch. With data whose order
-    depends on the epoch alone, the continued run equals one that was never stopped.
+    The state is every variable of the model and its optimizer (weights, moments, step count,
+    seed generators), those of the metrics within an epoch, the metrics of the epochs behind and
+    the time they took. With data whose order depends on epoch and step alone, a continued run
+    equals one that was never stopped.
 
     Args:
-        folder: The run's folder; holds `checkpoints/state.npz` and `metrics.csv`.
+        folder: The run's folder; holds `checkpoints/` and `metrics.csv`.
+        steps_per_epoch: Steps in an epoch.
+        every_steps: Steps between checkpoints within an epoch; none if None. Every epoch's end
+            has one.
+        every_minutes: Minutes between checkpoints within an epoch; none if None.
+        keep: How many of the newest checkpoints to keep, beside the best.
+        chief: Whether this process writes; all processes of a job read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        steps_per_epoch: int,
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
+        keep: int = 2,
+        chief: bool = True,
+    ) -> None:
         super().__init__()
-        self.state_path = folder / "checkpoints" / "state.npz"
+        self.checkpoints = Checkpoints(folder / "checkpoints", keep)
         self.metrics_path = folder / "metrics.csv"
+        self.steps_per_epoch, self.chief = steps_per_epoch, chief
+        self.every_steps, self.every_minutes = every_steps, every_minutes
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
-        self._started = time.monotonic()
+        self.best = -math.inf
+        self.step = 0
+        self.signal: int | None = None
+        self._metrics: list[np.ndarray] = []
+        self._epoch_started_at = 0
+        self._started = self._saved_at = time.monotonic()
 
     def _variables(self) -> list[Any]:
         return [*self.model.variables, *self.model.optimizer.variables]
 
     def restore(self, model: keras.Model) -> int:
-        """Puts a compiled model into its saved state, if there is one.
+        """Puts a compiled model into its newest saved state that is whole, if there is one.
 
         Args:
             model: The model, built and compiled as when the state was saved.
 
         Returns:
-            How many epochs are behind it; 0 if nothing was saved.
+            How many steps are behind it; 0 if nothing was saved.
 
         Raises:
-            ValueError: If the state belongs to another model or backend.
+            RunError: If no saved state can be used, or it belongs to another backend.
         """
         self.set_model(model)
         model.optimizer.build(model.trainable_variables)
-        if not self.state_path.exists():
-            return 0
-        with np.load(self.state_path) as state:
-            about = json.loads(str(state["about"]))
-            arrays = [state[f"variable_{index}"] for index in range(about["variables"])]
         variables = self._variables()
-        expected = [tuple(variable.shape) for variable in variables]
-        if about["backend"] != keras.backend.backend() or expected != [a.shape for a in arrays]:
-            raise ValueError(
-                "A run must be continued on the backend and with the model that it was started "
-                f"with. Received: {self.state_path} from backend {about['backend']!r} with "
-                f"{len(arrays)} variables, for backend {keras.backend.backend()!r} with "
-                f"{len(expected)}. Use the same KERAS_BACKEND and package version, or another "
-                "folder."
+        found = self.checkpoints.newest([tuple(variable.shape) for variable in variables])
+        if found is None and self.metrics_path.exists():
+            raise RunError(
+                "A run that was begun must have a checkpoint. Received: "
+                f"{self.checkpoints.folder} without one, beside {self.metrics_path}. Put it back, "
+                "or give another --model_dir to start over."
             )
-        for variable, array in zip(variables, arrays, strict=True):
+        if found is None:
+            return 0
+        arrays, about = found
+        here = keras.backend.backend()
+        if about["backend"] != here:
+            raise RunError(
+                "A run must be continued on the backend that it was started on. Received: "
+                f"KERAS_BACKEND={here} for a run on {about['backend']}. Set it to "
+                f"{about['backend']}, or give another --model_dir."
+            )
+        count = len(variables)
+        for variable, array in zip(variables, arrays[:count], strict=True):
             variable.assign(array)
+        self._metrics = arrays[count:]
         self.rows, self.seconds = about["rows"], about["seconds"]
-        return len(self.rows)
+        self.best = -math.inf if about["best"] is None else about["best"]
+        self.step = about["step"]
+        return self.step
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Starts the clock."""
         del logs
-        self._started = time.monotonic() - self.seconds
+        now = time.monotonic()
+        self._started, self._saved_at = now - self.seconds, now
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Puts back the metrics of an epoch that was begun before."""
+        del epoch, logs
+        self._epoch_started_at = self.step
+        if self._metrics:
+            for variable, array in zip(self.model.metrics_variables, self._metrics, strict=True):
+                variable.assign(array)
+            self._metrics = []
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Saves the state if it is time to, or if the run was asked to stop."""
+        self.step = self._epoch_started_at + batch + 1
+        self._require_finite((logs or {}).get("loss", 0.0))
+        inside = self.step % self.steps_per_epoch != 0
+        if inside and (self.signal is not None or self._is_time()):
+            self._save(within_epoch=True)
+            self._stop_if_asked()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Saves the state, then lists the epoch's metrics; a broken state is not kept."""
-        if not math.isfinite((logs or {}).get("loss", 0.0)):
-            return
-        self.rows.append({"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}})
+        """Lists the epoch's metrics and saves the state."""
+        logs = {name: float(value) for name, value in (logs or {}).items()}
+        self.rows.append({"epoch": epoch + 1, **logs})
+        score = logs.get(WATCHED_METRIC, -math.inf)
+        is_best = score > self.best
+        self.best = max(score, self.best)
+        self._save(best=is_best)
+        if self.chief:
+            write_metrics(self.metrics_path, self.rows)
+        self._stop_if_asked()
+
+    def _is_time(self) -> bool:
+        steps, minutes = self.every_steps, self.every_minutes
+        if steps is not None and self.step % steps == 0:
+            return True
+        return minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+
+    def _require_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise LostError(self._lost(f"a loss of {loss}"))
+
+    def _lost(self, what: str) -> str:
+        paths = self.checkpoints.paths()
+        last = f"The last good checkpoint is {paths[-1]}" if paths else "There is no checkpoint"
+        return (
+            f"The loss and all weights must stay finite. Received: {what} at step {self.step}. "
+            f"{last}. Lower the peak learning rate and train in another folder."
+        )
+
+    def _save(self, within_epoch: bool = False, best: bool = False) -> None:
+        """Writes a checkpoint, unless another process does."""
         self.seconds = time.monotonic() - self._started
-        variables = self._variables()
+        self._saved_at = time.monotonic()
+        if not self.chief:
+            return
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()  # between steps JAX keeps the state outside the variables
+        kept = self._variables() + (self.model.metrics_variables if within_epoch else [])
+        arrays = [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in kept]
+        if not all_finite(arrays):
+            raise LostError(self._lost("a weight or its moment that is not"))
         about = {
             "backend": keras.backend.backend(),
+            "step": self.step,
             "rows": self.rows,
             "seconds": self.seconds,
-            "variables": len(variables),
+            "best": self.best if math.isfinite(self.best) else None,
         }
-        arrays = {
-            f"variable_{index}": keras.ops.convert_to_numpy(variable)
-            for index, variable in enumerate(variables)
-        }
-        with replacing(self.state_path) as temporary:
-            np.savez(temporary, about=np.array(json.dumps(about)), **arrays)
-        write_metrics(self.metrics_path, self.rows)
+        self.checkpoints.save(self.step, arrays, about, best)
+
+    def _stop_if_asked(self) -> None:
+        if self.signal is not None:
+            raise StoppedError(
+                f"Stopped by {signal.Signals(self.signal).name} after step {self.step}, which is "
+                "saved. The same command goes on from there."
+            )
+
+
+@contextlib.contextmanager
+def heeding_signals(recovery: Recovery) -> Iterator[None]:
+    """Lets SIGTERM and SIGINT end the training within after its step, saved.
+
+    To be entered after a strategy is made: TensorFlow's multi-worker one takes SIGTERM for
+    itself. A second signal of the kind does what it always did.
+    """
+    before = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del frame
+        recovery.signal = number
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)

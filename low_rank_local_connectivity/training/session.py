@@ -10,8 +10,9 @@ from typing import Any, Literal
 import keras
 
 from low_rank_local_connectivity.training.records import replacing
-from low_rank_local_connectivity.training.recovery import Recovery
+from low_rank_local_connectivity.training.recovery import Recovery, heeding_signals
 from low_rank_local_connectivity.training.schedule import warmup_then
+from low_rank_local_connectivity.training.strategy import ONE_DEVICE, Placement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,17 +69,17 @@ def set_precision(policy: str) -> None:
     keras.config.set_dtype_policy(policy)
 
 
-def choose_jit_compile() -> bool | str:
+def choose_jit_compile(placement: Placement = ONE_DEVICE) -> bool | str:
     """Returns whether to compile with XLA, by what measures faster on the device.
 
-    On a CPU TensorFlow's own kernels beat XLA's convolutions by a third; elsewhere Keras's own
-    choice stands.
+    On a CPU TensorFlow's own kernels beat XLA's convolutions by a third, and under a strategy a
+    compiled step cannot reach the variables of other devices; a TPU compiles all the same.
     """
     if keras.backend.backend() != "tensorflow":
         return "auto"
     import tensorflow as tf
 
-    return bool(tf.config.list_physical_devices("GPU"))
+    return placement.strategy is None and bool(tf.config.list_physical_devices("GPU"))
 
 
 def smoothed_crossentropy(label_smoothing: float) -> Callable:
@@ -115,13 +116,14 @@ def make_optimizer(plan: Plan) -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(rate)
 
 
-def compile_model(model: keras.Model, plan: Plan) -> None:
-    """Prepares a model that gives logits for training."""
+def compile_model(model: keras.Model, plan: Plan, placement: Placement = ONE_DEVICE) -> None:
+    """Prepares a model that gives logits for training; within the placement's scope."""
     model.compile(
         optimizer=make_optimizer(plan),
         loss=smoothed_crossentropy(plan.label_smoothing),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        jit_compile=choose_jit_compile(),
+        # Padding that makes batches even has no weight.
+        weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile=choose_jit_compile(placement),
     )
 
 
@@ -130,51 +132,57 @@ def train(
     plan: Plan,
     training_batches: Callable[[int], Iterable],
     validation_batches: Iterable,
-    folder: Path,
+    recovery: Recovery,
+    placement: Placement = ONE_DEVICE,
 ) -> Recovery:
     """Trains a model to the end of its plan, from where the run in the folder stopped.
 
     Args:
-        model: Model from images to logits.
+        model: Model from images to logits, built in the placement's scope by its `model`.
         plan: How long, how fast and by which rule.
-        training_batches: Function of the number of epochs behind to all batches that are left.
+        training_batches: Function of the number of steps behind to all batches that are left.
         validation_batches: Batches to score after the epochs that the plan names.
-        folder: The run's folder; gets `checkpoints/`, `metrics.csv` and `tensorboard/`.
+        recovery: Saves and restores the run; its folder gets `checkpoints/`, `metrics.csv` and
+            `tensorboard/`.
+        placement: Where to train.
 
     Returns:
-        The run's recovery, which holds each epoch's metrics and the seconds taken.
+        `recovery`, which holds each epoch's metrics and the seconds taken.
 
     Raises:
-        ValueError: If the folder holds the state of another model.
-        RuntimeError: If the loss stops being a finite number.
+        ValueError: If what was saved cannot be used.
+        StoppedError: If a signal asked the run to stop; its state is saved.
+        LostError: If the loss or a weight stops being a finite number.
     """
-    compile_model(model, plan)
-    recovery = Recovery(folder)
-    start = recovery.restore(model)
-    if start == plan.epochs:
-        return recovery
-    if start:
-        print(f"Continuing after epoch {start} of {plan.epochs}.", flush=True)  # noqa: T201
-    model.fit(
-        training_batches(start),
-        epochs=plan.epochs,
-        initial_epoch=start,
-        steps_per_epoch=plan.steps_per_epoch,
-        shuffle=False,  # the batches come shuffled
-        validation_data=validation_batches,
-        validation_freq=plan.validated_epochs(),
-        callbacks=[
-            keras.callbacks.TerminateOnNaN(),
-            recovery,
-            keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False),
-        ],
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
-    if len(recovery.rows) < plan.epochs:
-        raise RuntimeError(
-            f"The loss must stay finite. Received: NaN in epoch {len(recovery.rows) + 1}. Lower "
-            "the peak learning rate and train in another folder."
-        )
+    with placement.scope():
+        compile_model(model, plan, placement)
+        start = recovery.restore(model)
+    steps, total = plan.steps_per_epoch, plan.epochs * plan.steps_per_epoch
+    if 0 < start < total:
+        done, inside = divmod(start, steps)
+        where = f"step {inside} of epoch {done + 1}" if inside else f"epoch {done}"
+        print(f"Continuing after {where} of {plan.epochs}.", flush=True)  # noqa: T201
+    callbacks: list[keras.callbacks.Callback] = [recovery]
+    if recovery.chief:
+        folder = recovery.metrics_path.parent / "tensorboard"
+        callbacks.append(keras.callbacks.TensorBoard(folder, write_graph=False))
+    with heeding_signals(recovery):
+        while start < total:
+            # What is left of an epoch that was begun is an epoch of fewer steps.
+            done, inside = divmod(start, steps)
+            epochs = done + 1 if inside else plan.epochs
+            model.fit(
+                training_batches(start),
+                epochs=epochs,
+                initial_epoch=done,
+                steps_per_epoch=steps - inside,
+                shuffle=False,  # the batches come shuffled
+                validation_data=validation_batches,
+                validation_freq=plan.validated_epochs(),
+                callbacks=callbacks,
+                verbose=0 if not recovery.chief else 1 if sys.stdout.isatty() else 2,
+            )
+            start = epochs * steps
     return recovery
 
 

@@ -5,21 +5,19 @@ own, a log and a lock. Started again, a sweep goes on with what is missing; seve
 several machines that share the folder, divide the runs among them.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import json
 import math
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from low_rank_local_connectivity.training.records import append_record, read_records
+from low_rank_local_connectivity.training.records import append_record, claimed, read_records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,22 +35,6 @@ class Run:
     config: dict[str, Any]
     command: list[str]
     folder: Path
-
-
-@contextlib.contextmanager
-def claimed(path: Path) -> Iterator[IO | None]:
-    """Yields an open lock file if no other process holds it, else None.
-
-    The lock falls when the last process that inherited it ends, however it ends.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            yield lock
 
 
 def sweep(runs: Sequence[Run], folder: Path) -> tuple[list[dict[str, Any]], list[str], list[str]]:
@@ -86,6 +68,7 @@ def sweep(runs: Sequence[Run], folder: Path) -> tuple[list[dict[str, Any]], list
                 _say(label + f"failed: {problem}")
                 continue
             result = json.loads((run.folder / "result.json").read_text())
+            result.pop("digest", None)  # of the file, not of the run
             append_record(path, {"name": run.name, "config": run.config, "result": result})
             _say(label + f"{_accuracies(result)}, {time.monotonic() - started:.0f} s")
     names = {run.name for run in runs}

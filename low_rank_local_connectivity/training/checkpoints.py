@@ -1,0 +1,208 @@
+"""The states of a run on disk: written in one step, checked when read, the last few and the best.
+
+A checkpoint is one `.npz` file: arrays only, each with a checksum, read without unpickling. Its
+name tells the step, so the newest is found by name alone.
+"""
+
+import hashlib
+import json
+import math
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from low_rank_local_connectivity.training.records import RunError, replacing
+
+NAME = re.compile(r"step_(\d{9})\.npz")
+BEST = "best.npz"
+# What reading a damaged file may raise: not a zip file, a member's checksum, its header, its size.
+DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class DamagedError(ValueError):
+    """A checkpoint that cannot be used, and why."""
+
+
+class Checkpoints:
+    """The checkpoints in a folder.
+
+    Args:
+        folder: Where they are; created with the first.
+        keep: How many of the newest to keep, at least 1.
+
+    Example:
+        >>> import tempfile
+        >>> checkpoints = Checkpoints(Path(tempfile.mkdtemp()), keep=2)
+        >>> for step in (10, 20, 30):
+        ...     path = checkpoints.save(step, [np.full(3, step)], {"step": step})
+        >>> [path.name for path in checkpoints.paths()]
+        ['step_000000020.npz', 'step_000000030.npz']
+        >>> arrays, about = checkpoints.newest([(3,)])
+        >>> about["step"], arrays[0].tolist()
+        (30, [30, 30, 30])
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder, self.keep = folder, keep
+
+    def paths(self) -> list[Path]:
+        """Returns the files of checkpoints, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(path for path in self.folder.iterdir() if NAME.fullmatch(path.name))
+
+    def save(
+        self, step: int, arrays: Sequence[np.ndarray], about: dict[str, Any], best: bool = False
+    ) -> Path:
+        """Writes a checkpoint, then removes those that are no longer kept.
+
+        Args:
+            step: Steps behind it.
+            arrays: The state.
+            about: What else belongs to it, as JSON holds it.
+            best: Whether to keep it as the best one, too.
+
+        Returns:
+            Its path.
+
+        Raises:
+            RunError: If it cannot be written; earlier checkpoints are still there.
+        """
+        path = self.folder / f"step_{step:09d}.npz"
+        self._write(path, arrays, about)
+        if best:
+            self._write(self.folder / BEST, arrays, about)
+        for old in self.paths()[: -self.keep]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def _write(self, path: Path, arrays: Sequence[np.ndarray], about: dict[str, Any]) -> None:
+        named = {f"array_{index}": array for index, array in enumerate(arrays)}
+        text = json.dumps({**about, "arrays": len(arrays), "digest": digest(arrays, about)})
+        try:
+            with replacing(path) as temporary:
+                np.savez(temporary, allow_pickle=False, about=np.array(text), **named)
+        except OSError as error:
+            left = self.paths()
+            rest = f"{left[-1]} is intact" if left else "There is no earlier one"
+            raise RunError(
+                f"The checkpoint {path} must be writable. Received: {error.strerror or error}. "
+                f"{rest}; make room and run the same command again."
+            ) from error
+
+    def newest(
+        self, shapes: Sequence[tuple[int, ...]]
+    ) -> tuple[list[np.ndarray], dict[str, Any]] | None:
+        """Reads the newest checkpoint that is whole.
+
+        Args:
+            shapes: The shapes that its first arrays must have.
+
+        Returns:
+            Arrays and what else belongs to them; None if there are no checkpoints at all.
+
+        Raises:
+            RunError: If there are checkpoints and none can be used.
+        """
+        paths = self.paths()[::-1]
+        problems = []
+        for path in paths:
+            try:
+                found = read(path, shapes)
+            except DamagedError as problem:
+                problems.append(str(problem))
+                continue
+            if problems:
+                warnings.warn(f"{' '.join(problems)} Continuing from {path} instead.", stacklevel=2)
+            return found
+        if problems:
+            raise RunError(
+                f"A run that was begun must have a checkpoint that can be read. Received: "
+                f"{' '.join(problems)} Give another --model_dir to start over."
+            )
+        return None
+
+
+def read(
+    path: Path, shapes: Sequence[tuple[int, ...]] | None = None
+) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """Reads a checkpoint and checks everything that can be checked about it.
+
+    Args:
+        path: The file.
+        shapes: The shapes that its first arrays must have; not checked if None.
+
+    Returns:
+        Arrays, and what else belongs to them.
+
+    Raises:
+        DamagedError: If it is not whole, does not fit or holds numbers that are not finite.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            about = json.loads(str(file["about"][()]))
+            count, expected = about.pop("arrays"), about.pop("digest")
+            arrays = [file[f"array_{index}"] for index in range(count)]
+    except DAMAGE as error:
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DamagedError(f"{path} is damaged ({why}).") from error
+    if any(array.dtype.kind not in "fiub" for array in arrays):
+        raise DamagedError(f"{path} holds arrays that are not numbers.")
+    if digest(arrays, about) != expected:
+        raise DamagedError(f"{path} is damaged (its digest does not fit its values).")
+    _check(path, arrays, about, shapes)
+    return arrays, about
+
+
+def digest(arrays: Sequence[np.ndarray], about: dict[str, Any]) -> str:
+    """Returns a SHA-256 of all numbers, shapes and types, and of what belongs to them."""
+    found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for array in arrays:
+        found.update(f"{array.dtype.str}{array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def _check(
+    path: Path,
+    arrays: Sequence[np.ndarray],
+    about: Any,
+    shapes: Sequence[tuple[int, ...]] | None,
+) -> None:
+    named = NAME.fullmatch(path.name)
+    if named and about.get("step") != int(named[1]):
+        raise DamagedError(f"{path} says that it is of step {about.get('step')}.")
+    if not all_finite(arrays):
+        raise DamagedError(f"{path} holds numbers that are not finite.")
+    found = [array.shape for array in arrays]
+    if shapes is not None and found[: len(shapes)] != list(shapes):
+        count = f"{len(found)} arrays for {len(shapes)}"
+        different = [pair for pair in zip(found, shapes, strict=False) if pair[0] != pair[1]]
+        what = f"shape {different[0][0]} for {different[0][1]}" if different else count
+        raise DamagedError(f"{path} belongs to another model ({what}).")
+
+
+def all_finite(arrays: Sequence[np.ndarray]) -> bool:
+    """Returns whether no number is infinite or not a number."""
+    return all(
+        math.isfinite(np.sum(array, dtype="float64")) or bool(np.isfinite(array).all())
+        for array in arrays
+    )

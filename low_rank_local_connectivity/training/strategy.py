@@ -1,0 +1,234 @@
+"""Where training runs: one device, all devices of a machine, several machines, a TPU.
+
+The engines are `tf.distribute` under TensorFlow and `keras.distribution` under JAX. A strategy is
+made once, before any model; batches are global, and each replica gets its share.
+"""
+
+import contextlib
+import dataclasses
+import faulthandler
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from low_rank_local_connectivity.training.records import RunError
+
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
+# Seconds that a worker waits for the others at the start.
+PEERS_TIMEOUT = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where a run's steps are computed.
+
+    Args:
+        name: One of `STRATEGIES`, not `"auto"`.
+        replicas: Copies of the model that share each batch.
+        workers: Processes of the job.
+        chief: Whether this process writes the run's files.
+        strategy: TensorFlow's strategy; None for one device, and on other backends.
+    """
+
+    name: str
+    replicas: int = 1
+    workers: int = 1
+    chief: bool = True
+    strategy: Any = None
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """A context in which models are built and compiled."""
+        if self.strategy is None:
+            yield
+            return
+        with self.strategy.scope():
+            yield
+
+    def model(self, model: keras.Model) -> keras.Model:
+        """Returns a model that this placement can train, of the same layers; within the scope."""
+        if self.strategy is None:
+            return model
+        from low_rank_local_connectivity.training.replicated_model import ReplicatedModel
+
+        return ReplicatedModel(model.input, model.output, name=model.name)
+
+    def batches(self, batches: Any, batch_size: int) -> Any:
+        """Returns evaluation batches that the replicas can share, every example counted once.
+
+        JAX splits a batch evenly or not at all: there the last one is filled up with examples of
+        no weight.
+        """
+        if self.name != "data_parallel":
+            return batches
+        return padded(batches, batch_size)
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Raises a `RunError` if the replicas cannot share batches evenly."""
+        if batch_size % self.replicas:
+            raise RunError(
+                f"--batch_size must be a multiple of the {self.replicas} replicas. Received: "
+                f"--batch_size={batch_size}. Choose "
+                f"{batch_size - batch_size % self.replicas + self.replicas}, for instance."
+            )
+
+
+def padded(batches: Any, batch_size: int) -> Any:
+    """Returns batches of images, labels and weights, the last filled up with zeros of weight 0."""
+    import tensorflow as tf
+
+    def fill(images, labels):
+        count = tf.shape(labels)[0]
+        missing = batch_size - count
+        weights = tf.concat([tf.ones([count]), tf.zeros([missing])], 0)
+
+        def grow(tensor):
+            grown = tf.pad(tensor, [[0, missing]] + [[0, 0]] * (len(tensor.shape) - 1))
+            return tf.ensure_shape(grown, [batch_size, *tensor.shape[1:]])
+
+        return grow(images), grow(labels), tf.ensure_shape(weights, [batch_size])
+
+    return batches.map(fill)
+
+
+ONE_DEVICE = Placement("one_device")
+
+
+def place(name: str, tpu: str | None = None, timeout: float = PEERS_TIMEOUT) -> Placement:
+    """Sets up where training runs.
+
+    Args:
+        name: One of `STRATEGIES`. `"auto"` takes the TPU if one is named, all workers if
+            `TF_CONFIG` tells of some, all GPUs if there are several, and one device otherwise;
+            under JAX all devices there are.
+        tpu: Name or address of a TPU, as `TPUClusterResolver` takes it; `"local"` on a TPU's own
+            machine.
+        timeout: Seconds to wait for the other workers.
+
+    Returns:
+        The placement.
+
+    Raises:
+        RunError: If the backend or the environment does not have what is asked for.
+    """
+    if name not in STRATEGIES:
+        raise RunError(
+            f"`name` must be one of {', '.join(STRATEGIES)}. Received: name={name!r}. Choose one."
+        )
+    backend = keras.backend.backend()
+    if backend == "jax":
+        return _place_jax(name)
+    if backend != "tensorflow":
+        _require_plain(name, backend)
+        return ONE_DEVICE
+    name = _choose(tpu) if name == "auto" else name
+    makers = {"mirrored": _mirrored, "multi_worker": lambda: _multi_worker(timeout)}
+    makers |= {"tpu": lambda: _tpu(tpu), "one_device": lambda: ONE_DEVICE}
+    return makers[name]()
+
+
+def _require_plain(name: str, backend: str) -> None:
+    if name not in ("auto", "one_device"):
+        raise RunError(
+            f"--strategy={name} needs TensorFlow. Received: KERAS_BACKEND={backend}. Take "
+            "--strategy=auto, or KERAS_BACKEND=tensorflow."
+        )
+
+
+def _choose(tpu: str | None) -> str:
+    import tensorflow as tf
+
+    if tpu is not None:
+        return "tpu"
+    if len(_cluster().get("worker", [])) + len(_cluster().get("chief", [])) > 1:
+        return "multi_worker"
+    return "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "one_device"
+
+
+def _place_jax(name: str) -> Placement:
+    import jax
+
+    _require_plain(name, "jax")
+    count = len(jax.devices())
+    if name == "one_device" or count == 1:
+        return ONE_DEVICE
+    keras.distribution.set_distribution(keras.distribution.DataParallel())
+    return Placement("data_parallel", replicas=count, chief=jax.process_index() == 0)
+
+
+def _mirrored() -> Placement:
+    import tensorflow as tf
+
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+    return Placement("mirrored", strategy.num_replicas_in_sync, strategy=strategy)
+
+
+def _cluster() -> dict[str, list[str]]:
+    """Returns the addresses of a job's processes, by task type, as `TF_CONFIG` has them."""
+    text = os.environ.get("TF_CONFIG", "{}")
+    try:
+        cluster = json.loads(text).get("cluster", {})
+    except (ValueError, AttributeError):
+        raise RunError(
+            "TF_CONFIG must be a JSON object that names the cluster's workers. Received: "
+            f"TF_CONFIG={text}. See the README for an example."
+        ) from None
+    return cluster
+
+
+def _multi_worker(timeout: float) -> Placement:
+    import tensorflow as tf
+
+    addresses = [address for task in ("chief", "worker") for address in _cluster().get(task, [])]
+    if not addresses:
+        raise RunError(
+            "--strategy=multi_worker needs the addresses of all workers in TF_CONFIG. Received: "
+            "TF_CONFIG without them. See the README for an example."
+        )
+    with _ending_after(timeout, addresses):
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    resolver = strategy.cluster_resolver
+    first = resolver.task_type == "chief" or "chief" not in _cluster()
+    return Placement(
+        "multi_worker",
+        strategy.num_replicas_in_sync,
+        len(addresses),
+        chief=resolver.task_type in (None, "chief", "worker") and first and not resolver.task_id,
+        strategy=strategy,
+    )
+
+
+@contextlib.contextmanager
+def _ending_after(seconds: float, addresses: list[str]) -> Iterator[None]:
+    """Ends the process if what is within takes longer.
+
+    Making the strategy waits for the other workers for ever, holding the interpreter's lock, so
+    only a thread that needs no lock can end it: `faulthandler`'s. What it writes is a traceback;
+    the sentence before says what to make of it.
+    """
+    print(  # noqa: T201
+        f"Waiting up to {seconds:.0f} s for {len(addresses)} workers: {', '.join(addresses)}. If "
+        "one does not start in time, this process ends with a traceback and status 1.",
+        file=sys.stderr,
+        flush=True,
+    )
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _tpu(tpu: str | None) -> Placement:
+    import tensorflow as tf
+
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="" if tpu is None else tpu)
+    tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+    strategy = tf.distribute.TPUStrategy(resolver)
+    return Placement("tpu", strategy.num_replicas_in_sync, strategy=strategy)
