@@ -508,7 +508,7 @@ def check_folder(experiment: Experiment) -> dict[str, Any] | None:
         return None
     try:
         there = dict(json.loads(config_path.read_text()))
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         raise ValueError(
             f"A run's flags must be readable. Received: {config_path}, which is damaged. Put it "
             "back, or choose another --model_dir."

@@ -2,7 +2,7 @@
 # Trains the rows of tables 1 to 3 on MNIST and CIFAR-10, and on translated MNIST, within the
 # budget of cpu_budget.flags. Stopped, it goes on where it was; started twice, two share the work.
 #
-#     experiments/cpu.sh DATA [mnist|cifar10|translated|maps]...
+#     experiments/cpu.sh DATA [mnist|cifar10|translated|maps|longer]...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 data=$1
@@ -16,12 +16,21 @@ row() {
     --flagfile=experiments/cpu_budget.flags --data_dir="$data" "$@" || true
 }
 
-for part in "${@:-mnist cifar10 translated maps}"; do
+for part in "${@:-mnist cifar10 translated maps longer}"; do
   for name in $part; do
     if [[ $name == maps ]]; then
       for kind in fixed input_dependent; do
         row "figS7_mnist_maps_$kind" --num_seeds=1 --model_dir="runs/maps_$kind"
       done
+      continue
+    fi
+    if [[ $name == longer ]]; then
+      # Is the order of the methods one of a budget too small? Four times the epochs tell.
+      longer="--epochs=32 --validation_every=32"
+      row mnist_lrlc_layer3 --spatial_ranks=8 $longer
+      row mnist_locally_connected_layer3_conv_init $longer
+      row mnist_input_dependent_layer3 --spatial_ranks=4 $longer
+      row mnist_convolution $longer
       continue
     fi
     if [[ $name == translated ]]; then

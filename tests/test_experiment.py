@@ -3,8 +3,11 @@
 import csv
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +78,15 @@ REFUSED = {
     "<softmax|norm|none>",
     "--combining_weights_initializer=he": "flag --combining_weights_initializer=he: value should "
     "be one of <conv_init|glorot_normal|",
-    "--strategy=tpu": "flag --strategy=tpu: value should be one of <auto|one_device>",
+    "--strategy=slurm": "flag --strategy=slurm: value should be one of <auto|one_device|mirrored|"
+    "multi_worker|tpu>",
+    "--keep_checkpoints=0": "--keep_checkpoints must be at least 1. "
+    "Received: --keep_checkpoints=0.",
+    "--checkpoint_steps=0": "--checkpoint_steps must be at least 1. "
+    "Received: --checkpoint_steps=0.",
+    "--checkpoint_minutes=0": "--checkpoint_minutes must be positive. "
+    "Received: --checkpoint_minutes=0.0.",
+    "--virtual_devices=0": "--virtual_devices must be at least 1. Received: --virtual_devices=0.",
     "--export_formats=onnx": "--export_formats takes tf_saved_model, or nothing for no export. "
     "Received: --export_formats=onnx.",
     "--rank=4": "Unknown command line flag 'rank'",
@@ -149,6 +160,7 @@ def test_a_run_leaves_its_files_and_prints_its_result_last(finished):
     folder, output = finished
     names = {path.name for path in folder.iterdir()}
     assert names == {
+        ".lock",
         "checkpoints",
         "combining_weights.png",
         "config.json",
@@ -230,7 +242,7 @@ def test_another_run_does_not_overwrite_one(finished, tmp_path):
     assert done.stderr == (
         "run_experiment.py: --model_dir must not hold a run with other flags. Received: "
         f"--model_dir={folder}, where --seed is 0 there and 3 here; --spatial_rank is 4 there and "
-        "5 here. Choose another.\n"
+        "5 here. Choose another, or continue it all the same with --allow_other_flags.\n"
     )
     (tmp_path / "thesis.txt").write_text("all of it")
     done = script(f"--model_dir={tmp_path}")
@@ -238,41 +250,150 @@ def test_another_run_does_not_overwrite_one(finished, tmp_path):
     assert "which holds something else. Choose another." in done.stderr
 
 
-def test_the_same_seed_gives_the_same_result_also_when_continued(finished, tmp_path):
-    """The run is stopped after its first epoch, and continued by the same command."""
+def outcome(folder):
+    """All that two runs of the same experiment must have alike, bit for bit."""
+    result = json.loads((folder / "result.json").read_text())
+    del result["seconds"], result["digest"]
+    newest = max((folder / "checkpoints").glob("step_*.npz"))
+    with np.load(newest) as file:
+        arrays = {name: file[name].tobytes() for name in file.files if name != "about"}
+    return result, (folder / "metrics.csv").read_text(), newest.name, arrays
+
+
+KILLING = """
+import os, runpy, sys
+import numpy as np
+save, kill_at, count = np.savez, int(sys.argv.pop(1)), 0
+
+def kill(path, **arrays):
+    global count
+    count += 1
+    save(path, **arrays)
+    if count == kill_at:
+        os.truncate(path, os.path.getsize(path) // 2)
+        os.kill(os.getpid(), 9)
+
+np.savez = kill
+sys.argv[0] = {script!r}
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+def killed_while_writing(count, folder, *flags):
+    """Runs until it has half-written its `count`-th checkpoint."""
+    code = KILLING.format(script=str(ROOT / "run_experiment.py"))
+    command = [sys.executable, "-c", code, str(count), f"--model_dir={folder}", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == -9, done.stderr
+
+
+def test_a_run_killed_while_it_writes_ends_as_if_it_had_not_been(finished, tmp_path):
     folder, _ = finished
-    code = (
-        "import sys, os, runpy\n"
-        "import keras\n"
-        "from low_rank_local_connectivity.training import recovery\n"
-        "save = recovery.Recovery.on_epoch_end\n"
-        "def stop(self, epoch, logs=None):\n"
-        "    save(self, epoch, logs)\n"
-        "    os._exit(9)\n"
-        "recovery.Recovery.on_epoch_end = stop\n"
-        f"runpy.run_path({str(ROOT / 'run_experiment.py')!r}, run_name='__main__')\n"
-    )
-    other = tmp_path / "run"
-    stopped = subprocess.run(
-        [sys.executable, "-c", code, f"--model_dir={other}", *SMALL],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    assert stopped.returncode == 9, stopped.stderr
+    other, flags = tmp_path / "run", (*SMALL, "--checkpoint_steps=4")
+    killed_while_writing(1, other, *flags)
     assert not (other / "result.json").exists()
-    assert "Continuing after epoch 1 of 2." in finish(other, *SMALL)
+    killed_while_writing(3, other, *flags)
+    output = finish(other, *flags)
+    assert "Continuing after step 8 of epoch 1 of 2." in output
+    assert outcome(other) == outcome(folder)
+    assert not [path.name for path in other.rglob(".writing-*")]
 
-    def comparable(where):
-        result = json.loads((where / "result.json").read_text())
-        del result["seconds"]
-        return result, (where / "metrics.csv").read_text()
 
-    assert comparable(other) == comparable(folder)
-    one, two = (np.load(where / "checkpoints" / "state.npz") for where in (folder, other))
-    for name in set(one.files) - {"about"}:
-        np.testing.assert_array_equal(one[name], two[name])
+@pytest.mark.slow
+def test_a_run_killed_at_twenty_random_moments_ends_as_if_it_had_not_been(tmp_path):
+    """The moments are anywhere from the start of the process to its end."""
+    flags = (*SMALL, "--epochs=12", "--checkpoint_steps=2", "--export_formats=none")
+    started = time.monotonic()
+    finish(tmp_path / "whole", *flags)
+    longest = time.monotonic() - started
+    rng = np.random.default_rng(0)
+    command = [sys.executable, str(ROOT / "run_experiment.py"), *flags]
+    kills = 0
+    for moment in rng.uniform(0, longest, size=60):
+        with subprocess.Popen(
+            [*command, f"--model_dir={tmp_path / 'parts'}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            try:
+                process.wait(timeout=moment)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                kills += 1
+        if kills == 20:
+            break
+        if (tmp_path / "parts" / "result.json").exists():
+            assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+            shutil.rmtree(tmp_path / "parts")
+    assert kills == 20
+    finish(tmp_path / "parts", *flags)
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+def test_a_run_that_is_asked_to_stop_saves_tells_and_goes_on(finished, tmp_path):
+    folder, _ = finished
+    other = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "run_experiment.py"), f"--model_dir={other}", *SMALL]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        lines = iter(process.stdout.readline, b"")
+        assert any(line.startswith(b"Epoch 1/2") for line in lines)
+        # From here on the handler is there; the first step is being compiled.
+        process.send_signal(signal.SIGINT)
+        output = process.stdout.read().decode()
+    assert process.returncode == 75
+    assert "Stopped by SIGINT after step 1, which is saved. The same command goes on" in output
+    assert "Continuing after step 1 of epoch 1 of 2." in finish(other, *SMALL)
+    assert outcome(other) == outcome(folder)
+
+
+@pytest.mark.once
+def test_a_folder_is_trained_by_one_process_at_a_time(tmp_path):
+    import fcntl
+
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = script(f"--model_dir={tmp_path}", *SMALL)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "run_experiment.py: --model_dir must be trained by one process at a time. Received: "
+        f"--model_dir={tmp_path}, which another process is training. Wait for it, or choose "
+        "another."
+    )
+
+
+@pytest.mark.once
+def test_other_flags_continue_a_run_only_if_told_to(tmp_path):
+    killed_while_writing(2, tmp_path / "run", *SMALL)
+    flags = (*SMALL, "--peak_learning_rate=0.002")
+    done = script(f"--model_dir={tmp_path / 'run'}", *flags)
+    assert done.returncode == 2
+    assert "--peak_learning_rate is 0.01 there and 0.002 here" in done.stderr
+    output = finish(tmp_path / "run", *flags, "--allow_other_flags")
+    assert "Continuing after epoch 1 of 2." in output
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["peak_learning_rate"] == 0.002
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("result.json", ""),
+        ("result.json", '{"test_accuracy": 1.0}'),
+        ("result.json", "[" * 100_000),
+        ("config.json", '{"epochs": 2'),
+        ("config.json", "[1, 2]"),
+    ],
+)
+def test_a_damaged_file_is_told_and_nothing_is_done(finished, file, text, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run" / file).write_text(text)
+    done = script(f"--model_dir={tmp_path / 'run'}", *SMALL)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert str(tmp_path / "run" / file) in done.stderr
+    assert (tmp_path / "run" / file).read_text() == text
 
 
 @pytest.mark.once

@@ -1,6 +1,13 @@
 """Schedule, records, recovery, export and pictures."""
 
+import errno
+import itertools
 import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,7 +17,7 @@ from backends import randomize, to_numpy
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.export import export_model
 from low_rank_local_connectivity.plots import combining_weight_maps
-from low_rank_local_connectivity.training import Plan, records, recovery, session
+from low_rank_local_connectivity.training import Plan, checkpoints, records, recovery, session
 from low_rank_local_connectivity.training.schedule import warmup_then
 
 
@@ -33,7 +40,7 @@ def batches_of(images, labels):
     import tensorflow as tf
 
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8, drop_remainder=True)
-    return lambda start: dataset.repeat(4 - start)
+    return lambda start: dataset.repeat(4).skip(start)
 
 
 @pytest.mark.once
@@ -95,7 +102,7 @@ def test_validation_is_spaced_out_but_never_misses_the_end(tmp_path, rng):
     plan = Plan(4, 3, 0.01, 1, validation_every=3, label_smoothing=0.1, optimizer="sgd")
     assert plan.validated_epochs() == [3, 4]
     stream = batches_of(*examples(rng))
-    done = session.train(small_model(), plan, stream, stream(3), tmp_path)
+    done = session.train(small_model(), plan, stream, stream(9), recovery.Recovery(tmp_path, 3))
     assert ["val_loss" in row for row in done.rows] == [False, False, True, True]
     rows = (tmp_path / "metrics.csv").read_text().splitlines()
     assert len({line.count(",") for line in rows}) == 1
@@ -106,7 +113,7 @@ def test_a_saved_model_loads_without_what_trained_it(tmp_path, rng):
     plan = Plan(1, 3, 0.01, 0, schedule="steps", label_smoothing=0.1, optimizer="sgd")
     stream = batches_of(*examples(rng))
     model = small_model()
-    session.train(model, plan, stream, stream(3), tmp_path / "run")
+    session.train(model, plan, stream, stream(9), recovery.Recovery(tmp_path / "run", 3))
     session.save(model, tmp_path / "model.keras")
     images = rng.normal(size=(3, 9, 8, 2)).astype("float32")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -122,59 +129,210 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_recovery_restores_weights_optimizer_and_seeds(tmp_path, rng):
+def trained(folder, stop_after=None, **saving):
+    """A model trained for 4 epochs of 3 steps, stopped by a signal after a step and continued."""
     plan = Plan(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
-    images, labels = examples(rng)
-    stream = batches_of(images, labels)
+    stream = batches_of(*examples(np.random.default_rng(7)))
+    keras.utils.set_random_seed(3)
+    model = small_model()
+    keep = recovery.Recovery(folder, 3, **saving)
+    if stop_after is None:
+        return model, session.train(model, plan, stream, stream(9), keep)
+    taken = keep.on_train_batch_end
 
-    def run(folder, stop_after=None):
-        keras.utils.set_random_seed(3)
-        model = small_model()
-        if stop_after is not None:
-            keep = recovery.Recovery.on_epoch_end
+    def ask(batch, logs=None):
+        if keep.step + 1 == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        taken(batch, logs)
 
-            def stop(self, epoch, logs=None):
-                keep(self, epoch, logs)
-                if epoch + 1 == stop_after:
-                    raise KeyboardInterrupt
+    keep.on_train_batch_end = ask
+    sentence = f"Stopped by SIGTERM after step {stop_after}, which is saved. The same command goes"
+    with pytest.raises(recovery.StoppedError, match=sentence):
+        session.train(model, plan, stream, stream(9), keep)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    return trained(folder, **saving)
 
-            recovery.Recovery.on_epoch_end = stop
-            try:
-                with pytest.raises(KeyboardInterrupt):
-                    session.train(model, plan, stream, stream(3), folder)
-            finally:
-                recovery.Recovery.on_epoch_end = keep
-            return run(folder)
-        done = session.train(model, plan, stream, stream(3), folder)
-        return model, done
 
-    whole, whole_recovery = run(tmp_path / "whole")
-    parts, parts_recovery = run(tmp_path / "parts", stop_after=2)
-    for one, other in zip(whole.variables, parts.variables, strict=True):
+@pytest.mark.parametrize("stop_after", [1, 3, 5, 11, 12])
+def test_a_run_stopped_after_any_step_ends_as_if_it_had_not_been(stop_after, tmp_path):
+    """Weights, moments, seeds and the metrics of every epoch, bit for bit."""
+    whole, whole_recovery = trained(tmp_path / "whole")
+    parts, parts_recovery = trained(tmp_path / "parts", stop_after)
+    for one, other in zip(
+        [*whole.variables, *whole.optimizer.variables],
+        [*parts.variables, *parts.optimizer.variables],
+        strict=True,
+    ):
         np.testing.assert_array_equal(to_numpy(one), to_numpy(other))
     assert whole_recovery.rows == parts_recovery.rows
-    assert parts_recovery.seconds > 0
+    assert whole_recovery.best == parts_recovery.best
+    texts = [(tmp_path / name / "metrics.csv").read_text() for name in ("whole", "parts")]
+    assert texts[0] == texts[1]
+
+
+def names(folder):
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+def test_the_last_few_checkpoints_and_the_best_are_kept(tmp_path):
+    _, done = trained(tmp_path, every_steps=2, keep=3)
+    steps = [f"step_{step:09d}.npz" for step in (9, 10, 12)]
+    assert names(tmp_path) == ["best.npz", *steps]
+    _, about = checkpoints.read(tmp_path / "checkpoints" / "best.npz")
+    accuracies = [row["val_accuracy"] for row in done.rows]
+    assert about["best"] == max(accuracies)
+    assert about["step"] == 3 * (accuracies.index(max(accuracies)) + 1)
+
+
+def test_the_best_checkpoint_stays_the_best_after_a_resume(tmp_path):
+    trained(tmp_path)
+    keep = recovery.Recovery(tmp_path, 3)
+    model = small_model()
+    plan = Plan(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
+    session.compile_model(model, plan)
+    keep.restore(model)
+    before = (tmp_path / "checkpoints" / "best.npz").read_bytes()
+    keep.on_epoch_end(4, {"loss": 1.0, "val_accuracy": keep.best - 0.1})
+    assert (tmp_path / "checkpoints" / "best.npz").read_bytes() == before
+
+
+def test_minutes_pass_between_checkpoints(tmp_path, monkeypatch):
+    clock = iter(range(0, 100_000, 30))
+    monkeypatch.setattr(recovery.time, "monotonic", lambda: float(next(clock)))
+    saved = []
+    save = checkpoints.Checkpoints.save
+
+    def note(self, step, *arguments):
+        saved.append(step)
+        return save(self, step, *arguments)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", note)
+    trained(tmp_path, every_minutes=0.9)
+    assert saved == [2, 3, 5, 6, 8, 9, 11, 12]
+
+
+def cut(whole):
+    return whole[: len(whole) // 2]
+
+
+def flip(whole):
+    middle = len(whole) // 2
+    return whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+
+
+# What a full disk, a bad one and a hand do to a file, and within a file that stays a whole one.
+BYTES = {"truncated": cut, "empty": lambda _: b"", "flipped": flip}
+VALUES = {
+    "nan": lambda array: np.full_like(array, np.nan),
+    "other values": lambda array: array + 1,
+    "other shape": lambda array: array.ravel(),
+    "pickled": lambda _: np.array([object()], dtype=object),
+}
+
+
+def damaged(path, how):
+    if how in BYTES:
+        path.write_bytes(BYTES[how](path.read_bytes()))
+        return
+    with np.load(path) as file:
+        arrays = dict(file)
+    array = arrays.pop("array_0")
+    if how in VALUES:
+        arrays["array_0"] = VALUES[how](array)
+    np.savez(path, **arrays)
+
+
+HARMS = (
+    "truncated",
+    "empty",
+    "flipped",
+    "nan",
+    "other values",
+    "other shape",
+    "pickled",
+    "missing",
+)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("how", HARMS)
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning_that_names_both(how, tmp_path):
+    trained(tmp_path)
+    older, newer = (tmp_path / "checkpoints" / f"step_{step:09d}.npz" for step in (9, 12))
+    damaged(newer, how)
+    with pytest.warns(UserWarning, match=re.escape(f"Continuing from {older} instead.")) as told:
+        trained(tmp_path)
+    assert str(newer) in str(told[0].message)
+    damaged(older, how)
+    damaged(newer, how)
+    with pytest.raises(ValueError, match="must have a checkpoint that can be read") as error:
+        trained(tmp_path)
+    assert str(older) in str(error.value)
+    assert str(newer) in str(error.value)
+
+
+@pytest.mark.once
+def test_a_run_whose_checkpoints_are_gone_does_not_start_over(tmp_path):
+    trained(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match="A run that was begun must have a checkpoint"):
+        trained(tmp_path)
+
+
+@pytest.mark.once
+def test_a_full_disk_is_told_and_leaves_earlier_checkpoints_whole(tmp_path, monkeypatch):
+    save = np.savez
+    count = itertools.count(1)
+
+    def fill(path, **arrays):
+        if next(count) > 4:
+            Path(path).write_bytes(b"half of it")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(path, **arrays)
+
+    monkeypatch.setattr(np, "savez", fill)
+    with pytest.raises(ValueError, match=r"Received: No space left on device\. .* is intact; make"):
+        trained(tmp_path, every_steps=1)
+    monkeypatch.undo()
+    for name in names(tmp_path):
+        checkpoints.read(tmp_path / "checkpoints" / name)
+    assert not [name for name in names(tmp_path) if name.startswith(".")]
 
 
 def test_recovery_refuses_the_state_of_another_model(tmp_path, rng):
+    trained(tmp_path)
     plan = Plan(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
     stream = batches_of(*examples(rng))
-    session.train(small_model(), plan, stream, stream(3), tmp_path)
     other = small_model(spatial_rank=2)
-    with pytest.raises(ValueError, match="must be continued on the backend and with the model"):
-        session.train(other, plan, stream, stream(3), tmp_path)
+    with pytest.raises(ValueError, match="belongs to another model"):
+        session.train(other, plan, stream, stream(9), recovery.Recovery(tmp_path, 3))
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_and_is_not_kept(tmp_path, rng):
+@pytest.mark.once
+def test_recovery_refuses_the_state_of_another_backend(tmp_path, monkeypatch):
+    trained(tmp_path)
+    model = small_model()
+    plan = Plan(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
+    session.compile_model(model, plan)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match="KERAS_BACKEND=jax for a run on tensorflow"):
+        recovery.Recovery(tmp_path, 3).restore(model)
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_last_good_state(tmp_path, rng):
     plan = Plan(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
     images, labels = examples(rng)
-    images[:] = np.nan
-    stream = batches_of(images, labels)
-    with pytest.raises(
-        RuntimeError, match=r"The loss must stay finite\. Received: NaN in epoch 1\."
-    ):
-        session.train(small_model(), plan, stream, stream(3), tmp_path)
-    assert not (tmp_path / "checkpoints" / "state.npz").exists()
+    good = batches_of(images, labels)
+    bad = batches_of(images * np.nan, labels)
+
+    def stream(start):
+        return good(start).take(4).concatenate(bad(start))
+
+    message = (
+        r"Received: a loss of nan at step 5\. The last good checkpoint is .*step_000000003.npz"
+    )
+    with pytest.raises(ValueError, match=message):
+        session.train(small_model(), plan, stream, good(9), recovery.Recovery(tmp_path, 3))
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras exports it not from PyTorch")

@@ -157,7 +157,7 @@ def read(
         DamagedError: If it is not whole, does not fit or holds numbers that are not finite.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             about = json.loads(str(file["about"][()]))
             count, expected = about.pop("arrays"), about.pop("digest")
             arrays = [file[f"array_{index}"] for index in range(count)]

@@ -120,18 +120,16 @@ class Recovery(keras.callbacks.Callback):
         self._started, self._saved_at = now - self.seconds, now
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Puts back the metrics of an epoch that was begun before."""
+        """Notes where the epoch, or what is left of it, begins."""
         del epoch, logs
         self._epoch_started_at = self.step
-        if self._metrics:
-            for variable, array in zip(self.model.metrics_variables, self._metrics, strict=True):
-                variable.assign(array)
-            self._metrics = []
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Saves the state if it is time to, or if the run was asked to stop."""
         self.step = self._epoch_started_at + batch + 1
         self._require_finite((logs or {}).get("loss", 0.0))
+        if self._metrics:
+            self._add_metrics()
         inside = self.step % self.steps_per_epoch != 0
         if inside and (self.signal is not None or self._is_time()):
             self._save(within_epoch=True)
@@ -148,6 +146,21 @@ class Recovery(keras.callbacks.Callback):
         if self.chief:
             write_metrics(self.metrics_path, self.rows)
         self._stop_if_asked()
+
+    def _add_metrics(self) -> None:
+        """Adds the sums and counts of the epoch's steps before the run was stopped.
+
+        Not at the epoch's beginning, when Keras has not yet made the variables.
+        """
+        self._synchronize()
+        for variable, array in zip(self.model.metrics_variables, self._metrics, strict=True):
+            variable.assign(variable + array)
+        self._metrics = []
+
+    def _synchronize(self) -> None:
+        """Brings the variables up to date; between steps JAX keeps the state outside them."""
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()
 
     def _is_time(self) -> bool:
         steps, minutes = self.every_steps, self.every_minutes
@@ -173,8 +186,7 @@ class Recovery(keras.callbacks.Callback):
         self._saved_at = time.monotonic()
         if not self.chief:
             return
-        if hasattr(self.model, "jax_state_sync"):
-            self.model.jax_state_sync()  # between steps JAX keeps the state outside the variables
+        self._synchronize()
         kept = self._variables() + (self.model.metrics_variables if within_epoch else [])
         arrays = [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in kept]
         if not all_finite(arrays):
