@@ -673,13 +673,15 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
         model,
         experiment.plan(steps),
         lambda start: training_batches(dataset, train, size, epochs, seed, start, skipped),
-        placement.batches(valid_batches, size),
+        placement.batches(valid_batches, size, len(splits["valid"])),
         recovery,
         placement,
     )
     result = {
         "valid_accuracy": recovery.rows[-1]["val_accuracy"],
-        "test_accuracy": training.score(model, placement.batches(test_batches, size)),
+        "test_accuracy": training.score(
+            model, placement.batches(test_batches, size, len(splits["test"]))
+        ),
         "train_accuracy": recovery.rows[-1]["accuracy"],
         "parameters": parameters,
         "seconds": round(recovery.seconds, 1),
@@ -742,16 +744,19 @@ def run_or_refuse(experiment: Experiment) -> dict[str, Any]:
     """Runs; what its caller can mend, and being asked to stop, ends the program in a sentence."""
     load_framework(experiment.virtual_devices)
     from data.unreadable import unreadable_image
-    from low_rank_local_connectivity.training import STOPPED_STATUS, RunError, StoppedError
+    from low_rank_local_connectivity import training
 
     try:
         return run(experiment)
-    except StoppedError as stopped:
+    except training.StoppedError as stopped:
         print(stopped, flush=True)
-        sys.exit(STOPPED_STATUS)
-    except RunError as error:
+        sys.exit(training.STOPPED_STATUS)
+    except training.RunError as error:
         refuse(error)
     except Exception as error:
+        if gone := training.lost_peer(error):
+            print(f"run_experiment.py: {gone}", file=sys.stderr, flush=True)
+            os._exit(1)  # the usual way out waits ten more seconds for the one that is gone
         sentence = unreadable_image(error)
         if sentence is None:
             raise

@@ -15,4 +15,5 @@ from low_rank_local_connectivity.training.session import score as score
 from low_rank_local_connectivity.training.session import set_precision as set_precision
 from low_rank_local_connectivity.training.session import train as train
 from low_rank_local_connectivity.training.strategy import Placement as Placement
+from low_rank_local_connectivity.training.strategy import lost_peer as lost_peer
 from low_rank_local_connectivity.training.strategy import place as place

@@ -57,15 +57,20 @@ class Placement:
 
         return ReplicatedModel(model.input, model.output, name=model.name)
 
-    def batches(self, batches: Any, batch_size: int) -> Any:
+    def batches(self, batches: Any, batch_size: int, count: int) -> Any:
         """Returns evaluation batches that the replicas can share, every example counted once.
 
         JAX splits a batch evenly or not at all: there the last one is filled up with examples of
         no weight.
+
+        Args:
+            batches: Pairs of images and labels; the last batch may be smaller.
+            batch_size: Examples in all others.
+            count: Examples in all.
         """
         if self.name != "data_parallel":
             return batches
-        return padded(batches, batch_size)
+        return padded(batches, batch_size, count)
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raises a `RunError` if the replicas cannot share batches evenly."""
@@ -77,14 +82,20 @@ class Placement:
             )
 
 
-def padded(batches: Any, batch_size: int) -> Any:
-    """Returns batches of images, labels and weights, the last filled up with zeros of weight 0."""
+def padded(batches: Any, batch_size: int, count: int) -> Any:
+    """Returns batches of images, labels and weights, the last filled up with zeros of weight 0.
+
+    Keras divides a loss by all examples, those of no weight too; the weight of the others makes
+    up for it.
+    """
     import tensorflow as tf
 
+    weight = -(-count // batch_size) * batch_size / count
+
     def fill(images, labels):
-        count = tf.shape(labels)[0]
-        missing = batch_size - count
-        weights = tf.concat([tf.ones([count]), tf.zeros([missing])], 0)
+        given = tf.shape(labels)[0]
+        missing = batch_size - given
+        weights = tf.concat([tf.fill([given], weight), tf.zeros([missing])], 0)
 
         def grow(tensor):
             grown = tf.pad(tensor, [[0, missing]] + [[0, 0]] * (len(tensor.shape) - 1))
@@ -200,6 +211,22 @@ def _multi_worker(timeout: float) -> Placement:
         len(addresses),
         chief=resolver.task_type in (None, "chief", "worker") and first and not resolver.task_id,
         strategy=strategy,
+    )
+
+
+def lost_peer(error: BaseException) -> str | None:
+    """Returns a sentence if an error is that of a job one of whose processes is gone."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+    if not isinstance(error, gone) or len(_cluster()) == 0:
+        return None
+    return (
+        "All workers of a job must run until it ends. Received: "
+        f"{type(error).__name__} from another one. Start all of them again with the same command; "
+        "they go on from the last checkpoint."
     )
 
 
