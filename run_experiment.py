@@ -705,15 +705,15 @@ def leave_behind(experiment: Experiment, model, images, result: dict[str, Any]) 
     Returns:
         The result.
     """
-    import keras
-
     from data.unreadable import skipped_images
     from low_rank_local_connectivity import plots, training
 
     folder = Path(experiment.model_dir)
-    training.save(model, folder / "model.keras")
+    path = folder / "model.keras"
+    training.save(model, path)
+    result["model_sha256"] = training.file_digest(path)
     # As a server will: without the strategy that trained it.
-    plain = keras.models.load_model(folder / "model.keras")
+    plain = training.load(path, result["model_sha256"])
     shown = images[: plots.EXAMPLES]
     plots.combining_weight_maps(plain, folder / "combining_weights.png", shown)
     export(plain, experiment)

@@ -9,6 +9,8 @@ from low_rank_local_connectivity.training.recovery import STOPPED_STATUS as STOP
 from low_rank_local_connectivity.training.recovery import Recovery as Recovery
 from low_rank_local_connectivity.training.recovery import StoppedError as StoppedError
 from low_rank_local_connectivity.training.session import Plan as Plan
+from low_rank_local_connectivity.training.session import file_digest as file_digest
+from low_rank_local_connectivity.training.session import load as load
 from low_rank_local_connectivity.training.session import make_deterministic as make_deterministic
 from low_rank_local_connectivity.training.session import save as save
 from low_rank_local_connectivity.training.session import score as score

@@ -1,6 +1,7 @@
 """Training and scoring one model."""
 
 import dataclasses
+import hashlib
 import importlib
 import sys
 from collections.abc import Callable, Iterable
@@ -9,7 +10,7 @@ from typing import Any, Literal
 
 import keras
 
-from low_rank_local_connectivity.training.records import replacing
+from low_rank_local_connectivity.training.records import RunError, replacing
 from low_rank_local_connectivity.training.recovery import Recovery, heeding_signals
 from low_rank_local_connectivity.training.schedule import warmup_then
 from low_rank_local_connectivity.training.strategy import ONE_DEVICE, Placement
@@ -201,3 +202,39 @@ def save(model: keras.Model, path: Path) -> None:
     bare = keras.Model(model.input, model.output, name=model.name)
     with replacing(path) as temporary:
         bare.save(temporary)
+
+
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load(path: Path, digest: str) -> keras.Model:
+    """Loads a `.keras` file if it is the very one that was written; no code from it is run.
+
+    Args:
+        path: The file.
+        digest: Its SHA-256, as `result.json` has it under `model_sha256`.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        RunError: If the file is not the one, or would run code of its own.
+    """
+    found = file_digest(path)
+    if found != digest:
+        raise RunError(
+            f"A model must be the file that was written. Received: {path} with SHA-256 "
+            f"{found[:12]}... for {digest[:12]}..., so it is damaged or another. Train it again in "
+            "another folder."
+        )
+    try:
+        model: Any = keras.models.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError) as error:
+        raise RunError(
+            f"A model must be loadable without running code of its own. Received: {path}: "
+            f"{str(error).splitlines()[0]} Replace such layers by registered ones."
+        ) from error
+    return model

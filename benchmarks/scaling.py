@@ -1,0 +1,91 @@
+"""What data-parallel training costs in communication: a model on paper, from counts.
+
+    python -m benchmarks.scaling
+
+A step's gradients, four bytes per trainable parameter, are all-reduced; a ring moves
+`2 (n - 1) / n` of them over every device's link. Batch normalisation that is synchronised adds two
+numbers per channel. Computing takes three times the forward operations. Nothing is assumed to
+overlap, so the efficiencies are lower bounds as far as the assumed rates hold.
+"""
+
+import argparse
+import dataclasses
+
+from models import MODELS, Settings, convolution
+from models.accounting import total_cost
+
+LOW_RANK = "low_rank_locally_connected2d"
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Devices that train together.
+
+    Args:
+        name: What they are.
+        devices: How many.
+        teraflops: What one computes per second at most, in 10^12 operations.
+        utilization: Which part of it a convolutional network reaches.
+        gigabytes: What one sends per second, in 10^9 bytes.
+    """
+
+    name: str
+    devices: int
+    teraflops: float
+    utilization: float
+    gigabytes: float
+
+
+# Peaks in bfloat16 from the makers' data sheets. A v4-32 slice is 32 cores on 16 chips.
+MACHINES = (
+    Machine("8 H100 GPUs, NVLink", 8, 989, 0.25, 300),
+    Machine("TPU v4-32 slice", 16, 275, 0.4, 150),
+    Machine("8 machines, one H100 each, 100 Gbit/s", 8, 989, 0.25, 12.5),
+)
+# Network, image shape, classes, examples per device, what is replaced.
+CASES = {
+    "small network, K=4 in layer 3": ("simple_network", (32, 32, 3), 10, 512),
+    "small network, locally connected layer 3": ("simple_network", (32, 32, 3), 10, 512),
+    "ResNet-50": ("resnet50", (224, 224, 3), 1000, 128),
+    "ResNet-50, K=4 in conv5": ("resnet50", (224, 224, 3), 1000, 128),
+    "ResNet-50, locally connected conv5": ("resnet50", (224, 224, 3), 1000, 128),
+}
+
+
+def build(name: str):
+    """Builds the network of a case."""
+    network, shape, classes, _ = CASES[name]
+    kind = "locally_connected2d" if "locally" in name else LOW_RANK
+    make = convolution(kind, Settings(spatial_rank=4))
+    if network == "simple_network":
+        plain = convolution("conv2d", Settings())
+        return MODELS[network].build(shape, classes, [plain, plain, make])
+    replace = {"conv5": make} if "conv5" in name else {}
+    return MODELS[network].build(shape, classes, replace=replace)
+
+
+def main() -> None:
+    """Prints the table."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    print(
+        "| network | devices | batch of each | MB all-reduced | ms for it | ms computing | kept |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for name, (*_, batch) in CASES.items():
+        cost = total_cost(build(name))
+        megabytes = 4 * cost.parameters / 1e6
+        for machine in MACHINES:
+            share = 2 * (machine.devices - 1) / machine.devices
+            sending = share * megabytes / machine.gigabytes
+            rate = machine.teraflops * machine.utilization * 1e9
+            computing = 3 * batch * cost.combined_flops / rate
+            kept = computing / (computing + sending)
+            print(
+                f"| {name} | {machine.name} | {batch} | {megabytes:.1f} | {sending:.2f} "
+                f"| {computing:.1f} | {kept:.0%} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

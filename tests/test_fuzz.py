@@ -1,0 +1,180 @@
+"""Five hundred damaged files: none crashes, hangs, or passes for a good one."""
+
+import io
+import json
+import warnings
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from low_rank_local_connectivity import layers
+from low_rank_local_connectivity.training import checkpoints, session
+
+pytestmark = pytest.mark.once
+EACH = 84  # of three kinds of file, in two ways: 504
+
+
+def outside(rng, whole):
+    """Damages bytes: cuts, flips, zeros or repeats some."""
+    start, length = rng.integers(len(whole)), int(rng.integers(1, 200))
+    part = whole[start : start + length]
+    choices = [
+        whole[:start],
+        whole[:start]
+        + bytes(byte ^ int(rng.integers(1, 256)) for byte in part)
+        + whole[start + length :],
+        whole[:start] + bytes(len(part)) + whole[start + length :],
+        whole[:start] + part + whole[start:],
+    ]
+    return choices[rng.integers(len(choices))]
+
+
+def damaged_array(rng, array):
+    """Damages numbers, so that they differ."""
+    array = np.array(array)
+    if array.dtype.kind not in "fiu" or array.size == 0:
+        return np.array(["something else"])
+    if array.dtype.kind == "f":
+        place = tuple(rng.integers(size) for size in array.shape)
+        value = [np.nan, np.inf, 1e30, array[place] + 1][rng.integers(4)]
+        array[place] = value
+        return array if rng.integers(3) else array[..., None]
+    return array + 1
+
+
+def inside_npz(rng, whole):
+    with np.load(io.BytesIO(whole)) as file:
+        arrays = dict(file)
+    name = sorted(arrays)[rng.integers(len(arrays))]
+    arrays[name] = damaged_array(rng, arrays[name])
+    if rng.integers(5) == 0:
+        del arrays[name]
+    written = io.BytesIO()
+    np.savez(written, **arrays)
+    return written.getvalue()
+
+
+def inside_json(rng, whole):
+    value = json.loads(whole)
+    name = sorted(value)[rng.integers(len(value))]
+    replaced = [None, [], "x", -1, 1e400, {"a": 1}][rng.integers(6)]
+    if rng.integers(3) == 0:
+        del value[name]
+    else:
+        value[name] = replaced
+    return json.dumps(value).encode()
+
+
+def inside_keras(rng, whole):
+    """Writes the container anew, with other weights or another configuration."""
+    import h5py
+
+    members = {}
+    with zipfile.ZipFile(io.BytesIO(whole)) as container:
+        for name in container.namelist():
+            members[name] = container.read(name)
+    if rng.integers(2):
+        members["config.json"] = inside_json(rng, members["config.json"])
+    else:
+        weights = io.BytesIO(members["model.weights.h5"])
+        with h5py.File(weights, "r+") as file:
+            found = []
+            file.visititems(
+                lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None
+            )
+            name = sorted(found)[rng.integers(len(found))]
+            array = damaged_array(rng, file[name][()])
+            del file[name]
+            file[name] = array
+        members["model.weights.h5"] = weights.getvalue()
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as container:
+        for name, content in members.items():
+            container.writestr(name, content)
+    return written.getvalue()
+
+
+def refused_or(load, path):
+    """What is loaded, or None if it is refused in a sentence that names the file."""
+    try:
+        return load()
+    except ValueError as error:
+        sentence = str(error)
+    assert str(path) in sentence
+    return None
+
+
+@pytest.fixture(scope="module")
+def model():
+    inputs = keras.Input((6, 5, 1))
+    x = layers.LowRankLocallyConnected2D(2, 3, 2)(inputs)
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize("damage", [outside, inside_npz])
+def test_no_damaged_checkpoint_passes_for_a_good_one(damage, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(3, 4)), np.arange(5), rng.normal(size=()), np.float32([1, 2])]
+    shapes = [array.shape for array in arrays]
+    store = checkpoints.Checkpoints(tmp_path)
+    path = store.save(7, arrays, {"step": 7, "rows": [{"loss": 0.5}]})
+    whole = path.read_bytes()
+    for _ in range(EACH):
+        path.write_bytes(damage(rng, whole))
+        try:
+            found, about = checkpoints.read(path, shapes)
+        except checkpoints.DamagedError:
+            continue
+        # Bytes that nothing reads, such as a time stamp, may differ.
+        assert about == {"step": 7, "rows": [{"loss": 0.5}]}
+        for one, other in zip(found, arrays, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("damage", [outside, inside_json])
+def test_no_damaged_result_passes_for_a_good_one(damage, tmp_path):
+    import run_experiment
+
+    rng = np.random.default_rng(1)
+    result = {"test_accuracy": 0.75, "parameters": 1234, "versions": {"python": "3.11"}}
+    path = tmp_path / "result.json"
+    text = json.dumps({**result, "digest": run_experiment.digest(result)}, indent=2)
+    for _ in range(EACH):
+        path.write_bytes(damage(rng, text.encode()))
+        found = refused_or(lambda: run_experiment.read_result(path), path)
+        assert found in (None, result)
+
+
+@pytest.mark.parametrize("damage", [outside, inside_keras])
+def test_no_damaged_model_passes_for_a_good_one(damage, model, tmp_path):
+    rng = np.random.default_rng(2)
+    path = tmp_path / "model.keras"
+    session.save(model, path)
+    whole, digest = path.read_bytes(), session.file_digest(path)
+    for _ in range(EACH):
+        path.write_bytes(damage(rng, whole))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = refused_or(lambda: session.load(path, digest), path)
+        assert found is None or path.read_bytes() == whole
+
+
+def test_a_whole_model_loads(model, tmp_path):
+    path = tmp_path / "model.keras"
+    session.save(model, path)
+    loaded = session.load(path, session.file_digest(path))
+    for one, other in zip(loaded.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other)
+        )
+
+
+def test_a_model_that_would_run_code_is_refused(tmp_path):
+    inputs = keras.Input((3,))
+    outputs = keras.layers.Lambda(lambda x: x + 1)(inputs)
+    path = tmp_path / "model.keras"
+    session.save(keras.Model(inputs, outputs), path)
+    with pytest.raises(ValueError, match="must be loadable without running code of its own"):
+        session.load(path, session.file_digest(path))
