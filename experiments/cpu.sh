@@ -29,8 +29,6 @@ for part in "${@:-mnist cifar10 translated maps longer}"; do
       longer="--epochs=32 --validation_every=32"
       row mnist_lrlc_layer3 --spatial_ranks=8 $longer
       row mnist_locally_connected_layer3_conv_init $longer
-      row mnist_input_dependent_layer3 --spatial_ranks=4 $longer
-      row mnist_convolution $longer
       continue
     fi
     if [[ $name == translated ]]; then

@@ -1,0 +1,77 @@
+"""What a TPU asks for: steps that XLA compiles, of fixed shapes, without calling the host."""
+
+import keras
+import numpy as np
+import pytest
+
+from low_rank_local_connectivity.training import Plan, session
+from models import CONVOLUTIONS, MODELS, Settings, convolution
+
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX compiles everything"),
+]
+BATCH = 4
+# In the compiled module each of these would be a way to the host.
+TO_THE_HOST = ("outfeed", "infeed", "callback", "send(", "recv(", 'custom_call_target="Py')
+KINDS = [*CONVOLUTIONS, "input-dependent"]
+
+
+def network(name, kind):
+    settings = Settings(spatial_rank=2)
+    if kind == "input-dependent":
+        kind = "low_rank_locally_connected2d"
+        settings = Settings(
+            spatial_rank=2,
+            input_dependent=True,
+            share_row_combining_weights=False,
+            share_col_combining_weights=False,
+        )
+    make = convolution(kind, settings)
+    if not MODELS[name].stages:
+        return MODELS[name].build((12, 11, 3), 5, [make] * 3, filters=4)
+    return MODELS[name].build((64, 96, 3), 5, insert=make, replace={"conv5": make})
+
+
+def lowered(name, kind):
+    """The compiled training and evaluation steps as XLA's text."""
+    import tensorflow as tf
+
+    model = network(name, kind)
+    session.compile_model(model, Plan(2, 3, 0.1, 1, optimizer="sgd", label_smoothing=0.1))
+    images = tf.constant(np.zeros((BATCH, *model.input_shape[1:]), "float32"))
+    labels = tf.constant(np.zeros(BATCH, "int64"))
+    model._symbolic_build(data_batch=(images, labels))
+
+    def text(step):
+        compiled = tf.function(step, jit_compile=True)
+        return compiled.experimental_get_compiler_ir((images, labels))(stage="hlo")
+
+    return text(model.train_step), text(model.test_step)
+
+
+def check(name, kind):
+    for module in lowered(name, kind):
+        assert module.startswith("HloModule")
+        assert f"f32[{BATCH}," in module
+        # A size that is only bounded is written with <=.
+        assert "<=" not in module.replace("direction=LE", "")
+        for way in TO_THE_HOST:
+            assert way not in module
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_small_networks_steps_compile(kind):
+    check("simple_network", kind)
+
+
+@pytest.mark.parametrize("kind", ["conv2d", "low_rank_locally_connected2d"])
+def test_residual_networks_steps_compile(kind):
+    check("resnet18", kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name].stages])
+def test_every_residual_networks_steps_compile(name, kind):
+    check(name, kind)
