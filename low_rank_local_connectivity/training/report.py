@@ -45,17 +45,20 @@ NAMES = {
     "locally_connected2d": "locally connected",
     "low_rank_locally_connected2d": "LRLC",
 }
-# What the paper finds: the first method above the second.
+RELEASED = ", the release's initial values"
+# Methods to compare: as a rule the paper has the first above the second.
 ORDER = (
     ("LRLC, layer 3", "convolution"),
     ("LRLC, layer 3", "convolution + spatial bias, layer 3"),
     ("input-dependent LRLC, layer 3", "LRLC, layer 3"),
     ("convolution", "locally connected, layer 3, the release's initial values"),
+    ("LRLC, layer 3", "locally connected, layer 3, the release's initial values"),
+    ("LRLC, layer 3", "locally connected, layer 3"),
     ("LRLC, layer 3", "CoordConv"),
     ("LRLC, layer 3", "wide convolution, layer 3"),
     (
         "locally connected, layer 3",
-        "locally connected, layer 3, the release's initial values",
+        "locally connected, layer 3" + RELEASED,
     ),
 )
 
@@ -140,7 +143,7 @@ def method_name(config: dict[str, Any]) -> str:
     if kind == "low_rank_locally_connected2d":
         name, variants = _low_rank_name(config)
     if kind == "locally_connected2d" and config["locally_connected_fan"] == "kernel":
-        variants = ["the release's initial values"]
+        variants = [RELEASED.removeprefix(", ")]
     return ", ".join([name, *where, *variants])
 
 
@@ -226,40 +229,56 @@ def table(group: Group) -> str:
 
 
 def _published(published: dict[str, tuple[float, float]], name: str) -> str:
-    # The paper's locally connected layers started from the release's initial values.
-    known = {
-        row + (", the release's initial values" if row.startswith("locally") else ""): values
+    known = _as_run(published)
+    return "{:.2f} ± {:.2f}".format(*known[name]) if name in known else ""
+
+
+def _as_run(published: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Returns published rows under the names of methods here.
+
+    The paper's locally connected layers started from the release's initial values.
+    """
+    return {
+        row + (RELEASED if row.startswith("locally") else ""): values
         for row, values in published.items()
     }
-    return "{:.2f} ± {:.2f}".format(*known[name]) if name in known else ""
 
 
 def comparisons(group: Group) -> str:
     """Returns paired differences in test accuracy, in percent points, as a Markdown table."""
     lines = [
-        "| the paper has | above | by | here by | seeds | p | order here |",
+        "| expected | above | in print by | here by | seeds | p | order here |",
         "|---|---|---|---|---|---|---|",
     ]
-    published = PUBLISHED.get(group.dataset, {})
-    for upper, lower in ORDER:
+    published = {} if group.budget["translate"] else PUBLISHED.get(group.dataset, {})
+    for pair in ORDER:
+        upper, lower = _as_published(published, *pair)
         first, second = group.method(upper), group.method(lower)
         if first is None or second is None:
             continue
         mean, error, p, seeds = paired(first, second)
-        by = _published_difference(published, upper, lower)
+        between = _published_difference(published, upper, lower)
+        by = "" if math.isnan(between) else f"{between:+.2f}"
         verdict = "same" if mean > 0 else "other"
         verdict += "" if p < 0.05 else ", within noise"
-        ours = f"{100 * mean:+.2f} ± {100 * error:.2f}"
+        ours = f"{100 * mean:+.2f}" + ("" if math.isnan(error) else f" ± {100 * error:.2f}")
         lines.append(f"| {upper} | {lower} | {by} | {ours} | {seeds} | {p:.3f} | {verdict} |")
     return "\n".join(lines)
 
 
-def _published_difference(published: dict[str, tuple[float, float]], upper: str, lower: str) -> str:
-    """Returns what is between two published rows, if both are there and not the same."""
-    one, other = (name.removesuffix(", the release's initial values") for name in (upper, lower))
-    if one == other or one not in published or other not in published:
-        return ""
-    return f"{published[one][0] - published[other][0]:+.2f}"
+def _as_published(
+    published: dict[str, tuple[float, float]], upper: str, lower: str
+) -> tuple[str, str]:
+    """Returns two methods in the order that the paper has them in on this dataset."""
+    return (lower, upper) if _published_difference(published, upper, lower) < 0 else (upper, lower)
+
+
+def _published_difference(
+    published: dict[str, tuple[float, float]], upper: str, lower: str
+) -> float:
+    """Returns what is between two published rows; not a number if one is not published."""
+    known = {name: mean for name, (mean, _) in _as_run(published).items()}
+    return known.get(upper, math.nan) - known.get(lower, math.nan)
 
 
 def paired(first: Method, second: Method) -> tuple[float, float, float, int]:

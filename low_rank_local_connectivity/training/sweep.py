@@ -72,7 +72,9 @@ def sweep(runs: Sequence[Run], folder: Path) -> tuple[list[dict[str, Any]], list
             append_record(path, {"name": run.name, "config": run.config, "result": result})
             _say(label + f"{_accuracies(result)}, {time.monotonic() - started:.0f} s")
     names = {run.name for run in runs}
-    return [record for record in _recorded(path) if record["name"] in names], failed, elsewhere
+    records = [record for record in _recorded(path) if record["name"] in names]
+    finished = {record["name"] for record in records}
+    return records, failed, [name for name in elsewhere if name not in finished]
 
 
 def _recorded(path: Path) -> list[dict[str, Any]]:
