@@ -6,14 +6,20 @@ A step's gradients, four bytes per trainable parameter, are all-reduced; a ring 
 `2 (n - 1) / n` of them over every device's link. Batch normalisation that is synchronised adds two
 numbers per channel. Computing takes three times the forward operations. Nothing is assumed to
 overlap, so the efficiencies are lower bounds as far as the assumed rates hold.
+
+    python -m benchmarks.scaling --measure
+
+trains on this machine instead: one process of one thread against two such workers on loopback.
 """
 
 import argparse
 import dataclasses
+from pathlib import Path
 
 from models import MODELS, Settings, convolution
 from models.accounting import total_cost
 
+ROOT = Path(__file__).parents[1]
 LOW_RANK = "low_rank_locally_connected2d"
 
 
