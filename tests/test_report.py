@@ -153,7 +153,7 @@ def test_the_report_is_written_with_its_pictures(records, tmp_path):
     path = report.write(records, tmp_path / "report")
     text = path.read_text()
     pictures = {file.name for file in path.parent.glob("*.png")}
-    assert pictures == {"rank_mnist.png", "parameters_mnist.png"}
+    assert pictures == {"rank_mnist.png", "parameters_mnist.png", "translated_mnist.png"}
     for picture in pictures:
         assert f"]({picture})" in text
     assert "20.50 ± 0.50" in text

@@ -43,12 +43,10 @@ def test_a_stopped_sweep_continues_and_two_share_the_work(tmp_path):
     """One sweep is killed in its second run; two started again at once finish it together."""
     folder = tmp_path / "sweep"
     flags = ("--spatial_ranks=1,2", "--num_seeds=2")
-    first = subprocess.Popen(
-        command(folder, *flags), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert "[1/4]" in first.stdout.readline()
-    first.kill()
-    first.wait()
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(command(folder, *flags), **quiet) as first:
+        assert "[1/4]" in first.stdout.readline()
+        first.kill()
     path = folder / "records.jsonl"
     (before,) = records.read_records(path)
     both = [

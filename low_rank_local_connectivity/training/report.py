@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from low_rank_local_connectivity.plots import lines_with_errors
+from low_rank_local_connectivity.plots import bars_with_errors, lines_with_errors
 from low_rank_local_connectivity.training.published import PUBLISHED
 from low_rank_local_connectivity.training.records import read_records, replacing
 from low_rank_local_connectivity.training.sweep import choose_rank, mean_and_error, percent
@@ -301,20 +301,28 @@ def paired(first: Method, second: Method) -> tuple[float, float, float, int]:
 
 
 def drops(plain: Group, translated: Group) -> str:
-    """Returns how much of each method's test accuracy translation takes, as a Markdown table."""
+    """Returns how much of each method's test accuracy translation takes, as a Markdown table.
+
+    Both at the rank chosen for translated images, if the method was run at it in place.
+    """
     lines = ["| method | in place | translated | lost |", "|---|---|---|---|"]
     for method in translated.methods:
         there = plain.method(method.name)
         if there is None:
             continue
-        seeds = set(there.results()) & set(method.results())
+        rank = _common_rank(there, method)
+        before, after = there.results(rank), method.results()
         lost = [
-            there.results()[s]["test_accuracy"] - method.results()[s]["test_accuracy"]
-            for s in sorted(seeds)
+            before[seed]["test_accuracy"] - after[seed]["test_accuracy"]
+            for seed in sorted(set(before) & set(after))
         ]
-        cells = (there.accuracy("test"), method.accuracy("test"), mean_and_error(lost))
+        cells = (there.accuracy("test", rank), method.accuracy("test"), mean_and_error(lost))
         lines.append(f"| {method.name} | {' | '.join(percent(*cell) for cell in cells)} |")
     return "\n".join(lines)
+
+
+def _common_rank(plain: Method, translated: Method) -> int:
+    return translated.rank if translated.rank in plain.ranks else plain.rank
 
 
 def budget_in_words(budget: dict[str, Any]) -> str:
@@ -394,14 +402,57 @@ def write(records: Sequence[Record], folder: Path) -> Path:
         compared = comparisons(one)
         if compared.count("\n") > 1:
             parts.append(compared + "\n")
-        parts += [f"![{file}]({file})\n" for file in draw(one, folder)]
+        parts += [_picture(file) for file in draw(one, folder)]
         for plain in groups:
             if one.budget["translate"] and _same_but_translation(plain, one):
                 parts.append(drops(plain, one) + "\n")
+                parts.append(_picture(_draw_drops(plain, one, folder)))
+    fixed = _draw_fixed_against_input_dependent(groups, folder)
+    if fixed:
+        parts += ["## Fixed and input-dependent weights\n", _picture(fixed)]
     path = folder / "report.md"
     with replacing(path) as temporary:
         temporary.write_text("\n".join(parts))
     return path
+
+
+def _picture(file: str) -> str:
+    return f"![{file}]({file})\n"
+
+
+def _draw_drops(plain: Group, translated: Group, folder: Path) -> str:
+    """Draws each method's accuracy in place and translated; returns the file's name."""
+    pairs = [
+        (there, method)
+        for method in translated.methods
+        if (there := plain.method(method.name)) is not None
+    ]
+    bars = {
+        "in place": {m.name: _point(m, _common_rank(m, after))[1:] for m, after in pairs},
+        "translated": {method.name: _bar(method) for _, method in pairs},
+    }
+    file = f"translated_{plain.dataset}.png"
+    bars_with_errors(bars, folder / file, "test accuracy, %", title=plain.dataset)
+    return file
+
+
+def _draw_fixed_against_input_dependent(groups: Sequence[Group], folder: Path) -> str | None:
+    """Draws both kinds of weights for every group that has both; returns the file's name."""
+    names = ("convolution", "LRLC, layer 3", "input-dependent LRLC, layer 3")
+    bars = {
+        group.title: {name: _bar(group.method(name)) for name in names}
+        for group in groups
+        if all(group.method(name) for name in names)
+    }
+    if not bars:
+        return None
+    file = "fixed_and_input_dependent.png"
+    bars_with_errors(bars, folder / file, "test accuracy, %")
+    return file
+
+
+def _bar(method: Method | None) -> tuple[float, float]:
+    return (math.nan, 0.0) if method is None else _point(method, None)[1:]
 
 
 def _same_but_translation(plain: Group, translated: Group) -> bool:
