@@ -332,13 +332,17 @@ def budget_in_words(budget: dict[str, Any]) -> str:
     return " ".join(flags)
 
 
-def draw(group: Group, folder: Path) -> list[str]:
+def draw(group: Group, folder: Path, name: str) -> list[str]:
     """Draws a group's accuracy against rank and against parameters.
+
+    Args:
+        group: The group.
+        folder: Folder for the files.
+        name: What their names end in.
 
     Returns:
         Names of the files written.
     """
-    name = group.title.replace(", ", "_")
     written = []
     ranked = [method for method in group.methods if len(method.ranks) > 1]
     level = group.method("convolution")
@@ -397,12 +401,15 @@ def write(records: Sequence[Record], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     groups = group(records)
     parts = []
-    for one in groups:
+    for number, one in enumerate(groups):
+        # A dataset's second budget gets a number.
+        again = sum(other.title == one.title for other in groups[:number])
+        name = one.title.replace(", ", "_") + (f"_{again + 1}" if again else "")
         parts += [f"## {one.title}\n", f"`{budget_in_words(one.budget)}`\n", table(one) + "\n"]
         compared = comparisons(one)
         if compared.count("\n") > 1:
             parts.append(compared + "\n")
-        parts += [_picture(file) for file in draw(one, folder)]
+        parts += [_picture(file) for file in draw(one, folder, name)]
         for plain in groups:
             if one.budget["translate"] and _same_but_translation(plain, one):
                 parts.append(drops(plain, one) + "\n")
