@@ -16,28 +16,23 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from benchmarks.memory import status_megabytes
+
 ROOT = Path(__file__).parents[1]
 
 
-def resident_megabytes(process: int) -> float:
-    """Returns what a process holds now."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
-def measure(epochs: int, folder: Path) -> list[tuple[int, float]]:
+def measure(epochs: int, folder: Path) -> list[tuple[int, int]]:
     """Trains, and returns pairs of epochs behind and megabytes."""
-    command = [sys.executable, str(ROOT / "run_experiment.py"), f"--model_dir={folder}"]
+    command = [sys.executable, "-u", str(ROOT / "run_experiment.py"), f"--model_dir={folder}"]
     command += [f"--epochs={epochs}", "--filters=4", "--batch_size=512", "--export_formats=none"]
-    found: list[tuple[int, float]] = []
+    found: list[tuple[int, int]] = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as p:
-        assert p.stdout is not None
-        for line in p.stdout:
+    ) as process:
+        for line in process.stdout or ():
             if line.startswith("Epoch "):
                 epoch = int(line.split()[1].partition("/")[0]) - 1
-                found.append((epoch, resident_megabytes(p.pid)))
+                found.append((epoch, status_megabytes("VmRSS", process.pid)))
     return found
 
 
@@ -63,7 +58,7 @@ def main() -> None:
     tenth = max(len(found) // 10, 1)
     early, late = found[tenth][1], found[-1][1]
     print(f"{arguments.epochs} epochs, {time.monotonic() - started:.0f} s")
-    print(f"after a tenth: {early:.0f} MB; at the end: {late:.0f} MB")
+    print(f"after a tenth: {early} MB; at the end: {late} MB")
 
 
 if __name__ == "__main__":

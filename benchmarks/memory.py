@@ -11,11 +11,32 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.contestants import contestants, names
 from benchmarks.workloads import RANKS, WORKLOADS, Workload
 
 RUNS = 3
+
+
+def alone(module: str, what: Any) -> Any:
+    """Has a benchmark measure one thing in a new process, by its flag `--one`.
+
+    Args:
+        module: Name of the benchmark's module, which prints what it found last, as JSON.
+        what: What to measure, as JSON holds it.
+
+    Returns:
+        What it found.
+    """
+    found = subprocess.run(
+        [sys.executable, "-m", module, "--one", json.dumps(what)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    return json.loads(found.stdout.splitlines()[-1])
 
 
 def peak_megabytes(workload: Workload, layer: str, training: bool) -> tuple[int, int]:
@@ -24,15 +45,7 @@ def peak_megabytes(workload: Workload, layer: str, training: bool) -> tuple[int,
     Returns:
         Megabytes at the peak and before the first step.
     """
-    shapes = json.dumps([workload.__dict__, layer, training])
-    found = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory", "--one", shapes],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[1],
-    )
-    before, peak = json.loads(found.stdout.splitlines()[-1])
+    before, peak = alone("benchmarks.memory", [workload.__dict__, layer, training])
     return peak, before
 
 
@@ -51,9 +64,9 @@ def _measure_here(shapes: str) -> None:
     print(json.dumps([before, status_megabytes("VmHWM")]))
 
 
-def status_megabytes(name: str) -> int:
-    """Returns a figure that Linux keeps about this process."""
-    status = Path("/proc/self/status").read_text()
+def status_megabytes(name: str, process: int | str = "self") -> int:
+    """Returns a figure that Linux keeps about a process, this one if none is named."""
+    status = Path(f"/proc/{process}/status").read_text()
     return int(status.split(f"{name}:")[1].split()[0]) // 1024
 
 

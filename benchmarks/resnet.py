@@ -8,16 +8,12 @@ resident memory in a process of its own for each.
 """
 
 import argparse
-import functools
 import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 
-from benchmarks.memory import status_megabytes
+from benchmarks.memory import alone, status_megabytes
 from benchmarks.steps import alternate, training_step
 from models import MODELS, Settings, convolution
 
@@ -53,19 +49,6 @@ def cells(kinds: list[str]) -> list[tuple[str, str]]:
     ]
 
 
-def peak_megabytes(cell: tuple[str, str], network: str, image_size: int, batch: int) -> int:
-    """Measures one network's training step in a new process."""
-    what = [*cell, network, image_size, batch]
-    found = subprocess.run(
-        [sys.executable, "-m", "benchmarks.resnet", "--one", json.dumps(what)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[1],
-    )
-    return int(found.stdout.splitlines()[-1])
-
-
 def _measure_here(one: str) -> None:
     *what, batch = json.loads(one)
     model = build(*what)
@@ -90,10 +73,7 @@ def main() -> None:
         return
     chosen = cells(arguments.kinds.split(";"))
     size = (arguments.network, arguments.image_size)
-    peak = functools.partial(
-        peak_megabytes, network=size[0], image_size=size[1], batch=arguments.batch
-    )
-    peaks = {cell: peak(cell) for cell in chosen}
+    peaks = {cell: alone("benchmarks.resnet", [*cell, *size, arguments.batch]) for cell in chosen}
     models = {cell: build(*cell, *size) for cell in chosen}
     shape = (arguments.batch, size[1], size[1], 3)
     steps = {str(cell): training_step(model, shape) for cell, model in models.items()}

@@ -149,6 +149,12 @@ def test_budgets_are_not_mixed(records):
     assert len(groups) == 3
 
 
+def test_a_record_from_before_a_flag_existed_is_of_the_same_budget(records):
+    later = record({"seed": 2, "synchronized_batch_norm": False, "image_size": None}, 0.9, 0.9)
+    plain, _ = report.group([*records, later])
+    assert sorted(plain.methods[0].results()) == [0, 1, 2]
+
+
 def test_the_report_is_written_with_its_pictures(records, tmp_path):
     path = report.write(records, tmp_path / "report")
     text = path.read_text()

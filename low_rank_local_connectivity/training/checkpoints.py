@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 import warnings
 import zipfile
 import zlib
@@ -87,19 +88,14 @@ class Checkpoints:
             RunError: If it cannot be written; earlier checkpoints are still there.
         """
         path = self.folder / f"step_{step:09d}.npz"
-        self._write(path, arrays, about)
-        if best:
-            self._write(self.folder / BEST, arrays, about)
-        for old in self.paths()[: -self.keep]:
-            old.unlink(missing_ok=True)
-        return path
-
-    def _write(self, path: Path, arrays: Sequence[np.ndarray], about: dict[str, Any]) -> None:
         named = {f"array_{index}": array for index, array in enumerate(arrays)}
         text = json.dumps({**about, "arrays": len(arrays), "digest": digest(arrays, about)})
         try:
             with replacing(path) as temporary:
-                np.savez(temporary, allow_pickle=False, about=np.array(text), **named)
+                np.savez(temporary, about=np.array(text), **named)
+            if best:
+                with replacing(self.folder / BEST) as temporary:
+                    shutil.copyfile(path, temporary)
         except OSError as error:
             left = self.paths()
             rest = f"{left[-1]} is intact" if left else "There is no earlier one"
@@ -107,6 +103,9 @@ class Checkpoints:
                 f"The checkpoint {path} must be writable. Received: {error.strerror or error}. "
                 f"{rest}; make room and run the same command again."
             ) from error
+        for old in self.paths()[: -self.keep]:
+            old.unlink(missing_ok=True)
+        return path
 
     def newest(
         self, shapes: Sequence[tuple[int, ...]]

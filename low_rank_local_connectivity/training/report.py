@@ -115,7 +115,7 @@ class Group:
     @property
     def title(self) -> str:
         """The dataset, and whether its images are translated."""
-        return self.dataset + (", translated" if self.budget["translate"] else "")
+        return self.dataset + (", translated" if self.budget.get("translate") else "")
 
     def method(self, name: str) -> Method | None:
         """Returns the method of a name, if it was run."""
@@ -185,20 +185,37 @@ def _low_rank_name(config: dict[str, Any]) -> tuple[str, list[str]]:
 def group(records: Sequence[Record]) -> list[Group]:
     """Sorts records into datasets, budgets and methods."""
     sorted_out: dict[tuple, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    budgets = {}
     for record in records:
         config = record["config"]
-        budget = {k: v for k, v in config.items() if k not in (*METHOD, *NEITHER, "dataset")}
-        key = (config["dataset"], tuple(sorted((k, str(v)) for k, v in budget.items())))
+        budget = _budget(config)
+        key = (
+            config["dataset"],
+            tuple(sorted((name, str(value)) for name, value in budget.items())),
+        )
+        budgets[key] = budget
         sorted_out[key][method_name(config)].append(record)
     groups = []
-    for (dataset, _), methods in sorted(sorted_out.items()):
-        first = next(iter(methods.values()))[0]["config"]
-        budget = {k: v for k, v in first.items() if k not in (*METHOD, *NEITHER, "dataset")}
+    for key, methods in sorted(sorted_out.items()):
+        dataset, _ = key
         order = list(PUBLISHED.get(dataset, PUBLISHED["mnist"]))
         names = sorted(methods, key=lambda name: (_place(name, order), name))
         found = tuple(Method(name, tuple(methods[name])) for name in names)
-        groups.append(Group(dataset, budget, found))
+        groups.append(Group(dataset, budgets[key], found))
     return groups
+
+
+def _budget(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns what is set of the flags that are no part of a method.
+
+    Flags that are off or left out are too: so a record from before a flag existed is of the same
+    budget as one from after.
+    """
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in (*METHOD, *NEITHER, "dataset") and value not in (None, False, [])
+    }
 
 
 def _place(name: str, order: list[str]) -> int:
@@ -208,7 +225,7 @@ def _place(name: str, order: list[str]) -> int:
 
 def table(group: Group) -> str:
     """Returns a group's accuracies in percent as a Markdown table, beside the published ones."""
-    published = {} if group.budget["translate"] else PUBLISHED.get(group.dataset, {})
+    published = {} if group.budget.get("translate") else PUBLISHED.get(group.dataset, {})
     lines = [
         "| method | rank | seeds | parameters | train | valid | test | published |",
         "|---|---|---|---|---|---|---|---|",
@@ -250,7 +267,7 @@ def comparisons(group: Group) -> str:
         "| expected | above | in print by | here by | seeds | p | order here |",
         "|---|---|---|---|---|---|---|",
     ]
-    published = {} if group.budget["translate"] else PUBLISHED.get(group.dataset, {})
+    published = {} if group.budget.get("translate") else PUBLISHED.get(group.dataset, {})
     for pair in ORDER:
         upper, lower = _as_published(published, *pair)
         first, second = group.method(upper), group.method(lower)
@@ -327,9 +344,10 @@ def _common_rank(plain: Method, translated: Method) -> int:
 
 def budget_in_words(budget: dict[str, Any]) -> str:
     """Returns a budget as the flags that give it."""
-    values = {name: value for name, value in budget.items() if value is not None}
-    flags = [f"--{name}={value}" for name, value in sorted(values.items()) if value != []]
-    return " ".join(flags)
+    return " ".join(
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in sorted(budget.items())
+    )
 
 
 def draw(group: Group, folder: Path, name: str) -> list[str]:
@@ -411,7 +429,7 @@ def write(records: Sequence[Record], folder: Path) -> Path:
             parts.append(compared + "\n")
         parts += [_picture(file) for file in draw(one, folder, name)]
         for plain in groups:
-            if one.budget["translate"] and _same_but_translation(plain, one):
+            if one.budget.get("translate") and _same_but_translation(plain, one):
                 parts.append(drops(plain, one) + "\n")
                 parts.append(_picture(_draw_drops(plain, one, folder)))
     fixed = _draw_fixed_against_input_dependent(groups, folder)
@@ -467,7 +485,9 @@ def _same_but_translation(plain: Group, translated: Group) -> bool:
         {k: v for k, v in one.budget.items() if k not in ("translate", "canvas_size")}
         for one in (plain, translated)
     )
-    return plain.dataset == translated.dataset and left == right and not plain.budget["translate"]
+    return (
+        plain.dataset == translated.dataset and left == right and not plain.budget.get("translate")
+    )
 
 
 def main() -> None:
