@@ -9,7 +9,8 @@ overlap, so the efficiencies are lower bounds as far as the assumed rates hold.
 
     python -m benchmarks.scaling --measure
 
-trains on this machine instead: one process of one thread against two such workers on loopback.
+trains on this machine instead (Linux): one process on one core against two on a core each, which
+talk over loopback.
 """
 
 import argparse
@@ -77,12 +78,12 @@ def build(name: str):
 
 
 def measure() -> None:
-    """Prints the milliseconds of a step of one worker and of two, a thread each."""
+    """Prints the milliseconds of a step of one worker and of two, a core each."""
     flags = ["--dataset=synthetic", "--image_size=32", "--epochs=3", "--validation_every=3"]
-    flags += ["--batch_size=128", "--export_formats=none", "--layer_types=conv2d"]
+    flags += ["--batch_size=32", "--export_formats=none", "--layer_types=conv2d"]
     one = _step_milliseconds(flags, 1)
     two = _step_milliseconds(flags, 2)
-    print("| workers | ms per step of 128 examples | speed |")
+    print("| workers | ms per step of 32 examples | speed |")
     print("|---|---|---|")
     print(f"| 1 | {one:.0f} | 1.00 |")
     print(f"| 2 | {two:.0f} | {one / two:.2f} |")
@@ -91,7 +92,6 @@ def measure() -> None:
 def _step_milliseconds(flags: list[str], count: int) -> float:
     """Trains with some workers; returns what the chief says of its second epoch."""
     addresses = [f"localhost:{29500 + index}" for index in range(count)]
-    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     strategy = "multi_worker" if count > 1 else "one_device"
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "run_experiment.py"), f"--model_dir={folder}/run"]
@@ -99,9 +99,10 @@ def _step_milliseconds(flags: list[str], count: int) -> float:
         workers = []
         for index in range(count):
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            own = {**environment, "TF_CONFIG": json.dumps(task)} if count > 1 else environment
+            own = {"TF_CONFIG": json.dumps(task)} if count > 1 else {}
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-            workers.append(subprocess.Popen(command, env=own, **pipes))
+            pinned = ["taskset", "--cpu-list", str(index), *command]
+            workers.append(subprocess.Popen(pinned, env=os.environ | own, **pipes))
         outputs = [worker.communicate()[0] for worker in workers]
     # The first epoch compiles, the last one validates.
     return float(re.findall(r"(\d+)ms/step", outputs[0])[1])

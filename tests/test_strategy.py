@@ -105,6 +105,38 @@ def test_two_devices_train_as_one(on_one_device, tmp_path):
     assert_same_training(on_one_device, tmp_path / "run")
 
 
+# Steps on tensors of 8 MB, and how often the system had to give a page to the last epoch's.
+FAULTS = """
+import resource
+import keras, numpy as np, tensorflow as tf
+from low_rank_local_connectivity.training import strategy
+placement = strategy.place("mirrored")
+with placement.scope():
+    plain = keras.Sequential([keras.Input((64, 64, 1)), keras.layers.Conv2D(32, 1)])
+    model = placement.model(keras.Model(plain.inputs, plain.outputs))
+    model.compile("sgd", "mse", jit_compile=False)
+pair = np.ones((16, 64, 64, 1), "float32"), np.ones((16, 64, 64, 32), "float32")
+faults = [0]
+class Count(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+batches = tf.data.Dataset.from_tensors(pair).repeat()
+model.fit(batches, epochs=4, steps_per_epoch=8, verbose=0, callbacks=[Count()])
+print((faults[-1] - faults[-2]) // 8)
+"""
+
+
+@only_tensorflow
+@pytest.mark.once
+@pytest.mark.skipif(sys.platform != "linux", reason="TensorFlow changes glibc's malloc on Linux")
+def test_a_step_under_a_strategy_keeps_its_memory():
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    pages = 8 * 1024 // 4
+    assert int(done.stdout) < pages / 2
+
+
 @only_tensorflow
 def test_two_processes_train_as_one_and_only_the_chief_writes(on_one_device, tmp_path):
     flags = (*STEPS, *SYNCHRONIZED, "--strategy=multi_worker")
