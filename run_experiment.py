@@ -14,21 +14,21 @@ may be started again, and several times at once.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 
-from data import DATASETS, Dataset
-from models import CONVOLUTIONS, MODELS, Settings, convolution
+from data import DATASETS
+from experiments.experiment import Experiment
+from experiments.folder import check_folder, digest
+from models import CONVOLUTIONS, MODELS
 
 if TYPE_CHECKING:
     from low_rank_local_connectivity.training import Placement
@@ -37,9 +37,6 @@ FLAGS = flags.FLAGS
 
 # Names of unreadable images that are printed at the end.
 SHOWN_SKIPPED = 10
-# A run is the same run wherever its data and results lie, and however often it is saved.
-PLACES = ("data_dir", "download", "model_dir", "tpu", "peers_timeout")
-SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints")
 INITIALIZERS = (
     "conv_init",
     "glorot_normal",
@@ -160,230 +157,6 @@ flags.DEFINE_string(
 flags.DEFINE_list("export_formats", "tf_saved_model", "Formats to export: tf_saved_model, or none.")
 
 
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """One run, with every choice made; the fields are the flags of the same names.
-
-    Raises:
-        ValueError: If a field is out of its range, or fields contradict each other.
-    """
-
-    dataset: str
-    data_dir: str | None
-    download: bool
-    train_examples: int | None
-    image_size: int | None
-    translate: bool
-    canvas_size: int | None
-    network: str
-    layer_types: tuple[str, ...]
-    insert_layer: str | None
-    replace: tuple[str, ...]
-    replace_with: str
-    spatial_rank: int
-    kernel_size: int
-    filters: int
-    normalize_weights: str | None
-    combining_weights_initializer: str
-    share_row_combining_weights: bool
-    share_col_combining_weights: bool
-    input_dependent: bool
-    use_spatial_bias: bool
-    locally_connected_fan: str
-    coord_conv: bool
-    batch_size: int
-    epochs: int
-    optimizer: str
-    peak_learning_rate: float
-    warmup_epochs: int
-    schedule: str
-    momentum: float
-    weight_decay: float
-    label_smoothing: float
-    precision: str
-    validation_every: int
-    seed: int
-    strategy: str
-    tpu: str | None
-    synchronized_batch_norm: bool
-    virtual_devices: int | None
-    peers_timeout: float
-    checkpoint_steps: int | None
-    checkpoint_minutes: float | None
-    keep_checkpoints: int
-    model_dir: str
-    export_formats: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        names = ("spatial_rank", "kernel_size", "filters", "batch_size", "epochs")
-        for name in (*names, "validation_every"):
-            self._require(name, getattr(self, name) >= 1, "must be at least 1")
-        self._check_data()
-        if MODELS[self.network].stages:
-            self._check_residual_layers()
-        else:
-            self._check_layers()
-        shared = self.share_row_combining_weights or self.share_col_combining_weights
-        self._require(
-            "input_dependent",
-            not (self.input_dependent and shared),
-            "needs --share_row_combining_weights and --share_col_combining_weights off",
-        )
-        self._check_training()
-        known = set(self.export_formats) <= {"tf_saved_model"}
-        self._require("export_formats", known, "takes tf_saved_model, or nothing for no export")
-
-    def _require(self, name: str, holds: bool, sentence: str) -> None:
-        if not holds:
-            value = getattr(self, name)
-            shown = ",".join(value) if isinstance(value, tuple) else value
-            raise ValueError(f"--{name} {sentence}. Received: --{name}={shown}.")
-
-    def _check_data(self) -> None:
-        resizable = DATASETS[self.dataset].resizable
-        sized = self.image_size is None or (resizable and self.image_size >= 1)
-        sentence = f"must be at least 1 and goes with images of any size, not {self.dataset}"
-        self._require("image_size", sized, sentence if not resizable else "must be at least 1")
-        dataset = self.placed
-        side = max(dataset.image_shape[:2])
-        holds = self.canvas_size is None or (self.translate and self.canvas_size >= side)
-        sentence = f"goes with --translate and must be at least the images' {side} pixels"
-        self._require("canvas_size", holds, sentence)
-        all_of_them = dataset.split_sizes[0]
-        some = self.train_examples is None or 1 <= self.train_examples <= all_of_them
-        streamed = self.dataset == "imagenet2012" and self.train_examples is not None
-        self._require(
-            "train_examples", not streamed, "needs examples that can be chosen one by one"
-        )
-        sentence = f"must be from 1 to the {all_of_them} training examples of {self.dataset}"
-        self._require("train_examples", some, sentence)
-
-    def _check_layers(self) -> None:
-        network = MODELS[self.network]
-        count = network.num_layers
-        listed = ", ".join(CONVOLUTIONS)
-        known = set(self.layer_types) <= set(CONVOLUTIONS)
-        self._require("layer_types", known, f"takes names among {listed}")
-        few = len(self.layer_types) <= count
-        self._require("layer_types", few, f"names at most the {count} layers of {self.network}")
-        for name in ("insert_layer", "replace"):
-            self._require(name, not getattr(self, name), f"needs a ResNet, not {self.network}")
-        shape = self.data.input_shape
-        sizes = network.output_sizes(shape, self.kernel_size)
-        fits = min(map(min, sizes)) >= 1
-        what = "x".join(map(str, shape[:2]))
-        self._require("kernel_size", fits, f"must leave {count} layers a position in {what} images")
-        self._check_rank(zip(self.filled_layer_types, sizes, strict=True))
-
-    def _check_residual_layers(self) -> None:
-        network = MODELS[self.network]
-        plain = {"layer_types": (), "kernel_size": 3, "filters": 64, "coord_conv": False}
-        for name, value in plain.items():
-            sentence = f"belongs to simple_network, and {self.network} has --insert_layer and "
-            self._require(name, getattr(self, name) == value, sentence + "--replace instead")
-        known = set(self.replace) <= set(network.stages)
-        self._require("replace", known, f"takes stages among {', '.join(network.stages)}, or all")
-        sizes = network.site_sizes(self.data.input_shape) if network.site_sizes else {}
-        sites = dict.fromkeys(self.replace, self.replace_with)
-        if self.insert_layer:
-            sites["insert"] = self.insert_layer
-        self._check_rank((kind, sizes[site]) for site, kind in sites.items())
-
-    def _check_rank(self, layers: Iterable[tuple[str, tuple[int, int]]]) -> None:
-        for kind, size in layers:
-            if kind == "low_rank_locally_connected2d":
-                positions = math.prod(size)
-                sentence = f"must be at most the layer's number of positions, {positions}"
-                self._require("spatial_rank", self.spatial_rank <= positions, sentence)
-
-    def _check_training(self) -> None:
-        examples = self.train_examples or self.placed.split_sizes[0]
-        sentence = f"must be at most the {examples} training examples"
-        self._require("batch_size", self.batch_size <= examples, sentence)
-        rate = self.peak_learning_rate
-        sentence = "must be a positive number"
-        self._require("peak_learning_rate", 0 < rate < math.inf, sentence)
-        below = 0 <= self.warmup_epochs < self.epochs
-        self._require("warmup_epochs", below, f"must be from 0 to below --epochs={self.epochs}")
-        for name in ("momentum", "label_smoothing"):
-            self._require(name, 0 <= getattr(self, name) < 1, "must be from 0 to below 1")
-        self._require("weight_decay", 0 <= self.weight_decay < math.inf, "must be at least 0")
-        self._require("seed", 0 <= self.seed < 2**32, "must be from 0 to 4294967295")
-        for name in ("checkpoint_steps", "keep_checkpoints", "virtual_devices"):
-            value = getattr(self, name)
-            self._require(name, value is None or value >= 1, "must be at least 1")
-        for name in ("checkpoint_minutes", "peers_timeout"):
-            value = getattr(self, name)
-            self._require(name, value is None or 0 < value < math.inf, "must be positive")
-
-    @functools.cached_property
-    def placed(self) -> Dataset:
-        """The dataset as it is in its folder."""
-        return DATASETS[self.dataset].at(self.data_dir, self.image_size)
-
-    @property
-    def data(self) -> Dataset:
-        """The dataset, translated if so asked."""
-        if not self.translate:
-            return self.placed
-        side = self.canvas_size or 3 * max(self.placed.image_shape[:2]) // 2
-        return self.placed.translated((side, side))
-
-    @property
-    def filled_layer_types(self) -> tuple[str, ...]:
-        """The kind of every layer of the network."""
-        missing = MODELS[self.network].num_layers - len(self.layer_types)
-        return self.layer_types + ("conv2d",) * missing
-
-    def build(self):
-        """Builds the network; a framework must be there."""
-        dataset, network = self.data, MODELS[self.network]
-        of_all = {"weight_decay": self.weight_decay, "synchronized": self.synchronized_batch_norm}
-        if network.stages:
-            insert = self.insert_layer and convolution(self.insert_layer, self.settings)
-            replace = {
-                stage: convolution(self.replace_with, self.settings) for stage in self.replace
-            }
-            of_all |= {"insert": insert, "replace": replace}
-        else:
-            makers = [convolution(kind, self.settings) for kind in self.filled_layer_types]
-            names = ("filters", "kernel_size", "coord_conv")
-            of_all |= {"convolutions": makers} | {name: getattr(self, name) for name in names}
-        return network.build(dataset.input_shape, dataset.num_classes, **of_all)
-
-    @property
-    def settings(self) -> Settings:
-        """What the makers of layers are told."""
-        names = [field.name for field in dataclasses.fields(Settings)]
-        return Settings(**{name: getattr(self, name) for name in names})
-
-    @property
-    def layers_in_words(self) -> str:
-        """The kinds of the network's layers, in a line."""
-        if not MODELS[self.network].stages:
-            return " > ".join(self.filled_layer_types)
-        changes = [f"{self.insert_layer} inserted"] if self.insert_layer else []
-        changes += [f"{self.replace_with} in {', '.join(self.replace)}"] if self.replace else []
-        return f"{self.network}, {' and '.join(changes) or 'unchanged'}"
-
-    def plan(self, steps_per_epoch: int):
-        """Returns how to train; a framework must be there."""
-        from low_rank_local_connectivity.training import Plan
-
-        names = [field.name for field in dataclasses.fields(Plan)]
-        own = {name: getattr(self, name) for name in names if name != "steps_per_epoch"}
-        return Plan(steps_per_epoch=steps_per_epoch, **own)
-
-    def config(self) -> dict[str, Any]:
-        """Returns all fields as JSON holds them."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
-
-    def recorded_config(self) -> dict[str, Any]:
-        """Returns what a record says of the run: all fields but the places of its files."""
-        kept = (*PLACES, *SAVING)
-        return {name: value for name, value in self.config().items() if name not in kept}
-
-
 def experiment_from_flags() -> Experiment:
     """Returns the experiment that the flags describe, defaults that depend on others filled in."""
     values: dict[str, Any] = {
@@ -483,77 +256,6 @@ def run_sweep(experiment: Experiment) -> int:
     if len(records) == len(runs) and len({run.spatial_rank for run in runs}) > 1:
         print(f"Chosen on the validation split: rank {sweep.choose_rank(records)}.")
     return 1 if failed else 0
-
-
-def check_folder(experiment: Experiment) -> dict[str, Any] | None:
-    """Makes sure that the run's folder is its own.
-
-    Args:
-        experiment: The run.
-
-    Returns:
-        The result, if the run is finished.
-
-    Raises:
-        ValueError: If the folder holds another run, or files that are not a run's.
-    """
-    folder = Path(experiment.model_dir)
-    config_path, result_path = folder / "config.json", folder / "result.json"
-    if not config_path.exists():
-        if folder.exists() and (not folder.is_dir() or _visible(folder)):
-            raise ValueError(
-                "--model_dir must be a new folder or hold a run of this script. Received: "
-                f"--model_dir={folder}, which holds something else. Choose another."
-            )
-        return None
-    try:
-        there = dict(json.loads(config_path.read_text()))
-    except (ValueError, TypeError, RecursionError):
-        raise ValueError(
-            f"A run's flags must be readable. Received: {config_path}, which is damaged. Put it "
-            "back, or choose another --model_dir."
-        ) from None
-    here = experiment.config()
-    different = [
-        f"--{name} is {there.get(name)} there and {here.get(name)} here"
-        for name in sorted(set(there) | set(here))
-        if name not in (*PLACES, *SAVING) and there.get(name) != here.get(name)
-    ]
-    if different and not FLAGS.allow_other_flags:
-        raise ValueError(
-            "--model_dir must not hold a run with other flags. Received: "
-            f"--model_dir={folder}, where {'; '.join(different)}. Choose another, or continue it "
-            "all the same with --allow_other_flags."
-        )
-    return read_result(result_path) if result_path.exists() else None
-
-
-def _visible(folder: Path) -> list[str]:
-    """Returns what is in a folder, but for locks and what a killed process left half-written."""
-    return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-
-
-def digest(result: dict[str, Any]) -> str:
-    """Returns a SHA-256 of a result, which stands in its file beside it."""
-    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """Returns the result of a finished run, without loading a framework.
-
-    Raises:
-        ValueError: If the file is not as it was written.
-    """
-    try:
-        result = json.loads(path.read_text())
-        if result.pop("digest") == digest(result):
-            return result
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        pass
-    raise ValueError(
-        f"A finished run's result must be as it was written. Received: {path}, which is damaged. "
-        "Remove it, and the same command scores the trained model again."
-    )
 
 
 def summary(result: dict[str, Any], folder: str) -> str:
@@ -788,7 +490,7 @@ def main(argv: list[str]) -> None:
             experiments_of_sweep(experiment)
             result = None
         else:
-            result = check_folder(experiment)
+            result = check_folder(experiment, FLAGS.allow_other_flags)
         if result is None and not experiment.download:
             DATASETS[experiment.dataset].find(experiment.data_dir)
     except (ValueError, FileNotFoundError) as error:

@@ -15,6 +15,7 @@ import time
 from absl import flags
 
 import run_experiment
+from experiments.experiment import Experiment
 
 READY = 32
 
@@ -60,7 +61,7 @@ class Watch:
         self.bare.append(self.steps / (time.perf_counter() - started))
 
 
-def run(experiment: run_experiment.Experiment) -> Watch:
+def run(experiment: Experiment) -> Watch:
     """Runs the script's own training with a watch among its callbacks."""
     import keras
 

@@ -1,6 +1,7 @@
 """Which folder may import which, and what an installation adds to site-packages."""
 
 import ast
+import itertools
 import subprocess
 import sys
 import zipfile
@@ -10,11 +11,12 @@ import pytest
 
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
-OURS = {"low_rank_local_connectivity", "models", "data", "run_experiment", "tests"}
+OURS = {"low_rank_local_connectivity", "models", "data", "experiments", "run_experiment", "tests"}
 LIBRARY = "low_rank_local_connectivity"
 # What each part may import of ours; relative imports stay inside their folder.
 MAY_IMPORT = {LIBRARY: {LIBRARY}, "models": {LIBRARY}, "data": set()}
-MAY_IMPORT["benchmarks"] = {LIBRARY, "models", "data", "run_experiment"}
+MAY_IMPORT["experiments"] = {LIBRARY, "models", "data", "experiments"}
+MAY_IMPORT["benchmarks"] = {*MAY_IMPORT["experiments"], "benchmarks", "run_experiment"}
 # What the parts that run on every backend may import beside the standard library.
 PORTABLE = {
     f"{LIBRARY}/ops": {"keras", "numpy", LIBRARY},
@@ -65,7 +67,8 @@ def test_what_runs_on_every_backend_imports_keras_and_numpy_only(folder):
 
 
 def test_no_file_mixes_the_two_names_of_models_and_data():
-    for path in [*modules("tests"), *modules("benchmarks"), ROOT / "run_experiment.py"]:
+    folders = ("tests", "benchmarks", "experiments")
+    for path in [*itertools.chain(*map(modules, folders)), ROOT / "run_experiment.py"]:
         if path != Path(__file__):
             text = path.read_text()
             for name in ("models", "data"):
@@ -80,8 +83,8 @@ def test_importing_the_library_loads_no_extra(module):
     assert not set(run.stdout.split()) & OPTIONAL
 
 
-def test_importing_models_and_data_loads_no_framework():
-    code = "import sys, models, data; print(*sys.modules)"
+def test_importing_models_data_and_experiments_loads_no_framework():
+    code = "import sys, models, data, experiments.folder; print(*sys.modules)"
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )

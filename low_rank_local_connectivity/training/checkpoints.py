@@ -88,7 +88,7 @@ class Checkpoints:
             RunError: If it cannot be written; earlier checkpoints are still there.
         """
         path = self.folder / f"step_{step:09d}.npz"
-        named = {f"array_{index}": array for index, array in enumerate(arrays)}
+        named: dict[str, Any] = {f"array_{i}": array for i, array in enumerate(arrays)}
         text = json.dumps({**about, "arrays": len(arrays), "digest": digest(arrays, about)})
         try:
             with replacing(path) as temporary:

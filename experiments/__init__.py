@@ -1,0 +1,1 @@
+"""What run_experiment.py runs: experiments as values, and files of flags that describe some."""
