@@ -369,7 +369,7 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
         experiment.checkpoint_steps,
         experiment.checkpoint_minutes,
         experiment.keep_checkpoints,
-        placement.chief,
+        placement,
     )
     training.train(
         model,

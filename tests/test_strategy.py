@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 
-from low_rank_local_connectivity.training import strategy
+from low_rank_local_connectivity.training import session, strategy
 
 ROOT = Path(__file__).parents[1]
 TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -109,7 +110,7 @@ def test_two_devices_train_as_one(on_one_device, tmp_path):
 FAULTS = """
 import resource
 import keras, numpy as np, tensorflow as tf
-from low_rank_local_connectivity.training import strategy
+from low_rank_local_connectivity.training import session, strategy
 placement = strategy.place("mirrored")
 with placement.scope():
     plain = keras.Sequential([keras.Input((64, 64, 1)), keras.layers.Conv2D(32, 1)])
@@ -157,19 +158,45 @@ def test_without_synchronisation_replicas_have_statistics_of_their_own(on_one_de
     assert np.abs(difference).max() > 1e-4
 
 
-@only_tensorflow
-@pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_job_that_loses_a_worker_ends_and_goes_on_when_started_again(killed, tmp_path):
-    flags = ("--train_examples=256", "--batch_size=64", "--epochs=12", "--filters=8")
-    flags += ("--export_formats=none", "--checkpoint_steps=1", "--strategy=multi_worker")
-    finish_workers(tmp_path / "whole", flags)
-    parts = tmp_path / "parts"
-    workers = start_workers(parts, flags)
-    while len(list((parts / "checkpoints").glob("step_*"))) < 2:
+# Four steps in each of twelve epochs, every one of them saved; batch statistics of their own.
+SAVED = ("--train_examples=256", "--batch_size=64", "--epochs=12", "--filters=8")
+SAVED += ("--export_formats=none", "--checkpoint_steps=1", "--strategy=multi_worker")
+
+
+@pytest.fixture(scope="module")
+def by_two_workers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    finish_workers(folder, SAVED)
+    return folder
+
+
+def start_and_get_going(folder):
+    workers = start_workers(folder, SAVED)
+    while len(list((folder / "checkpoints").glob("step_*"))) < 2:
         assert all(worker.poll() is None for worker in workers)
         time.sleep(0.05)
     time.sleep(1)
+    return workers
+
+
+def assert_the_same_job(whole, parts):
+    ends = [np.load(folder / "checkpoints" / "step_000000048.npz") for folder in (whole, parts)]
+    for name in set(ends[0].files) - {"about"}:
+        np.testing.assert_array_equal(ends[0][name], ends[1][name])
+    for name, values in columns(whole).items():
+        np.testing.assert_array_equal(values, columns(parts)[name])
+    results = [json.loads((folder / "result.json").read_text()) for folder in (whole, parts)]
+    assert results[0]["test_accuracy"] == results[1]["test_accuracy"]
+
+
+@only_tensorflow
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_job_that_loses_a_worker_ends_and_goes_on_when_started_again(
+    killed, by_two_workers, tmp_path
+):
+    parts = tmp_path / "parts"
+    workers = start_and_get_going(parts)
     workers[killed].kill()
     started = time.monotonic()
     _, errors = workers[1 - killed].communicate(timeout=60)
@@ -178,14 +205,38 @@ def test_a_job_that_loses_a_worker_ends_and_goes_on_when_started_again(killed, t
     assert "All workers of a job must run until it ends." in errors
     workers[killed].communicate()
     assert not (parts / "result.json").exists()
-    outputs = finish_workers(parts, flags)
+    outputs = finish_workers(parts, SAVED)
     assert all("Continuing after" in output for output in outputs)
-    ends = [
-        np.load(folder / "checkpoints" / "step_000000048.npz")
-        for folder in (tmp_path / "whole", parts)
-    ]
-    for name in set(ends[0].files) - {"about"}:
-        np.testing.assert_array_equal(ends[0][name], ends[1][name])
+    assert_the_same_job(by_two_workers, parts)
+
+
+@only_tensorflow
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [0, 1])
+def test_a_signal_to_one_worker_saves_and_stops_the_job(told, by_two_workers, tmp_path):
+    parts = tmp_path / "parts"
+    workers = start_and_get_going(parts)
+    workers[told].send_signal(signal.SIGTERM)
+    outputs = [worker.communicate(timeout=60)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [75, 75]
+    assert "Stopped by SIGTERM after step" in outputs[told]
+    assert "Stopped by a signal to another worker after step" in outputs[1 - told]
+    finish_workers(parts, SAVED)
+    assert_the_same_job(by_two_workers, parts)
+
+
+@only_tensorflow
+@pytest.mark.slow
+def test_what_several_workers_score_is_what_they_save(by_two_workers):
+    from data import DATASETS
+    from data.pipeline import evaluation_batches
+
+    result = json.loads((by_two_workers / "result.json").read_text())
+    model = session.load(by_two_workers / "model.keras", result["model_sha256"])
+    dataset = DATASETS["digits"]
+    batches = evaluation_batches(dataset, dataset.load(None, False)["test"], 64, 0)
+    right = [model(images).numpy().argmax(-1) == labels for images, labels in batches]
+    assert result["test_accuracy"] == pytest.approx(np.concatenate(right).mean())
 
 
 @only_tensorflow

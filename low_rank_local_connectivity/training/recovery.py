@@ -14,6 +14,7 @@ import numpy as np
 
 from low_rank_local_connectivity.training.checkpoints import Checkpoints, all_finite
 from low_rank_local_connectivity.training.records import RunError, write_metrics
+from low_rank_local_connectivity.training.strategy import ONE_DEVICE, Placement
 
 # What the shell calls a temporary failure (sysexits.h): the same command will go on.
 STOPPED_STATUS = 75
@@ -43,7 +44,8 @@ class Recovery(keras.callbacks.Callback):
             has one.
         every_minutes: Minutes between checkpoints within an epoch; none if None.
         keep: How many of the newest checkpoints to keep, beside the best.
-        chief: Whether this process writes; all processes of a job read.
+        placement: Where training runs. All processes of a job read checkpoints, decide together
+            when to save or to stop, and the chief writes.
     """
 
     def __init__(
@@ -53,12 +55,12 @@ class Recovery(keras.callbacks.Callback):
         every_steps: int | None = None,
         every_minutes: float | None = None,
         keep: int = 2,
-        chief: bool = True,
+        placement: Placement = ONE_DEVICE,
     ) -> None:
         super().__init__()
         self.checkpoints = Checkpoints(folder / "checkpoints", keep)
         self.metrics_path = folder / "metrics.csv"
-        self.steps_per_epoch, self.chief = steps_per_epoch, chief
+        self.steps_per_epoch, self.placement = steps_per_epoch, placement
         self.every_steps, self.every_minutes = every_steps, every_minutes
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
@@ -127,13 +129,18 @@ class Recovery(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Saves the state if it is time to, or if the run was asked to stop."""
         self.step = self._epoch_started_at + batch + 1
-        self._require_finite((logs or {}).get("loss", 0.0))
+        loss = float((logs or {}).get("loss", 0.0))
+        lost, stop, due = self.placement.in_any_worker(
+            not math.isfinite(loss), self.signal is not None, self._is_time()
+        )
+        if lost:
+            raise LostError(self._lost(f"a loss of {loss}"))
         if self._metrics:
             self._add_metrics()
         inside = self.step % self.steps_per_epoch != 0
-        if inside and (self.signal is not None or self._is_time()):
+        if inside and (stop or due):
             self._save(within_epoch=True)
-            self._stop_if_asked()
+            self._stop_if(stop)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Lists the epoch's metrics and saves the state."""
@@ -143,9 +150,9 @@ class Recovery(keras.callbacks.Callback):
         is_best = score > self.best
         self.best = max(score, self.best)
         self._save(best=is_best)
-        if self.chief:
+        if self.placement.chief:
             write_metrics(self.metrics_path, self.rows)
-        self._stop_if_asked()
+        self._stop_if(*self.placement.in_any_worker(self.signal is not None))
 
     def _add_metrics(self) -> None:
         """Adds the sums and counts of the epoch's steps before the run was stopped.
@@ -161,16 +168,14 @@ class Recovery(keras.callbacks.Callback):
         """Brings the variables up to date; between steps JAX keeps the state outside them."""
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
+        if hasattr(self.model, "average_statistics"):
+            self.model.average_statistics()
 
     def _is_time(self) -> bool:
         steps, minutes = self.every_steps, self.every_minutes
         if steps is not None and self.step % steps == 0:
             return True
         return minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
-
-    def _require_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise LostError(self._lost(f"a loss of {loss}"))
 
     def _lost(self, what: str) -> str:
         paths = self.checkpoints.paths()
@@ -181,11 +186,9 @@ class Recovery(keras.callbacks.Callback):
         )
 
     def _save(self, within_epoch: bool = False, best: bool = False) -> None:
-        """Writes a checkpoint, unless another process does."""
+        """Writes a checkpoint if this is the chief; what it takes is all processes' to give."""
         self.seconds = time.monotonic() - self._started
         self._saved_at = time.monotonic()
-        if not self.chief:
-            return
         self._synchronize()
         kept = self._variables() + (self.model.metrics_variables if within_epoch else [])
         arrays = [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in kept]
@@ -198,13 +201,15 @@ class Recovery(keras.callbacks.Callback):
             "seconds": self.seconds,
             "best": self.best if math.isfinite(self.best) else None,
         }
-        self.checkpoints.save(self.step, arrays, about, best)
+        if self.placement.chief:
+            self.checkpoints.save(self.step, arrays, about, best)
 
-    def _stop_if_asked(self) -> None:
-        if self.signal is not None:
+    def _stop_if(self, stop: bool) -> None:
+        if stop:
+            here = self.signal and signal.Signals(self.signal).name
             raise StoppedError(
-                f"Stopped by {signal.Signals(self.signal).name} after step {self.step}, which is "
-                "saved. The same command goes on from there."
+                f"Stopped by {here or 'a signal to another worker'} after step {self.step}, which "
+                "is saved. The same command goes on from there."
             )
 
 

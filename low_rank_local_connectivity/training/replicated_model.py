@@ -22,8 +22,38 @@ class ReplicatedModel(keras.Model):
     """As `keras.Model(inputs, outputs)`, for any strategy; compile with `jit_compile=False`.
 
     A step's logs are this replica's running means; those of an epoch and of `evaluate` are exact
-    over all replicas.
+    over all replicas. Where replicas have batch statistics of their own, they are averaged before
+    they are used or saved: what is scored is what is saved.
     """
+
+    _average: Any = None
+
+    def average_statistics(self) -> None:
+        """Gives all replicas the mean of their moving statistics; all processes have to ask."""
+        own = [
+            variable
+            for layer in self._flatten_layers()
+            if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized
+            for variable in layer.non_trainable_variables
+        ]
+        strategy = self.distribute_strategy
+        if not own or strategy.num_replicas_in_sync == 1:
+            return
+
+        def on_each():
+            context = tf.distribute.get_replica_context()
+            means = context.all_reduce("mean", [tf.identity(variable.value) for variable in own])
+            for variable, mean in zip(own, means, strict=True):
+                variable.assign(mean)
+
+        if self._average is None:
+            self._average = tf.function(lambda: strategy.run(on_each), autograph=False)
+        self._average()
+
+    def evaluate(self, *arguments: Any, **options: Any) -> Any:
+        """As Keras's, with the mean of the replicas' moving statistics."""
+        self.average_statistics()
+        return super().evaluate(*arguments, **options)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Builds metrics and optimizer from the shapes of a batch, without drawing one."""

@@ -164,7 +164,7 @@ def train(
         where = f"step {inside} of epoch {done + 1}" if inside else f"epoch {done}"
         print(f"Continuing after {where} of {plan.epochs}.", flush=True)  # noqa: T201
     callbacks: list[keras.callbacks.Callback] = [recovery]
-    if recovery.chief:
+    if placement.chief:
         folder = recovery.metrics_path.parent / "tensorboard"
         callbacks.append(keras.callbacks.TensorBoard(folder, write_graph=False))
     with heeding_signals(recovery):
@@ -181,7 +181,7 @@ def train(
                 validation_data=validation_batches,
                 validation_freq=plan.validated_epochs(),
                 callbacks=callbacks,
-                verbose=0 if not recovery.chief else 1 if sys.stdout.isatty() else 2,
+                verbose=0 if not placement.chief else 1 if sys.stdout.isatty() else 2,
             )
             start = epochs * steps
     return recovery

@@ -7,6 +7,7 @@ made once, before any model; batches are global, and each replica gets its share
 import contextlib
 import dataclasses
 import faulthandler
+import functools
 import json
 import os
 import sys
@@ -72,6 +73,12 @@ class Placement:
             return batches
         return padded(batches, batch_size, count)
 
+    def in_any_worker(self, *here: bool) -> list[bool]:
+        """Returns of each statement whether it holds in any worker; all of them have to ask."""
+        if self.workers == 1:
+            return list(here)
+        return [count > 0 for count in _summing(self.strategy)(here).numpy()]
+
     def check_batch_size(self, batch_size: int) -> None:
         """Raises a `RunError` if the replicas cannot share batches evenly."""
         if batch_size % self.replicas:
@@ -80,6 +87,21 @@ class Placement:
                 f"--batch_size={batch_size}. Choose "
                 f"{batch_size - batch_size % self.replicas + self.replicas}, for instance."
             )
+
+
+@functools.cache
+def _summing(strategy: Any) -> Any:
+    """Returns a function of a vector of numbers that sums it over all replicas."""
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)], autograph=False)
+    def total(vector):
+        def on_each(own):
+            return tf.distribute.get_replica_context().all_reduce("sum", tf.identity(own))
+
+        return strategy.experimental_local_results(strategy.run(on_each, args=(vector,)))[0]
+
+    return lambda numbers: total(tf.constant(numbers, tf.float32))
 
 
 def padded(batches: Any, batch_size: int, count: int) -> Any:
