@@ -459,7 +459,7 @@ def run_or_refuse(experiment: Experiment) -> dict[str, Any]:
         if gone := training.lost_peer(error):
             print(f"run_experiment.py: {gone}", file=sys.stderr, flush=True)
             os._exit(1)  # the usual way out waits ten more seconds for the one that is gone
-        sentence = unreadable_image(error)
+        sentence = unreadable_image(error) or training.full_disk(error)
         if sentence is None:
             raise
         refuse(sentence)

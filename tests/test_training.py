@@ -299,6 +299,35 @@ def test_a_full_disk_is_told_and_leaves_earlier_checkpoints_whole(tmp_path, monk
     assert not [name for name in names(tmp_path) if name.startswith(".")]
 
 
+@pytest.mark.once
+def test_the_best_checkpoint_is_never_behind_the_newest(tmp_path, monkeypatch):
+    kept = checkpoints.Checkpoints(tmp_path)
+    kept.save(1, [np.zeros(2)], {"step": 1}, best=True)
+    replace = os.replace
+
+    def killed(source, target):
+        if Path(target).name != checkpoints.BEST:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        kept.save(2, [np.ones(2)], {"step": 2}, best=True)
+    assert checkpoints.read(tmp_path / checkpoints.BEST)[1]["step"] == 2
+    assert [path.name for path in kept.paths()] == ["step_000000001.npz"]
+
+
+@pytest.mark.once
+def test_errors_of_a_full_disk_are_said_in_a_sentence():
+    import tensorflow as tf
+
+    ours = OSError(errno.ENOSPC, "No space left on device")
+    theirs = tf.errors.ResourceExhaustedError(None, None, "x.data; No space left on device")
+    for error in (ours, theirs):
+        assert records.full_disk(error).startswith("The disk of --model_dir must have room. Rec")
+    assert records.full_disk(OSError(errno.EACCES, "Permission denied")) is None
+
+
 def test_recovery_refuses_the_state_of_another_model(tmp_path, rng):
     trained(tmp_path)
     plan = Plan(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)

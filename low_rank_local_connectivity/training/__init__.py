@@ -2,6 +2,7 @@
 
 from low_rank_local_connectivity.training.records import RunError as RunError
 from low_rank_local_connectivity.training.records import claimed as claimed
+from low_rank_local_connectivity.training.records import full_disk as full_disk
 from low_rank_local_connectivity.training.records import remove_unfinished as remove_unfinished
 from low_rank_local_connectivity.training.records import versions as versions
 from low_rank_local_connectivity.training.records import write_json as write_json

@@ -93,9 +93,10 @@ class Checkpoints:
         try:
             with replacing(path) as temporary:
                 np.savez(temporary, about=np.array(text), **named)
-            if best:
-                with replacing(self.folder / BEST) as temporary:
-                    shutil.copyfile(path, temporary)
+                # Before the other: a run that is killed in between comes by here again.
+                if best:
+                    with replacing(self.folder / BEST) as copy:
+                        shutil.copyfile(temporary, copy)
         except OSError as error:
             left = self.paths()
             rest = f"{left[-1]} is intact" if left else "There is no earlier one"

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import fcntl
 import importlib.metadata
 import io
@@ -23,6 +24,17 @@ class RunError(ValueError):
 
 # How the names of files begin that are being written.
 UNFINISHED = ".writing-"
+
+
+def full_disk(error: BaseException) -> str | None:
+    """Returns a sentence if an error, TensorFlow's too, is that of a full disk."""
+    text = os.strerror(errno.ENOSPC)
+    if getattr(error, "errno", None) != errno.ENOSPC and text not in str(error):
+        return None
+    return (
+        f"The disk of --model_dir must have room. Received: {text}. What was saved before is "
+        "intact; make room and run the same command again."
+    )
 
 
 @contextlib.contextmanager
