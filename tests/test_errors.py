@@ -228,7 +228,7 @@ USE = {
         (
             "Layer 'layer' has weights for inputs of spatial size (8, 9), each position having its "
             "own. Received: inputs of shape (2, 8, 10, 3) with data_format='channels_last'. Resize "
-            "the inputs, or build a layer for this size."
+            "the inputs, or the layer with conversion.resize(layer, input_shape)."
         ),
     ),
     "not built": (

@@ -148,5 +148,5 @@ class BaseLocalConv(ConfiguredLayer):
                     f"Layer {self.name!r} has weights for inputs of spatial size "
                     f"{self.input_sizes}, each position having its own. Received: inputs of "
                     f"shape {tuple(inputs.shape)} with data_format={self.data_format!r}. "
-                    "Resize the inputs, or build a layer for this size."
+                    "Resize the inputs, or the layer with conversion.resize(layer, input_shape)."
                 )

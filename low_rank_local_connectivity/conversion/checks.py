@@ -1,0 +1,81 @@
+"""What conversions refuse, in words."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from low_rank_local_connectivity.conversion.weights import to_numpy
+from low_rank_local_connectivity.layers.configured_layer import positive_int
+
+# How errors call the kinds of layers that a function takes.
+NAMES = {
+    "BaseLocalConv": "locally connected or low-rank locally connected",
+    "LowRankLocallyConnected": "low-rank locally connected",
+    "SpatialBias": "SpatialBias",
+}
+
+
+def require_layer(function: str, layer: Any, kind: Any) -> None:
+    """Refuses a layer of another kind, and one that is not built."""
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(layer, kinds):
+        names = " or ".join(NAMES[one.__name__] for one in kinds)
+        raise ValueError(
+            f"{function}() takes a layer of the kind {names}. Received: {type(layer).__name__}."
+        )
+    if not layer.built:
+        raise ValueError(not_built(function, layer))
+
+
+def not_built(function: str, layer: Any) -> str:
+    """Returns the sentence for a layer or model without weights."""
+    return (
+        f"What {function}() is given must be built. Received: {layer.name!r}, which is not. Call "
+        "it on inputs first, or its build(input_shape)."
+    )
+
+
+def require_visible(function: str, model: Any) -> None:
+    """Refuses a model whose layers cannot be known."""
+    if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
+        raise ValueError(
+            f"{function}() takes functional and Sequential models, whose layers it can see. "
+            f"Received: {type(model).__name__}, which says in Python what it does. Convert its "
+            "layers one by one where it makes them."
+        )
+    if not model.built:
+        raise ValueError(not_built(function, model))
+
+
+def known_sizes(function: str, layer: Any) -> tuple[int, ...]:
+    """Returns the shape of a layer's inputs; its filters must be the same for all inputs."""
+    if getattr(layer, "input_dependent", False) and layer.has_logits:
+        raise ValueError(
+            f"{function}() needs filters that are the same for all inputs. Received: layer "
+            f"{layer.name!r} with input_dependent=True. Serve it as it is."
+        )
+    if None in layer.input_sizes:
+        raise ValueError(
+            f"{function}() needs a layer built for inputs of known size. Received: layer "
+            f"{layer.name!r}, built for {layer.input_sizes}. Build one for the size you need."
+        )
+    wrong = [weight.name for weight in layer.weights if not np.isfinite(to_numpy(weight)).all()]
+    if wrong:
+        raise ValueError(
+            f"{function}() needs finite weights. Received: layer {layer.name!r}, whose "
+            f"{wrong[0]!r} holds NaN or infinity. Take an earlier checkpoint."
+        )
+    return layer.input_sizes
+
+
+def rank_in_range(layer: Any, spatial_rank: int) -> int:
+    """Returns a rank that a layer's filters can have."""
+    rank, positions = positive_int("spatial_rank", spatial_rank), math.prod(layer.output_sizes)
+    if rank > positions:
+        raise ValueError(
+            f"`spatial_rank` must be at most the number of positions of layer {layer.name!r}, "
+            f"{positions}. Received: spatial_rank={rank}."
+        )
+    return rank

@@ -1,0 +1,185 @@
+"""Between low-rank layers and locally connected ones."""
+
+from typing import Any
+
+import numpy as np
+
+from low_rank_local_connectivity import layers
+from low_rank_local_connectivity.conversion.checks import (
+    known_sizes,
+    rank_in_range,
+    require_layer,
+)
+from low_rank_local_connectivity.conversion.weights import (
+    as_matrix,
+    build_like,
+    position_biases,
+    shared_arguments,
+    stored_weights,
+    to_numpy,
+)
+from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
+from low_rank_local_connectivity.layers.locally_connected import LocallyConnected
+from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
+
+LOCALLY_CONNECTED: dict[int, Any] = {
+    1: layers.LocallyConnected1D,
+    2: layers.LocallyConnected2D,
+    3: layers.LocallyConnected3D,
+}
+LOW_RANK: dict[int, Any] = {
+    1: layers.LowRankLocallyConnected1D,
+    2: layers.LowRankLocallyConnected2D,
+    3: layers.LowRankLocallyConnected3D,
+}
+
+
+def to_locally_connected(layer: LowRankLocallyConnected) -> LocallyConnected:
+    """Returns the locally connected layer that computes what a low-rank one does.
+
+    `kernel[p] = sum_k w[p, k] * bank[k]` and `bias[p, f] = spatial_bias[p] + bias[f]`: the filters
+    that the layer mixes anyway are stored, so that inference reads them instead. The banks of a
+    mixed basis are placed in one box of taps.
+
+    Args:
+        layer: Built layer whose combining weights do not depend on the input. Regularizers and
+            constraints of its weights have no counterpart and stay behind.
+
+    Returns:
+        Built layer of the same name, `trainable` flag and dtype policy, with
+        `positions * taps * channels * filters` parameters in its kernel.
+
+    Raises:
+        ValueError: If the layer is of another kind, is not built, depends on its inputs, or is
+            built for inputs of unknown size.
+
+    Example:
+        >>> low_rank = layers.LowRankLocallyConnected2D(5, 3, spatial_rank=4)
+        >>> low_rank.build((None, 8, 9, 2))
+        >>> tuple(to_locally_connected(low_rank).kernel.shape)
+        (42, 18, 5)
+    """
+    require_layer("to_locally_connected", layer, LowRankLocallyConnected)
+    sizes = known_sizes("to_locally_connected", layer)
+    kernel = to_numpy(layer.local_kernel())
+    window = kernel.shape[layer.dimensions : -2]
+    bias = position_biases(layer)
+    found = LOCALLY_CONNECTED[layer.dimensions](
+        **shared_arguments(layer),
+        kernel_size=window,
+        dilation_rate=1 if layer.mixed else layer.dilation_rate,
+        use_bias=bias is not None,
+    )
+    build_like(found, layer, sizes, stored_weights(kernel, bias, layer.data_format))
+    return found
+
+
+def to_low_rank(layer: BaseLocalConv, spatial_rank: int) -> LowRankLocallyConnected:
+    """Returns the low-rank layer nearest to a layer, of all those of a rank.
+
+    The filters of all positions, a matrix `(positions, taps * channels * filters)`, are replaced by
+    the first `spatial_rank` terms of their singular value decomposition: the best of that rank in
+    the sense of least squares. What is lost is `truncation_error(layer, spatial_rank)`.
+
+    Args:
+        layer: Built locally connected layer, or low-rank one with fixed weights.
+        spatial_rank: Number of banks, from 1 to the number of positions; from there on, or from
+            the matrix's rank on, the layer is reproduced.
+
+    Returns:
+        Built layer of the same name, with `normalize_weights=None`, one logit per position and
+        bank, and a bias for every position and filter if the layer has biases.
+
+    Raises:
+        ValueError: If the layer is of another kind, not built, or has weights that are not finite,
+            or the rank is out of its range.
+
+    Example:
+        >>> local = layers.LocallyConnected2D(5, 3)
+        >>> local.build((None, 8, 9, 2))
+        >>> tuple(to_low_rank(local, 4).kernel_bases.shape)
+        (3, 3, 2, 20)
+
+    Reference:
+        Eckart and Young, "The approximation of one matrix by another of lower rank", 1936.
+    """
+    require_layer("to_low_rank", layer, BaseLocalConv)
+    sizes = known_sizes("to_low_rank", layer)
+    rank = rank_in_range(layer, spatial_rank)
+    kernel = to_numpy(layer.local_kernel())
+    positions, window = kernel.shape[: layer.dimensions], kernel.shape[layer.dimensions : -2]
+    mixed = getattr(layer, "mixed", False)
+    left, values, right = np.linalg.svd(as_matrix(kernel, layer.dimensions), full_matrices=False)
+    # Half of each singular value to either side, so that both learn at one pace.
+    roots = np.zeros(rank)
+    roots[: len(values)] = np.sqrt(values[:rank])
+    weights = np.zeros((len(left), rank))
+    weights[:, : len(values)] = left[:, :rank]
+    banks = np.zeros((rank, right.shape[1]))
+    banks[: len(values)] = right[:rank]
+    bias = position_biases(layer)
+    found = LOW_RANK[layer.dimensions](
+        **shared_arguments(layer),
+        kernel_size=window,
+        spatial_rank=rank,
+        dilation_rate=1 if mixed else layer.dilation_rate,
+        additive_axes=(),
+        normalize_weights=None,
+        use_spatial_bias="per_filter" if bias is not None else False,
+        use_bias=False,
+    )
+    stacked = (roots[:, None] * banks).reshape(rank, *kernel.shape[layer.dimensions :])
+    merged = np.moveaxis(stacked, 0, -2).reshape(*kernel.shape[layer.dimensions : -1], -1)
+    values_of_weights = [merged, (weights * roots).reshape(*positions, rank)]
+    build_like(found, layer, sizes, values_of_weights + ([] if bias is None else [bias]))
+    return found
+
+
+def spatial_spectrum(layer: BaseLocalConv) -> np.ndarray:
+    """Returns the singular values of the filters of all positions, largest first.
+
+    How fast they fall says how much spatial rank a layer really uses: a convolution has one that
+    is not 0, a low-rank layer at most its rank.
+
+    Args:
+        layer: Built locally connected layer, or low-rank one with fixed weights.
+
+    Returns:
+        Array of `min(positions, taps * channels * filters)` values, in float64.
+
+    Raises:
+        ValueError: If the layer is of another kind, not built, or has weights that are not finite.
+
+    Example:
+        >>> low_rank = layers.LowRankLocallyConnected1D(2, 3, spatial_rank=2)
+        >>> low_rank.build((None, 8, 2))
+        >>> int((spatial_spectrum(low_rank) > 1e-6).sum())  # fresh: every position has one mix
+        1
+    """
+    require_layer("spatial_spectrum", layer, BaseLocalConv)
+    known_sizes("spatial_spectrum", layer)
+    matrix = as_matrix(to_numpy(layer.local_kernel()), layer.dimensions)
+    return np.linalg.svd(matrix, compute_uv=False)
+
+
+def truncation_error(layer: BaseLocalConv, spatial_rank: int) -> float:
+    """Returns how far a layer's filters are from the nearest ones of a rank.
+
+    The Frobenius norm of the difference, `sqrt(sum(spatial_spectrum(layer)[K:] ** 2))`.
+
+    Args:
+        layer: Built locally connected layer, or low-rank one with fixed weights.
+        spatial_rank: The rank `K`, from 1 to the number of positions.
+
+    Raises:
+        ValueError: As `to_low_rank`.
+
+    Example:
+        >>> low_rank = layers.LowRankLocallyConnected1D(2, 3, spatial_rank=2)
+        >>> low_rank.build((None, 8, 2))
+        >>> truncation_error(low_rank, 1) < 1e-6
+        True
+    """
+    values = spatial_spectrum(layer)
+    rank = rank_in_range(layer, spatial_rank)
+    return float(np.sqrt(np.sum(values[rank:] ** 2)))

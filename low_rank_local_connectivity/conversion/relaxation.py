@@ -1,0 +1,147 @@
+"""Between convolutions and low-rank layers."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from low_rank_local_connectivity import layers
+from low_rank_local_connectivity.conversion.checks import not_built
+from low_rank_local_connectivity.conversion.weights import shared_arguments, to_numpy
+from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
+from low_rank_local_connectivity.layers.spatial_bias import SpatialBias
+
+CONVOLUTIONS: dict[type, Any] = {
+    keras.layers.Conv1D: layers.LowRankLocallyConnected1D,
+    keras.layers.Conv2D: layers.LowRankLocallyConnected2D,
+    keras.layers.Conv3D: layers.LowRankLocallyConnected3D,
+}
+PLAIN: dict[int, Any] = {
+    1: keras.layers.Conv1D,
+    2: keras.layers.Conv2D,
+    3: keras.layers.Conv3D,
+}
+
+
+def from_convolution(
+    layer: Any,
+    spatial_rank: int,
+    input_shape: Sequence[int | None] | None = None,
+    spread: float = 0.1,
+    *,
+    additive_axes: tuple[int, ...] | None = None,
+    seed: int = 0,
+) -> LowRankLocallyConnected:
+    """Returns a low-rank layer that starts as a trained convolution and can leave it.
+
+    `bank[k] = kernel + spread * std(kernel) * (noise[k] - mean(noise))`, all combining weights
+    being `1 / K`: the perturbations sum to zero, so the mix is the kernel. They are needed, since
+    banks that are equal get equal gradients for ever.
+
+    Args:
+        layer: Built `Conv1D`, `Conv2D` or `Conv3D` with `groups=1`.
+        spatial_rank: Number of banks.
+        input_shape: Shape of the inputs with the batch; that of the layer's own inputs if None.
+        spread: Size of the perturbations in standard deviations of the kernel; above 0.
+        additive_axes: As in the low-rank layers.
+        seed: Seed of the perturbations.
+
+    Returns:
+        Built layer of the same name, activation, padding, strides and dilation; its spatial bias
+        starts at 0.
+
+    Raises:
+        ValueError: If the layer is of another kind, grouped or not built, or `spread` is not
+            positive.
+
+    Example:
+        >>> convolution = keras.layers.Conv2D(5, 3)
+        >>> images = np.ones((1, 8, 9, 2))
+        >>> expected = convolution(images)
+        >>> relaxed = from_convolution(convolution, spatial_rank=4)
+        >>> bool(np.allclose(relaxed(images), expected, atol=1e-5))
+        True
+    """
+    # A subclass, such as a transposed or a depthwise convolution, computes something else.
+    if type(layer) not in CONVOLUTIONS or layer.groups != 1:
+        groups = f" with groups={layer.groups}" if hasattr(layer, "groups") else ""
+        raise ValueError(
+            "from_convolution() takes a Conv1D, Conv2D or Conv3D with groups=1. Received: "
+            f"{type(layer).__name__}{groups}."
+        )
+    if not layer.built:
+        raise ValueError(not_built("from_convolution", layer))
+    if not (math.isfinite(spread) and spread > 0):
+        raise ValueError(
+            "`spread` must be a positive number: banks that are equal stay equal for ever. "
+            f"Received: spread={spread}."
+        )
+    shape = input_shape or layer.get_build_config()["input_shape"]
+    kernel = to_numpy(layer.kernel)
+    noise = np.random.default_rng(seed).normal(size=(spatial_rank, *kernel.shape))
+    noise -= noise.mean(0)
+    banks = kernel + spread * kernel.std() * noise
+    found = CONVOLUTIONS[type(layer)](
+        layer.filters,
+        layer.kernel_size,
+        spatial_rank,
+        strides=layer.strides,
+        padding=layer.padding,
+        data_format=layer.data_format,
+        dilation_rate=layer.dilation_rate,
+        activation=layer.activation,
+        use_bias=layer.use_bias,
+        additive_axes=additive_axes,
+        kernel_regularizer=layer.kernel_regularizer,
+        bias_regularizer=layer.bias_regularizer,
+        activity_regularizer=layer.activity_regularizer,
+        kernel_constraint=layer.kernel_constraint,
+        bias_constraint=layer.bias_constraint,
+        dtype=layer.dtype_policy,
+        name=layer.name,
+    )
+    found.build(tuple(shape))
+    found.kernel_bases.assign(np.moveaxis(banks, 0, -2).reshape(*kernel.shape[:-1], -1))
+    if layer.use_bias:
+        found.bias.assign(layer.bias)
+    found.trainable = layer.trainable
+    return found
+
+
+def to_convolution(layer: LowRankLocallyConnected) -> list[keras.Layer]:
+    """Returns the convolution, the spatial bias and the activation that a layer of rank 1 is."""
+    linear = layer.activation is keras.activations.linear or not layer.spatial_bias_terms
+    convolution = PLAIN[layer.dimensions](
+        **shared_arguments(layer, ("kernel_size", "dilation_rate"), activation=linear),
+        use_bias=layer.use_bias,
+    )
+    channels = (layer.input_channels,)
+    shape = (*layer.input_sizes, *channels)
+    if layer.data_format == "channels_first":
+        shape = (*channels, *layer.input_sizes)
+    convolution.build((None, *shape))
+    convolution.set_weights(
+        [to_numpy(layer.kernel_bases)] + ([to_numpy(layer.bias)] if layer.use_bias else [])
+    )
+    chain: list[keras.Layer] = [convolution]
+    if layer.spatial_bias_terms:
+        per_filter = layer.use_spatial_bias == "per_filter"
+        bias = SpatialBias(
+            None if per_filter else layer.additive_axes,
+            per_filter,
+            layer.data_format,
+            dtype=layer.dtype_policy,
+            name=f"{layer.name}_spatial_bias",
+        )
+        bias.build(layer.compute_output_shape((None, *shape)))
+        bias.set_weights([to_numpy(term) for term in layer.spatial_bias_terms])
+        chain.append(bias)
+    if not linear:
+        chain.append(
+            keras.layers.Activation(
+                layer.activation, dtype=layer.dtype_policy, name=f"{layer.name}_activation"
+            )
+        )
+    return chain
