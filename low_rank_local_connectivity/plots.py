@@ -8,6 +8,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from low_rank_local_connectivity.conversion import spatial_spectrum
+from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
 from low_rank_local_connectivity.layers.low_rank_locally_connected import (
     LowRankLocallyConnected2D,
 )
@@ -15,6 +17,8 @@ from low_rank_local_connectivity.layers.low_rank_locally_connected import (
 # Panels side by side, and input-dependent examples one below another.
 COLUMNS = 8
 EXAMPLES = 4
+# Singular values below this share of the largest are rounding.
+LEAST = 1e-6
 
 
 def _import_pyplot():
@@ -83,6 +87,40 @@ def combining_weight_maps(model: keras.Model, path: str | Path, images=None) -> 
     figure.savefig(path, dpi=150)
     plt.close(figure)
     return [layer.name for layer in drawn]
+
+
+def spatial_spectra(model: keras.Model, path: str | Path) -> list[str]:
+    """Draws how much spatial rank the layers of a model use.
+
+    One line per locally connected layer and low-rank layer with fixed weights: the singular
+    values of the filters of all its positions, relative to the largest. Where a line falls is the
+    rank at which the layer could be factorised.
+
+    Args:
+        model: Built functional or sequential model.
+        path: The PNG to write.
+
+    Returns:
+        Names of the layers drawn. If the model has no such layer, the list is empty and nothing is
+        written.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    drawn = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, BaseLocalConv) and not getattr(layer, "input_dependent", False)
+    ]
+    curves = {}
+    for layer in drawn:
+        values = spatial_spectrum(layer)
+        shares = np.maximum(values / values[0], LEAST)
+        curves[layer.name] = [(k + 1, share, 0.0) for k, share in enumerate(shares)]
+    if curves:
+        labels = ("number of the singular value", "share of the largest")
+        lines_with_errors(curves, path, *labels, log_y=True)
+    return list(curves)
 
 
 def lines_with_errors(

@@ -21,6 +21,7 @@ MAY_IMPORT["benchmarks"] = {*MAY_IMPORT["experiments"], "benchmarks", "run_exper
 PORTABLE = {
     f"{LIBRARY}/ops": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/layers": {"keras", "numpy", LIBRARY},
+    f"{LIBRARY}/conversion": {"keras", "numpy", LIBRARY},
     "models": {"keras", "numpy", LIBRARY},
 }
 OPTIONAL = {"tensorflow", "matplotlib", "sklearn", "scipy", "tensorflow_datasets", "absl"}

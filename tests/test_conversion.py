@@ -9,7 +9,7 @@ from backends import call, randomize, to_numpy
 from cases import CASES
 from keras import ops
 
-from low_rank_local_connectivity import conversion, layers
+from low_rank_local_connectivity import conversion, layers, plots
 
 LOW_RANK = [case for case in CASES if case.layer.startswith("LowRankLocallyConnected")]
 FIXED = [case for case in LOW_RANK if not case.arguments.get("input_dependent")]
@@ -91,6 +91,18 @@ def test_a_low_rank_layer_uses_no_more_than_its_rank(rng):
     assert conversion.truncation_error(layer, 4) < 1e-5 * values[0]
     back = conversion.to_low_rank(layer, 4)
     assert_same_outputs(layer, back, (2, 8, 9, 2), rng)
+
+
+def test_spectra_of_a_model_are_drawn(tmp_path, rng):
+    inputs = keras.Input((8, 9, 2))
+    x = layers.LowRankLocallyConnected2D(3, 3, spatial_rank=4, name="low_rank")(inputs)
+    x = layers.LowRankLocallyConnected2D(3, 3, 2, input_dependent=True, name="asked")(x)
+    model = keras.Model(inputs, layers.LocallyConnected2D(3, 2, name="local")(x))
+    randomize(model, rng)
+    assert plots.spatial_spectra(model, tmp_path / "spectra.png") == ["low_rank", "local"]
+    assert (tmp_path / "spectra.png").stat().st_size > 1000
+    bare = keras.Sequential([inputs, keras.layers.Flatten()])
+    assert plots.spatial_spectra(bare, tmp_path / "none.png") == []
 
 
 CONVOLUTIONS = {
