@@ -18,6 +18,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from absl import app, flags, logging
 
 from data import DATASETS
-from experiments.experiment import Experiment
+from experiments.experiment import EXPORT_FORMATS, Experiment
 from experiments.folder import check_folder, digest
 from models import CONVOLUTIONS, MODELS
 
@@ -154,7 +155,14 @@ flags.DEFINE_string(
     None,
     "Folder of the run's files, or the sweep's. [runs/<dataset>-<network>-<seed or sweep>]",
 )
-flags.DEFINE_list("export_formats", "tf_saved_model", "Formats to export: tf_saved_model, or none.")
+flags.DEFINE_list(
+    "export_formats", "tf_saved_model", f"Formats to export: {', '.join(EXPORT_FORMATS)}; or none."
+)
+flags.DEFINE_integer(
+    "serving_batch_size",
+    None,
+    "Batch at which to measure whether the converted model is faster to serve. [not measured]",
+)
 
 
 def experiment_from_flags() -> Experiment:
@@ -418,7 +426,7 @@ def leave_behind(experiment: Experiment, model, images, result: dict[str, Any]) 
     plain = training.load(path, result["model_sha256"])
     shown = images[: plots.EXAMPLES]
     plots.combining_weight_maps(plain, folder / "combining_weights.png", shown)
-    export(plain, experiment)
+    export(plain, experiment, images)
     skipped = skipped_images(folder / "skipped.txt")
     result["skipped_images"] = len(skipped)
     training.write_json(folder / "result.json", {**result, "digest": digest(result)})
@@ -429,17 +437,38 @@ def leave_behind(experiment: Experiment, model, images, result: dict[str, Any]) 
     return result
 
 
-def export(model, experiment: Experiment) -> None:
-    """Writes the exports that the flags ask for, as far as the backend can."""
+def export(model, experiment: Experiment, images) -> None:
+    """Writes the exports that the flags ask for, as far as the backend can.
+
+    Args:
+        model: The trained model.
+        experiment: The run.
+        images: A few test images, to verify on.
+    """
     import keras
 
-    from low_rank_local_connectivity.export import export_model
+    from data.pipeline import input_from_bytes
+    from low_rank_local_connectivity.export import FORMATS, MANIFEST, export_model
 
     folder = Path(experiment.model_dir) / "saved_model"
-    if keras.backend.backend() == "torch" and experiment.export_formats:
-        print("No SavedModel: Keras writes none on PyTorch. Load model.keras under TensorFlow.")
-    elif experiment.export_formats and not (folder / "1").exists():
-        export_model(model, folder, experiment.export_formats)
+    backend = keras.backend.backend()
+    formats = [name for name in experiment.export_formats if backend in FORMATS[name].backends]
+    for name in sorted(set(experiment.export_formats) - set(formats)):
+        print(f"No {name}: it cannot be written on {backend}. Load model.keras under TensorFlow.")
+    if not formats or (folder / MANIFEST).exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed here
+    measured = experiment.serving_batch_size is not None
+    export_model(
+        model,
+        folder,
+        formats,
+        convert="measure" if measured else True,
+        sample=images,
+        serving_batch_size=experiment.serving_batch_size,
+        preprocess=input_from_bytes(experiment.data),
+        class_names=experiment.data.class_names,
+    )
 
 
 def run_or_refuse(experiment: Experiment) -> dict[str, Any]:

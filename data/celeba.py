@@ -45,12 +45,18 @@ def face_and_label(example):
     """
     import tensorflow as tf
 
+    label = tf.cast(example["attributes"]["Male"], tf.int64)
+    return {"image": face(example["image"]), "label": label}
+
+
+def face(image):
+    """Returns the face in an image of CelebA, uint8 of shape `(218, 178, 3)`, in [0, 1]."""
+    import tensorflow as tf
+
     from .images import resize_bicubic_tf1
 
-    face = example["image"][TOP : TOP + SIDE, LEFT : LEFT + SIDE]
-    scaled = tf.cast(face, tf.float32) / 255.0
-    small = resize_bicubic_tf1(scaled[tf.newaxis], (SIZE, SIZE))[0]
-    return {"image": small, "label": tf.cast(example["attributes"]["Male"], tf.int64)}
+    crop = tf.cast(image[TOP : TOP + SIDE, LEFT : LEFT + SIDE], tf.float32) / 255.0
+    return resize_bicubic_tf1(crop[tf.newaxis], (SIZE, SIZE))[0]
 
 
 CELEBA32 = Dataset(
@@ -64,4 +70,5 @@ CELEBA32 = Dataset(
     find=functools.partial(find_prepared, "celeb_a"),
     source="CelebA as prepared by tensorflow-datasets, official splits, faces cropped to 138x138 "
     "and resized to 32x32",
+    view=face,
 )

@@ -101,6 +101,8 @@ class Dataset:
         canvas: Rows and columns of a larger image of uniform noise in which each image is placed
             uniformly at random, or None to leave images where they are.
         resizable: Whether inputs may have any size.
+        view: Function of the uint8 image of a file to an image as stored, where that is more than
+            resizing it; for images that a server is sent.
         complete: Function of the dataset and a folder that returns the dataset with what only
             the folder can tell, or None if nothing is missing; it loads no framework.
     """
@@ -116,6 +118,7 @@ class Dataset:
     find: Callable[[str | None], None]
     canvas: tuple[int, int] | None = None
     resizable: bool = False
+    view: Callable[[Any], Any] | None = None
     complete: Callable[["Dataset", str | None], "Dataset"] | None = None
 
     def at(self, data_dir: str | None = None, image_size: int | None = None) -> "Dataset":

@@ -107,6 +107,31 @@ def evaluation_batches(
     return _deterministic(stored.enumerate().map(place, **PARALLEL).batch(batch_size))
 
 
+def input_from_bytes(dataset: Dataset) -> Any:
+    """Returns a function of the bytes of a JPEG or PNG file to an input, as a server needs it.
+
+    It does to an image what evaluation does; an image of a dataset whose images have one size is
+    resized to it, from whatever size it has. None for a translated dataset, whose inputs are drawn.
+    """
+    if dataset.canvas is not None:
+        return None
+    height, width, channels = dataset.image_shape
+    low, high = dataset.stored_range
+
+    def to_input(encoded):
+        image = decode(encoded, channels)
+        if dataset.view is not None:
+            stored = dataset.view(image)
+        elif dataset.resizable:
+            stored = evaluation_view(image, height)
+        else:
+            resized = tf.image.resize(image, (height, width), antialias=True)
+            stored = low + resized * ((high - low) / 255.0)
+        return tf.ensure_shape(dataset.prepare(stored), dataset.image_shape)
+
+    return to_input
+
+
 def _stored_epochs(dataset: Dataset, examples: Examples, batch_size: int, seed: int):
     """Returns a function of an epoch to the batches of examples in memory."""
     # Gigabytes of images have no place in an accelerator's memory.

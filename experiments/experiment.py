@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 import json
 import math
 from collections.abc import Iterable
@@ -12,6 +13,12 @@ from models import CONVOLUTIONS, MODELS, Settings, convolution
 
 # A run is the same run wherever its data and results lie, and however often it is saved.
 PLACES = ("data_dir", "download", "model_dir", "tpu", "peers_timeout")
+# Formats, and what each needs that comes with neither the library nor the experiments.
+EXPORT_FORMATS: dict[str, tuple[str, ...]] = {
+    "tf_saved_model": (),
+    "onnx": ("onnx", "onnxruntime", "tf2onnx"),
+    "litert": ("ai_edge_litert",),
+}
 SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints")
 
 
@@ -68,6 +75,7 @@ class Experiment:
     keep_checkpoints: int
     model_dir: str
     export_formats: tuple[str, ...]
+    serving_batch_size: int | None
 
     def __post_init__(self) -> None:
         names = ("spatial_rank", "kernel_size", "filters", "batch_size", "epochs")
@@ -85,8 +93,7 @@ class Experiment:
             "needs --share_row_combining_weights and --share_col_combining_weights off",
         )
         self._check_training()
-        known = set(self.export_formats) <= {"tf_saved_model"}
-        self._require("export_formats", known, "takes tf_saved_model, or nothing for no export")
+        self._check_export()
 
     def _require(self, name: str, holds: bool, sentence: str) -> None:
         if not holds:
@@ -170,6 +177,18 @@ class Experiment:
         for name in ("checkpoint_minutes", "peers_timeout"):
             value = getattr(self, name)
             self._require(name, value is None or 0 < value < math.inf, "must be positive")
+
+    def _check_export(self) -> None:
+        known = set(self.export_formats) <= set(EXPORT_FORMATS)
+        listed = ", ".join(EXPORT_FORMATS)
+        self._require("export_formats", known, f"takes {listed}, or none for no export")
+        # Now rather than after hours of training.
+        needed = [package for name in self.export_formats for package in EXPORT_FORMATS[name]]
+        missing = [package for package in needed if importlib.util.find_spec(package) is None]
+        sentence = f"needs {', '.join(missing)}: pip install 'low-rank-local-connectivity[export]'"
+        self._require("export_formats", not missing, sentence)
+        size = self.serving_batch_size
+        self._require("serving_batch_size", size is None or size >= 1, "must be at least 1")
 
     @functools.cached_property
     def placed(self) -> Dataset:

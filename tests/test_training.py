@@ -1,4 +1,4 @@
-"""Schedule, records, recovery, export and pictures."""
+"""Schedule, records, recovery and pictures."""
 
 import errno
 import itertools
@@ -15,7 +15,6 @@ import pytest
 from backends import randomize, to_numpy
 
 from low_rank_local_connectivity import layers
-from low_rank_local_connectivity.export import export_model
 from low_rank_local_connectivity.plots import combining_weight_maps
 from low_rank_local_connectivity.training import Plan, checkpoints, records, recovery, session
 from low_rank_local_connectivity.training.schedule import warmup_then
@@ -362,47 +361,6 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_last_good_state(
     )
     with pytest.raises(ValueError, match=message):
         session.train(small_model(), plan, stream, good(9), recovery.Recovery(tmp_path, 3))
-
-
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras exports it not from PyTorch")
-@pytest.mark.parametrize("input_dependent", [False, pytest.param(True, marks=pytest.mark.once)])
-def test_an_exported_model_computes_the_same_for_any_batch_size(input_dependent, tmp_path, rng):
-    import tensorflow as tf
-
-    model = small_model(input_dependent=input_dependent)
-    randomize(model, rng)
-    manifest = export_model(model, tmp_path / "served")
-    assert manifest["tf_saved_model"]["difference"] < 1e-5
-    loaded = tf.saved_model.load(manifest["tf_saved_model"]["path"])
-    for batch in (1, 2, 7, 64):
-        images = rng.normal(size=(batch, 9, 8, 2)).astype("float32")
-        (served,) = loaded.signatures["serving_default"](image=tf.constant(images)).values()
-        expected = to_numpy(model(images, training=False))
-        np.testing.assert_allclose(served.numpy(), expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="stored by TensorFlow's way")
-def test_an_export_stores_every_weight_once(tmp_path):
-    model = small_model()
-    export_model(model, tmp_path)
-    stored = (tmp_path / "1" / "variables" / "variables.data-00000-of-00001").stat().st_size
-    assert stored < 1.5 * 4 * model.count_params() + 2000
-
-
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras exports it not from PyTorch")
-def test_an_export_that_differs_is_not_kept(tmp_path):
-    with pytest.raises(ValueError, match="must compute what the model computes"):
-        export_model(small_model(), tmp_path / "served", tolerance=-1.0)
-    assert list((tmp_path / "served").iterdir()) == []
-
-
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras exports it not from PyTorch")
-def test_an_export_replaces_nothing_and_knows_its_formats(tmp_path):
-    (tmp_path / "1").mkdir()
-    with pytest.raises(ValueError, match="must not replace another one"):
-        export_model(small_model(), tmp_path)
-    with pytest.raises(ValueError, match="`formats` must be among 'tf_saved_model'"):
-        export_model(small_model(), tmp_path, ["caffe"])
 
 
 def test_maps_of_fixed_weights_are_drawn_bank_by_bank(tmp_path, rng, monkeypatch):

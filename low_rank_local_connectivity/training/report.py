@@ -37,7 +37,7 @@ METHOD = (
     "locally_connected_fan",
     "coord_conv",
 )
-NEITHER = ("spatial_rank", "seed", "strategy", "export_formats")
+NEITHER = ("spatial_rank", "seed", "strategy", "export_formats", "serving_batch_size")
 NAMES = {
     "conv2d": "convolution",
     "wide_conv2d": "wide convolution",

@@ -1,0 +1,287 @@
+"""Exports, run by the runtimes that serve them, in processes that know nothing of this project."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from backends import randomize, to_numpy
+
+from experiments.experiment import EXPORT_FORMATS
+from low_rank_local_connectivity import layers
+from low_rank_local_connectivity.export import FORMATS, export_model
+
+BACKEND = keras.backend.backend()
+WRITABLE = [name for name, kind in FORMATS.items() if BACKEND in kind.backends]
+only_tensorflow = pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="TensorFlow writes all formats"
+)
+can_save = pytest.mark.skipif(BACKEND == "torch", reason="Keras writes no SavedModel on PyTorch")
+
+
+def small_model(rng, **changes):
+    """A network of all that is converted, with random weights and statistics."""
+    arguments = {"filters": 4, "kernel_size": 3, "spatial_rank": 3, **changes}
+    inputs = keras.Input((9, 8, 2), name="image")
+    x = keras.layers.Conv2D(5, 1, use_bias=False)(inputs)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = layers.LowRankLocallyConnected2D(**arguments, name="low_rank")(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(x), name="small")
+    randomize(model, rng)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_variance.assign(keras.ops.abs(layer.moving_variance) + 0.1)
+    return model
+
+
+# What a server does, by format; {path} is the file, {images} and {outputs} are NumPy's.
+SERVERS = {
+    "tf_saved_model": """
+import tensorflow as tf
+loaded = tf.saved_model.load(path)
+serve = lambda x: loaded.signatures["serving_default"](image=tf.constant(x))["logits"].numpy()
+""",
+    "onnx": """
+import onnxruntime
+session = onnxruntime.InferenceSession(path)
+serve = lambda x: session.run(None, {session.get_inputs()[0].name: x})[0]
+""",
+    "litert": """
+from ai_edge_litert.interpreter import Interpreter
+interpreter = Interpreter(path)
+runner = interpreter.get_signature_runner("serving_default")
+serve = lambda x: runner(image=x)["logits"]
+""",
+}
+SERVE = """
+import sys
+import numpy as np
+path, images, outputs = sys.argv[1:]
+{server}
+images = np.load(images)
+np.savez(outputs, *[serve(images[:count]) for count in (1, 7, 64)])
+assert not [name for name in sys.modules if name.startswith("low_rank")]
+"""
+
+
+@pytest.mark.parametrize("name", WRITABLE)
+@pytest.mark.parametrize("input_dependent", [False, pytest.param(True, marks=pytest.mark.once)])
+def test_a_process_without_this_project_computes_the_same(name, input_dependent, tmp_path, rng):
+    model = small_model(rng, input_dependent=input_dependent)
+    manifest = export_model(model, tmp_path / "served", [name])
+    images = rng.normal(size=(64, 9, 8, 2)).astype("float32")
+    np.save(tmp_path / "images.npy", images)
+    path = tmp_path / "served" / manifest["formats"][name]["file"]
+    found = tmp_path / "outputs.npz"
+    code = SERVE.format(server=SERVERS[name])
+    command = [sys.executable, "-c", code, str(path), str(tmp_path / "images.npy"), str(found)]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    expected = to_numpy(model(images, training=False))
+    for count, served in zip((1, 7, 64), np.load(found).values(), strict=True):
+        np.testing.assert_allclose(
+            served, expected[:count], rtol=0, atol=1e-4 * np.abs(expected).max()
+        )
+    assert list((tmp_path / "served").glob(".*")) == []
+
+
+@can_save
+def test_the_manifest_says_what_was_written(tmp_path, rng):
+    model = small_model(rng)
+    sample = rng.uniform(-2, 3, (5, 9, 8, 2))
+    given = {"sample": sample, "class_names": ["a", "b", "c"], "tolerance": 1e-3}
+    manifest = export_model(model, tmp_path, **given)
+    assert json.loads((tmp_path / "manifest.json").read_text()) == manifest
+    assert manifest["form"] == "converted"
+    assert manifest["model"] == "small"
+    assert manifest["class_names"] == ["a", "b", "c"]
+    low, high = sample.min(), sample.max()
+    assert manifest["input"]["sample_range"] == pytest.approx([low, high])
+    assert manifest["input"]["shape"] == [None, 9, 8, 2]
+    # 42 positions: 3 x 3 taps of 5 channels to 4 filters, and a bias; no normalisation is left.
+    assert manifest["parameters"]["served"] == 42 * (45 * 4 + 4) + (10 + 5) + (4 * 3 + 3)
+    (entry,) = manifest["formats"].values()
+    assert entry["file"] == "1"
+    assert entry["signatures"] == ["serving_default"]
+    assert entry["difference"] < 1e-5
+    assert manifest["versions"]["backend"] == BACKEND
+
+
+@can_save
+def test_encoded_images_are_prepared_and_named_by_the_server(tmp_path, rng):
+    import tensorflow as tf
+
+    def preprocess(encoded):
+        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        scaled = tf.image.resize(tf.cast(image, tf.float32) / 255.0, (9, 8))
+        return tf.ensure_shape(scaled[..., :2], (9, 8, 2))
+
+    model = small_model(rng)
+    names = ["cat", "dog", "yak"]
+    export_model(model, tmp_path, preprocess=preprocess, class_names=names)
+    pixels = rng.integers(0, 256, (12, 20, 3), dtype="uint8")
+    png, jpeg = tf.io.encode_png(pixels), tf.io.encode_jpeg(pixels)
+    loaded = tf.saved_model.load(str(tmp_path / "1"))
+    for encoded in ([png], [png, jpeg, png]):
+        answer = loaded.signatures["serving_bytes"](tf.stack(encoded))
+        expected = to_numpy(model(np.stack([preprocess(one) for one in encoded])))
+        np.testing.assert_allclose(answer["logits"], expected, atol=1e-4)
+        assert [name.decode() for name in answer["class"].numpy()] == [
+            names[index] for index in expected.argmax(-1)
+        ]
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        loaded.signatures["serving_bytes"](tf.constant([b"no image"]))
+    assert (tmp_path / "1" / "assets.extra" / "class_names.txt").read_text() == "cat\ndog\nyak\n"
+
+
+@only_tensorflow
+def test_a_server_can_warm_up_by_the_request_that_lies_beside(tmp_path, rng):
+    import tensorflow as tf
+
+    export_model(small_model(rng), tmp_path)
+    path = tmp_path / "1" / "assets.extra" / "tf_serving_warmup_requests"
+    (record,) = tf.data.TFRecordDataset(str(path))
+    # PredictionLog.predict_log.request.inputs["image"], field by field.
+    request = fields(fields(fields(record.numpy())[6][0])[1][0])
+    spec = fields(request[1][0])
+    assert (spec[1], spec[3]) == ([b"small"], [b"serving_default"])
+    item = fields(request[2][0])
+    assert item[1] == [b"image"]
+    tensor = (
+        tf.make_ndarray(tf.core.framework.tensor_pb2.TensorProto.FromString(item[2][0]))
+        if (hasattr(tf, "core"))
+        else tf.io.parse_tensor(item[2][0], tf.float32).numpy()
+    )
+    assert tensor.shape == (1, 9, 8, 2)
+
+
+def fields(message):
+    """Reads a message of protocol buffers whose fields all have a length."""
+    found, place = {}, 0
+
+    def number():
+        nonlocal place
+        value = shift = 0
+        while True:
+            byte = message[place]
+            place += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while place < len(message):
+        tag = number()
+        assert tag & 7 == 2
+        length = number()
+        found.setdefault(tag >> 3, []).append(message[place : place + length])
+        place += length
+    return found
+
+
+@only_tensorflow
+def test_an_export_stores_every_weight_once(tmp_path, rng):
+    manifest = export_model(small_model(rng), tmp_path)
+    stored = (tmp_path / "1" / "variables" / "variables.data-00000-of-00001").stat().st_size
+    assert stored < 1.1 * 4 * manifest["parameters"]["served"] + 5000
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("faster", ["converted", "unconverted"])
+def test_the_form_that_measures_faster_is_served(faster, tmp_path, rng, capsys, monkeypatch):
+    model = small_model(rng)
+    times = {"unconverted": 1.0, "converted": 0.5 if faster == "converted" else 2.0}
+    clock = [0.0]
+
+    def predict(form, batch):
+        assert len(batch) == 16
+        clock[0] += times["unconverted" if form is model else "converted"]
+
+    monkeypatch.setattr(keras.Model, "predict_on_batch", predict)
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    manifest = export_model(model, tmp_path, (), convert="measure", serving_batch_size=16)
+    assert manifest["form"] == faster
+    assert manifest["milliseconds"]["batch_size"] == 16
+    assert manifest["milliseconds"]["unconverted"] == 1000.0
+    printed = capsys.readouterr().out
+    assert "A batch of 16 takes 1000.0 ms unconverted and" in printed
+    assert f"the {faster} form is served." in printed
+
+
+@can_save
+def test_an_unconverted_model_is_served_if_asked(tmp_path, rng):
+    manifest = export_model(small_model(rng), tmp_path, convert=False)
+    assert manifest["form"] == "unconverted"
+    assert manifest["parameters"]["served"] == manifest["parameters"]["model"]
+
+
+@can_save
+def test_an_export_that_differs_is_not_kept(tmp_path, rng):
+    with pytest.raises(ValueError, match=r"must compute what .* a tf_saved_model that differs by"):
+        export_model(small_model(rng), tmp_path / "served", tolerance=-1.0)
+    assert list((tmp_path / "served").iterdir()) == []
+
+
+REFUSED = {
+    "format": (
+        {"formats": ["caffe"]},
+        "`formats` must be among 'tf_saved_model', 'onnx', 'litert'. Received: formats=['caffe'].",
+    ),
+    "convert": (
+        {"convert": "maybe"},
+        "`convert` must be True, False or 'measure'. Received: convert='maybe'.",
+    ),
+    "batch": (
+        {"serving_batch_size": 0},
+        "`serving_batch_size` must be at least 1. Received: serving_batch_size=0.",
+    ),
+    "sample": (
+        {"sample": np.zeros((2, 9, 9, 2)), "formats": ()},
+        (
+            "`sample` must be inputs of the model, of shape (None, 9, 8, 2). Received: shape "
+            "(2, 9, 9, 2)."
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_wrong_arguments_are_refused_in_a_sentence(name, tmp_path, rng):
+    arguments, sentence = REFUSED[name]
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        export_model(small_model(rng), tmp_path, **arguments)
+    assert str(caught.value) == sentence
+
+
+@can_save
+def test_an_export_replaces_nothing(tmp_path, rng):
+    (tmp_path / "1").mkdir()
+    with pytest.raises(
+        ValueError, match=r"must not replace another one\. Received: path=.*1 exist"
+    ):
+        export_model(small_model(rng), tmp_path)
+
+
+@pytest.mark.once
+def test_a_missing_package_is_named_with_how_to_install_it(tmp_path, rng, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    with pytest.raises(ImportError) as caught:
+        export_model(small_model(rng), tmp_path, ["litert"])
+    assert str(caught.value) == (
+        "The format 'litert' needs ai_edge_litert: pip install "
+        "'low-rank-local-connectivity[export]'."
+    )
+
+
+@pytest.mark.once
+def test_the_flag_knows_all_formats_and_what_they_need():
+    assert list(EXPORT_FORMATS) == list(FORMATS)
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("export = [")]
+    for packages in EXPORT_FORMATS.values():
+        for package in packages:
+            assert f'"{package.replace("_", "-")}"' in line
