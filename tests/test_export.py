@@ -151,11 +151,7 @@ def test_a_server_can_warm_up_by_the_request_that_lies_beside(tmp_path, rng):
     assert (spec[1], spec[3]) == ([b"small"], [b"serving_default"])
     item = fields(request[2][0])
     assert item[1] == [b"image"]
-    tensor = (
-        tf.make_ndarray(tf.core.framework.tensor_pb2.TensorProto.FromString(item[2][0]))
-        if (hasattr(tf, "core"))
-        else tf.io.parse_tensor(item[2][0], tf.float32).numpy()
-    )
+    tensor = tf.io.parse_tensor(item[2][0], tf.float32)
     assert tensor.shape == (1, 9, 8, 2)
 
 
