@@ -18,6 +18,16 @@ CONVOLUTIONS: dict[type, Any] = {
     keras.layers.Conv2D: layers.LowRankLocallyConnected2D,
     keras.layers.Conv3D: layers.LowRankLocallyConnected3D,
 }
+# What a relaxed convolution keeps beside what all local layers share.
+KEPT = (
+    "kernel_size",
+    "dilation_rate",
+    "use_bias",
+    "kernel_regularizer",
+    "bias_regularizer",
+    "kernel_constraint",
+    "bias_constraint",
+)
 PLAIN: dict[int, Any] = {
     1: keras.layers.Conv1D,
     2: keras.layers.Conv2D,
@@ -84,23 +94,7 @@ def from_convolution(
     noise -= noise.mean(0)
     banks = kernel + spread * kernel.std() * noise
     found = CONVOLUTIONS[type(layer)](
-        layer.filters,
-        layer.kernel_size,
-        spatial_rank,
-        strides=layer.strides,
-        padding=layer.padding,
-        data_format=layer.data_format,
-        dilation_rate=layer.dilation_rate,
-        activation=layer.activation,
-        use_bias=layer.use_bias,
-        additive_axes=additive_axes,
-        kernel_regularizer=layer.kernel_regularizer,
-        bias_regularizer=layer.bias_regularizer,
-        activity_regularizer=layer.activity_regularizer,
-        kernel_constraint=layer.kernel_constraint,
-        bias_constraint=layer.bias_constraint,
-        dtype=layer.dtype_policy,
-        name=layer.name,
+        **shared_arguments(layer, KEPT), spatial_rank=spatial_rank, additive_axes=additive_axes
     )
     found.build(tuple(shape))
     found.kernel_bases.assign(np.moveaxis(banks, 0, -2).reshape(*kernel.shape[:-1], -1))
