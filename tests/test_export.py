@@ -262,7 +262,7 @@ def test_an_export_replaces_nothing(tmp_path, rng):
         export_model(small_model(rng), tmp_path)
 
 
-@pytest.mark.once
+@only_tensorflow
 def test_a_missing_package_is_named_with_how_to_install_it(tmp_path, rng, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     with pytest.raises(ImportError) as caught:

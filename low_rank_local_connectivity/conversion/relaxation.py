@@ -67,11 +67,12 @@ def from_convolution(
             positive.
 
     Example:
+        >>> from keras import ops
         >>> convolution = keras.layers.Conv2D(5, 3)
         >>> images = np.ones((1, 8, 9, 2))
         >>> expected = convolution(images)
         >>> relaxed = from_convolution(convolution, spatial_rank=4)
-        >>> bool(np.allclose(relaxed(images), expected, atol=1e-5))
+        >>> bool(ops.all(ops.isclose(relaxed(images), expected, atol=1e-5)))
         True
     """
     # A subclass, such as a transposed or a depthwise convolution, computes something else.

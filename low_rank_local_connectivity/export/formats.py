@@ -200,7 +200,8 @@ FORMATS = {
     ),
     "onnx": Format(
         "model.onnx",
-        ("tensorflow", "torch"),
+        # PyTorch's exporter does not see into a gradient of one's own, nor Keras's on JAX.
+        ("tensorflow",),
         dict.fromkeys(("onnx", "onnxruntime"), EXPORT),
         _write_onnx,
         _run_onnx,
