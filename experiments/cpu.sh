@@ -2,7 +2,7 @@
 # Trains the rows of tables 1 to 3 on MNIST and CIFAR-10, and on translated MNIST, within the
 # budget of cpu_budget.flags. Stopped, it goes on where it was; started twice, two share the work.
 #
-#     experiments/cpu.sh DATA [mnist|cifar10|translated|maps|more]...
+#     experiments/cpu.sh DATA [mnist|cifar10|translated|maps|variants|more]...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 data=$1
@@ -16,7 +16,7 @@ row() {
     --flagfile=experiments/cpu_budget.flags --data_dir="$data" "$@" || true
 }
 
-for part in "${@:-mnist cifar10 translated maps more}"; do
+for part in "${@:-mnist cifar10 translated maps variants more}"; do
   for name in $part; do
     if [[ $name == maps ]]; then
       for kind in fixed input_dependent; do
@@ -24,10 +24,20 @@ for part in "${@:-mnist cifar10 translated maps more}"; do
       done
       continue
     fi
+    if [[ $name == variants ]]; then
+      row figS1_cifar10_glorot_uniform
+      row figS1_cifar10_random_normal
+      row figS2_cifar10_full --spatial_ranks=4
+      continue
+    fi
     if [[ $name == more ]]; then
-      # Is the order of the methods one of a budget too small? Four times the images may tell.
-      row cifar10_convolution --train_examples=8000 --num_seeds=2
-      row cifar10_locally_connected_layer3 --train_examples=8000 --num_seeds=2
+      # Is the order of the methods one of a budget too small? Four times the steps may tell, on
+      # four times the images and on the same ones.
+      for budget in --train_examples=8000 --epochs=32; do
+        row cifar10_convolution $budget
+        row cifar10_locally_connected_layer3 $budget
+      done
+      row cifar10_lrlc_layer3 --train_examples=8000 --spatial_ranks=4
       continue
     fi
     if [[ $name == translated ]]; then
