@@ -347,7 +347,7 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
     from data.pipeline import evaluation_batches, steps_per_epoch, training_batches
     from low_rank_local_connectivity import training
 
-    training.make_deterministic(experiment.seed)
+    training.make_deterministic(experiment.seed, kernels=placement.name != "tpu")
     training.set_precision(experiment.precision)
     dataset = experiment.data
     splits = dataset.load(experiment.data_dir, experiment.download)

@@ -10,6 +10,7 @@ import pytest
 
 import run_experiment
 from data import DATASETS, Examples
+from low_rank_local_connectivity import training
 from low_rank_local_connectivity.training.published import PUBLISHED
 from low_rank_local_connectivity.training.report import method_name
 
@@ -62,6 +63,8 @@ def test_a_file_says_what_it_claims_and_runs_for_a_step(path, cheaper, monkeypat
     monkeypatch.setattr(type(runs[0].data), "load", lambda self, *_: few_examples(self))
     changes = {"epochs": 1, "warmup_epochs": 0, "batch_size": EXAMPLES, **cheaper}
     changes["model_dir"] = str(tmp_path / "run")
+    # It would hold for all later tests of the process, and XLA refuses to compile some.
+    monkeypatch.setattr(training, "make_deterministic", lambda *_, **__: None)
     # What a run leaves behind is tested elsewhere; a file's runs differ in what they train.
     monkeypatch.setattr(run_experiment, "leave_behind", lambda *arguments: arguments[-1])
     # The smallest rank that is more than a convolution is enough here.

@@ -75,10 +75,11 @@ def test_row_and_column_logits_of_one_initializer_differ():
 
 @pytest.mark.parametrize("rank", [1, 2, 3, 5, 30])
 @pytest.mark.parametrize("axes", [None, (0,), (1,), ()])
-def test_conv_init_weights_are_exactly_one_over_the_rank(rank, axes):
+def test_conv_init_weights_are_one_over_the_rank(rank, axes):
     layer = layers.LowRankLocallyConnected2D(6, 3, rank, additive_axes=axes)
     layer.build((None, 8, 11, 4))
-    np.testing.assert_array_equal(to_numpy(layer.combining_weights()), np.float32(1 / rank))
+    # Not on every processor to the last bit: its exponential decides.
+    np.testing.assert_allclose(to_numpy(layer.combining_weights()), 1 / rank, rtol=3e-7)
 
 
 @pytest.mark.parametrize("rank", [2, 5])

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from low_rank_local_connectivity.training import Plan, session
+from low_rank_local_connectivity.training import Placement, Plan, session
 from models import CONVOLUTIONS, MODELS, Settings, convolution
 
 pytestmark = [
@@ -75,3 +75,26 @@ def test_residual_networks_steps_compile(kind):
 @pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name].stages])
 def test_every_residual_networks_steps_compile(name, kind):
     check(name, kind)
+
+
+def test_a_gpu_compiles_what_xla_can_make_deterministic(monkeypatch):
+    import tensorflow as tf
+
+    small, residual = network("simple_network", "conv2d"), network("resnet18", "conv2d")
+    assert session.choose_jit_compile(small) is False
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["GPU:0"])
+    assert session.choose_jit_compile(small) is True
+    assert session.choose_jit_compile(residual) is False
+    mirrored = Placement("mirrored", replicas=2, strategy=tf.distribute.get_strategy())
+    assert session.choose_jit_compile(small, mirrored) is False
+
+
+def test_on_a_tpu_kernels_are_not_asked_to_be_deterministic(monkeypatch):
+    import tensorflow as tf
+
+    asked = []
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked.append(True))
+    session.make_deterministic(0, kernels=False)
+    assert not asked
+    session.make_deterministic(0)
+    assert asked

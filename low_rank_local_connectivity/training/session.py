@@ -53,9 +53,17 @@ class Plan:
         ]
 
 
-def make_deterministic(seed: int) -> None:
-    """Seeds everything random and asks for kernels that give the same bits in every run."""
+def make_deterministic(seed: int, kernels: bool = True) -> None:
+    """Seeds everything random and asks for kernels that give the same bits in every run.
+
+    Args:
+        seed: The seed.
+        kernels: Whether to ask for such kernels. A TPU has no others, and XLA would refuse max
+            pooling, of which it knows no deterministic gradient for GPUs.
+    """
     keras.utils.set_random_seed(seed)
+    if not kernels:
+        return
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -70,17 +78,21 @@ def set_precision(policy: str) -> None:
     keras.config.set_dtype_policy(policy)
 
 
-def choose_jit_compile(placement: Placement = ONE_DEVICE) -> bool | str:
-    """Returns whether to compile with XLA, by what measures faster on the device.
+def choose_jit_compile(model: keras.Model, placement: Placement = ONE_DEVICE) -> bool | str:
+    """Returns whether to compile a model with XLA, by what measures faster on the device.
 
     On a CPU TensorFlow's own kernels beat XLA's convolutions by a third, and under a strategy a
-    compiled step cannot reach the variables of other devices; a TPU compiles all the same.
+    compiled step cannot reach the variables of other devices; a TPU compiles all the same. XLA
+    refuses the gradient of max pooling where kernels must be deterministic.
     """
     if keras.backend.backend() != "tensorflow":
         return "auto"
     import tensorflow as tf
 
-    return placement.strategy is None and bool(tf.config.list_physical_devices("GPU"))
+    pooling = (keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
+    if placement.strategy is not None or any(isinstance(x, pooling) for x in model.layers):
+        return False
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def smoothed_crossentropy(label_smoothing: float) -> Callable:
@@ -124,7 +136,7 @@ def compile_model(model: keras.Model, plan: Plan, placement: Placement = ONE_DEV
         loss=smoothed_crossentropy(plan.label_smoothing),
         # Padding that makes batches even has no weight.
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        jit_compile=choose_jit_compile(placement),
+        jit_compile=choose_jit_compile(model, placement),
     )
 
 
