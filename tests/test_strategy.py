@@ -51,9 +51,11 @@ def assert_same_training(one, other):
     first, second = columns(one), columns(other)
     for name in ("loss", "val_loss"):
         np.testing.assert_allclose(first[name], second[name], atol=1e-5, rtol=0)
-    np.testing.assert_array_equal(first["val_accuracy"], second["val_accuracy"])
+    # One example more or less would be 3e-3; the order of a sum in float32 is not.
+    np.testing.assert_allclose(first["val_accuracy"], second["val_accuracy"], atol=1e-6, rtol=0)
     results = [json.loads((folder / "result.json").read_text()) for folder in (one, other)]
-    assert results[0]["test_accuracy"] == results[1]["test_accuracy"]
+    accuracies = [result["test_accuracy"] for result in results]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=1e-6)
 
 
 def free_ports(count):

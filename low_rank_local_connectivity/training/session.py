@@ -111,7 +111,8 @@ def smoothed_crossentropy(label_smoothing: float) -> Callable:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     def loss(labels, logits):
-        flat = keras.ops.reshape(labels, (-1,))
+        # Keras hands labels to a loss as floats.
+        flat = keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32")
         targets = keras.ops.one_hot(flat, logits.shape[-1], dtype=logits.dtype)
         return keras.losses.categorical_crossentropy(
             targets, logits, from_logits=True, label_smoothing=label_smoothing
