@@ -5,6 +5,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from backends import to_numpy
 
 from low_rank_local_connectivity import layers
 from models import CONVOLUTIONS, MODELS, Settings, convolution
@@ -274,4 +275,4 @@ def test_every_kind_of_layer_honours_its_site(kind, rng):
     (penalty,) = layer.losses
     (kernel,) = (weight for weight in layer.trainable_weights if weight.name.startswith("kernel"))
     expected = np.square(keras.ops.convert_to_numpy(kernel.value)).sum()
-    np.testing.assert_allclose(float(penalty), expected, rtol=1e-5)
+    np.testing.assert_allclose(to_numpy(penalty), expected, rtol=1e-5)
