@@ -52,6 +52,17 @@ def few_examples(dataset):
     return {name: Examples(images, labels) for name in ("train", "valid", "test")}
 
 
+@pytest.fixture
+def eager():
+    """Graphs, whose making would take most of the time here, are tested elsewhere."""
+    tf = pytest.importorskip("tensorflow")
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly")
 @pytest.mark.parametrize(("path", "cheaper"), list(steps()))
 def test_a_file_says_what_it_claims_and_runs_for_a_step(path, cheaper, monkeypatch, tmp_path):
     runs = experiments(path, monkeypatch)

@@ -1,0 +1,301 @@
+"""The files of Keras 2: an HDF5 file, a `.keras` archive, a SavedModel's folder, a checkpoint.
+
+Nothing is loaded that could run: descriptions are JSON, weights are arrays.
+"""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+# What reading damaged files raises, beside the errors of TensorFlow.
+DAMAGE = (OSError, KeyError, IndexError, RuntimeError, EOFError, UnicodeError, AttributeError)
+DAMAGE = (*DAMAGE, TypeError, NotImplementedError, OverflowError, zipfile.BadZipFile, zlib.error)
+DAMAGE = (*DAMAGE, json.JSONDecodeError, ArithmeticError, MemoryError)
+# Objects of a checkpoint that hold no weights of their own.
+NOT_WEIGHTS = ("variables", "trainable_variables", "non_trainable_variables", "keras_api")
+NOT_WEIGHTS = (*NOT_WEIGHTS, "regularization_losses", "optimizer", "signatures", "metrics")
+VALUE = "VARIABLE_VALUE"
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """A stored array, not yet read.
+
+    Args:
+        shape: Its shape.
+        read: Function that reads it.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerWeights:
+    """The weights of a layer, or of all layers of a model within the model, one after another.
+
+    Args:
+        name: The layer's name.
+        weights: The trainable ones first.
+    """
+
+    name: str
+    weights: list[Weight]
+
+
+# Layers one after another, as HDF5 files have them, or a tree: what an object holds, by the name of
+# the attribute, its own variables in order under "vars".
+Stored = list[LayerWeights] | dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """What one path holds.
+
+    Args:
+        path: The path.
+        describe: Function that returns the model's description, or None if there is none.
+        weights: Function that returns what is stored.
+    """
+
+    path: str
+    describe: Callable[[], Any]
+    weights: Callable[[], Stored]
+
+    def config(self) -> Any:
+        """Returns the model's description."""
+        with explained(self.path):
+            config = self.describe()
+        if config is None:
+            raise ValueError(
+                f"{self.path!r} holds weights without a description of their model. Build the "
+                "model in Keras 3 and use load_weights()."
+            )
+        return config
+
+    def stored(self) -> Stored:
+        """Returns the weights."""
+        with explained(self.path):
+            return self.weights()
+
+
+@contextlib.contextmanager
+def explained(path: str) -> Iterator[None]:
+    """Says of a file that cannot be read that it is damaged."""
+    try:
+        yield
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path!r} is damaged: it cannot be read ({type(error).__name__}: {reason})."
+        ) from error
+
+
+@contextlib.contextmanager
+def open_saved(path: str | os.PathLike[str]) -> Iterator[Saved]:
+    """Opens what Keras 2 saved, of whichever kind it is."""
+    name = os.fspath(path)
+    place = Path(name)
+    if place.is_dir():
+        yield _saved_model(place, name)
+    elif place.is_file() and zipfile.is_zipfile(place):
+        with explained(name):
+            saved = _archive(place, name)
+        yield saved
+    elif place.is_file() and place.suffix != ".index":
+        try:
+            file = h5py.File(place, "r")
+        except OSError as error:
+            raise ValueError(
+                f"{name!r} is damaged, or not a file of Keras: it is neither HDF5 nor a .keras "
+                "archive."
+            ) from error
+        with file:
+            yield _hdf5(file, name)
+    elif Path(f"{name.removesuffix('.index')}.index").is_file():
+        prefix = name.removesuffix(".index")
+        yield Saved(name, lambda: None, lambda: _checkpoint(prefix))
+    else:
+        raise ValueError(f"There is no file or folder to load at {name!r}.")
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _require_keras_2(version: Any, path: str) -> None:
+    if version is not None and _text(version).startswith("3"):
+        raise ValueError(
+            f"{path!r} was saved by Keras {_text(version)}. Load it with keras.saving.load_model()."
+        )
+
+
+def _hdf5(file: Any, path: str) -> Saved:
+    def describe() -> Any:
+        _require_keras_2(file.attrs.get("keras_version"), path)
+        config = file.attrs.get("model_config")
+        return None if config is None else json.loads(_text(config))
+
+    def weights() -> Stored:
+        root = file.get("model_weights", file)
+        listed = {"layer_names", "layer_names0"} & set(root.attrs)
+        return _by_layer(root) if listed else _tree(root)
+
+    return Saved(path, describe, weights)
+
+
+def _names(group: Any, attribute: str) -> list[str]:
+    # Lists too long for one attribute are cut into name0, name1, ...
+    if attribute in group.attrs:
+        return [_text(name) for name in group.attrs[attribute]]
+    names: list[str] = []
+    for part in itertools.count():
+        if f"{attribute}{part}" not in group.attrs:
+            break
+        names += [_text(name) for name in group.attrs[f"{attribute}{part}"]]
+    return names
+
+
+def _by_layer(root: Any) -> list[LayerWeights]:
+    layers = []
+    for name in _names(root, "layer_names"):
+        weights = [_weight(root[name][one]) for one in _names(root[name], "weight_names")]
+        layers.append(LayerWeights(name, weights))
+    return [layer for layer in layers if layer.weights]
+
+
+def _weight(dataset: Any) -> Weight:
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiub":
+        raise TypeError(f"{dataset.name} is not an array of numbers")
+    return Weight(tuple(dataset.shape), lambda: np.asarray(dataset[()]))
+
+
+def _tree(group: Any) -> dict[str, Any]:
+    """Returns what a group holds, leaving out groups without weights."""
+    tree: dict[str, Any] = {}
+    for name, inner in group.items():
+        if name == "vars":
+            tree[name] = [_weight(inner[str(number)]) for number in range(len(inner))]
+        elif isinstance(inner, h5py.Group) and name not in NOT_WEIGHTS:
+            tree[name] = _tree(inner)
+    return {name: inner for name, inner in tree.items() if inner}
+
+
+def _archive(place: Path, path: str) -> Saved:
+    with zipfile.ZipFile(place) as archive:
+        metadata = json.loads(archive.read("metadata.json"))
+        config = json.loads(archive.read("config.json"))
+        # read() checks the CRC-32 of all of it.
+        stored = io.BytesIO(archive.read("model.weights.h5"))
+    _require_keras_2(metadata.get("keras_version"), path)
+    file = h5py.File(stored, "r")
+    return Saved(path, lambda: config, lambda: _tree(file))
+
+
+def _saved_model(place: Path, path: str) -> Saved:
+    described = place / "keras_metadata.pb"
+    if not (place / "saved_model.pb").is_file():
+        raise ValueError(
+            f"The folder {path!r} is not a SavedModel: it holds no saved_model.pb. Give the folder "
+            "that does."
+        )
+
+    def describe() -> Any:
+        if not described.is_file():
+            raise ValueError(
+                f"The SavedModel {path!r} holds no keras_metadata.pb, and so no description of its "
+                "layers: it was exported for serving, not saved by Keras 2's model.save(). Build "
+                "the model in Keras 3 and use load_weights()."
+            )
+        root = next(node for node in _metadata(described) if node.node_path == "root")
+        return json.loads(root.metadata)
+
+    return Saved(path, describe, lambda: _checkpoint(str(place / "variables" / "variables")))
+
+
+def _metadata(file: Path) -> Any:
+    """Returns the nodes of keras_metadata.pb."""
+    tensorflow()
+    from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+
+    kinds = descriptor_pb2.FieldDescriptorProto
+    described = descriptor_pb2.FileDescriptorProto(name="keras_2.proto", package="keras_2")
+    node = described.message_type.add(name="SavedObject")
+    node.field.add(name="node_path", number=3, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
+    node.field.add(name="metadata", number=5, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
+    nodes = described.message_type.add(name="SavedMetadata").field.add(
+        name="nodes", number=1, type=kinds.TYPE_MESSAGE, label=kinds.LABEL_REPEATED
+    )
+    nodes.type_name = ".keras_2.SavedObject"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(described)
+    kind = message_factory.GetMessageClass(pool.FindMessageTypeByName("keras_2.SavedMetadata"))
+    try:
+        return kind.FromString(file.read_bytes()).nodes
+    except message.DecodeError as error:
+        raise OSError(f"keras_metadata.pb: {error}") from error
+
+
+def tensorflow() -> Any:
+    """Returns TensorFlow, which alone can read its checkpoints."""
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise ValueError(
+            "Reading a SavedModel or a TensorFlow checkpoint needs tensorflow: pip install "
+            "tensorflow."
+        ) from error
+    return tf
+
+
+def _checkpoint(prefix: str) -> dict[str, Any]:
+    """Returns the objects of a TensorFlow checkpoint as a tree."""
+    tf = tensorflow()
+    from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
+            reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")
+        )
+        shapes = reader.get_variable_to_shape_map()
+    except (tf.errors.OpError, ValueError) as error:
+        raise OSError(str(error)) from error
+
+    def weight(key: str) -> Weight:
+        def read() -> np.ndarray:
+            try:
+                return reader.get_tensor(key)
+            except tf.errors.OpError as error:
+                raise OSError(str(error)) from error
+
+        return Weight(tuple(shapes[key]), read)
+
+    def tree(number: int, above: tuple[int, ...]) -> Any:
+        for attribute in graph.nodes[number].attributes:
+            if attribute.name == VALUE:
+                return weight(attribute.checkpoint_key)
+        children = {}
+        for child in graph.nodes[number].children:
+            # A layer may refer to what it is part of.
+            if _may_hold_weights(child.local_name) and child.node_id not in above:
+                children[child.local_name] = tree(child.node_id, (*above, child.node_id))
+        return {name: child for name, child in children.items() if child}
+
+    return tree(0, (0,))
+
+
+def _may_hold_weights(name: str) -> bool:
+    """Whether an object of a checkpoint is more than a list of others, or a second name."""
+    return name not in NOT_WEIGHTS and not name.startswith(("layer_with_weights-", "_"))
