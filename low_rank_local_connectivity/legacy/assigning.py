@@ -10,8 +10,10 @@ import numpy as np
 
 from low_rank_local_connectivity.layers.locally_connected import LocallyConnected
 from low_rank_local_connectivity.legacy.kernels import kernel_by_position, stored_shapes
-from low_rank_local_connectivity.legacy.reading import LayerWeights, Stored, Weight, explained
+from low_rank_local_connectivity.legacy.reading import explained
+from low_rank_local_connectivity.legacy.stored import LayerWeights, Stored, Weight
 
+TWICE = "_layer_checkpoint_dependencies"
 # Models by their identity, with their layers in the order of the file.
 Order = Mapping[int, Sequence[Any]]
 
@@ -26,7 +28,7 @@ def assign(model: Any, stored: Stored, path: str, order: Order | None = None) ->
         order: Layers of the model and of models within it in the order of the file, if it is known
             not to be that of `model.layers`.
     """
-    matching = _Matching(path, order or {})
+    matching = _Matching(model, path, order or {})
     if isinstance(stored, list):
         matching.layers(model, stored)
     else:
@@ -43,6 +45,18 @@ def assign(model: Any, stored: Stored, path: str, order: Order | None = None) ->
             values.append((variable, matching.value(variable, weight)))
     for variable, value in values:
         variable.assign(value)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
+
+
+def locally_connected(layer: Any) -> list[LocallyConnected]:
+    """Returns the locally connected layers of a model: within models and wrappers too."""
+    if isinstance(layer, LocallyConnected):
+        return [layer]
+    wrapped = [getattr(layer, name, None) for name in ("layer", "forward_layer", "backward_layer")]
+    inner = [*getattr(layer, "layers", ()), *wrapped]
+    return [one for part in inner if part is not None for one in locally_connected(part)]
 
 
 def _weights(layer: Any) -> list[Any]:
@@ -52,11 +66,11 @@ def _weights(layer: Any) -> list[Any]:
 class _Matching:
     """Which stored array each variable gets."""
 
-    def __init__(self, path: str, order: Order):
+    def __init__(self, model: Any, path: str, order: Order):
         self.path = path
         self.order = order
         self.found: dict[int, tuple[Any, Weight]] = {}
-        self.local: dict[int, LocallyConnected] = {}
+        self.local = {id(layer.kernel): layer for layer in locally_connected(model)}
 
     def value(self, variable: Any, weight: Weight) -> np.ndarray:
         """Returns the values of a variable, a kernel of any implementation as ours."""
@@ -78,7 +92,6 @@ class _Matching:
                 f"{len(layers)} with weights ({', '.join(layer.name for layer in layers)})."
             )
         for layer, one in zip(layers, stored, strict=True):
-            self._note_local(layer)
             self._in_order(layer, _weights(layer), one.weights)
 
     def _in_order(self, layer: Any, variables: Sequence[Any], weights: Sequence[Weight]) -> None:
@@ -101,19 +114,8 @@ class _Matching:
             )
         self.found[id(variable)] = variable, weight
 
-    def _note_local(self, layer: Any) -> None:
-        """Notes the kernels of locally connected layers, within wrappers and models too."""
-        if isinstance(layer, LocallyConnected):
-            self.local[id(layer.kernel)] = layer
-        for inner in getattr(layer, "layers", ()):
-            self._note_local(inner)
-        for name in ("layer", "forward_layer", "backward_layer"):
-            if isinstance(getattr(layer, name, None), keras.Layer):
-                self._note_local(getattr(layer, name))
-
     def tree(self, owner: Any, stored: Mapping[str, Any]) -> None:
         """Matches what an object holds by the names of its attributes."""
-        self._note_local(owner)
         if isinstance(owner, keras.Model):
             self._model(owner, stored)
             return
@@ -131,18 +133,20 @@ class _Matching:
 
     def _model(self, model: Any, stored: Mapping[str, Any]) -> None:
         layers = self._order(model)
-        if "layers" not in stored:
+        archived = stored.get("layers", stored.get(TWICE))
+        if archived is None:
             # Checkpoints number the layers.
             named = {f"layer-{number}": layer for number, layer in enumerate(layers)}
             inner = {name: one for name, one in stored.items() if re.fullmatch(r"layer-\d+", name)}
         else:
             # Archives name them by their classes.
-            named, inner = {}, stored["layers"]
+            named, inner = {}, archived
             before: collections.Counter[str] = collections.Counter()
             for layer in layers:
                 kind = _snake_case(type(layer).__name__)
                 named[f"{kind}_{before[kind]}" if before[kind] else kind] = layer
-                before[kind] += 1
+                # Keras 2.12 counted layers with weights twice.
+                before[kind] += 2 if TWICE in stored and _weights(layer) else 1
         for name, one in inner.items():
             if name not in named:
                 raise ValueError(
@@ -154,7 +158,9 @@ class _Matching:
         """Returns what an object has under a name, which may have had an underscore."""
         if isinstance(owner, list | tuple) and name.isdigit() and int(name) < len(owner):
             return owner[int(name)]
-        for one in (name, f"_{name}", name.removeprefix("_")):
+        # Normalization's mean is adapt_mean, DepthwiseConv2D's depthwise_kernel is kernel.
+        bare = name.removeprefix("_")
+        for one in (f"adapt_{name}", name, bare, f"_{bare}", bare.removeprefix("depthwise_")):
             part = getattr(owner, one, None)
             if part is not None:
                 return part

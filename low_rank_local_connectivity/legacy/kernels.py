@@ -47,12 +47,18 @@ def stored_shapes(layer: LocallyConnected) -> set[tuple[int, ...]]:
     return {tuple(layer.kernel.shape), _dense_shape(layer), (entries,)}
 
 
+def _sizes(layer: LocallyConnected) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the spatial sizes of a layer's inputs and outputs, which are always known."""
+    sizes = tuple(size for size in layer.input_sizes if size is not None)
+    return sizes, layer.windows.static_output_shape(sizes)
+
+
 def _dense_shape(layer: LocallyConnected) -> tuple[int, ...]:
     """Returns the shape of implementation 2's kernel."""
-    inputs, outputs = (layer.input_channels,), (layer.filters,)
+    sizes, positions = _sizes(layer)
     if layer.data_format == "channels_first":
-        return (*inputs, *layer.input_sizes, *outputs, *layer.output_sizes)
-    return (*layer.input_sizes, *inputs, *layer.output_sizes, *outputs)
+        return (layer.input_channels, *sizes, layer.filters, *positions)
+    return (*sizes, layer.input_channels, *positions, layer.filters)
 
 
 def _connections(layer: LocallyConnected) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -62,7 +68,8 @@ def _connections(layer: LocallyConnected) -> tuple[np.ndarray, np.ndarray, np.nd
         `(positions, taps * channels)`: the input that each tap reads; `(positions, filters)`: the
         output of each filter; and whether the tap reads an input, or padding.
     """
-    sizes, positions, cin = layer.input_sizes, layer.output_sizes, layer.input_channels
+    sizes, positions = _sizes(layer)
+    cin = layer.input_channels
     where, inside = np.zeros((), int), np.ones((), bool)
     axes = zip(sizes, positions, layer.kernel_size, layer.strides, strict=True)
     for axis, (size, count, taps, stride) in enumerate(axes):
@@ -90,9 +97,8 @@ def _connections(layer: LocallyConnected) -> tuple[np.ndarray, np.ndarray, np.nd
 def _amounts(layer: LocallyConnected) -> list[tuple[int, int]]:
     """Returns the zeros that Keras 2's windows read before and after each axis."""
     amounts = []
-    for size, count, taps, stride in zip(
-        layer.input_sizes, layer.output_sizes, layer.kernel_size, layer.strides, strict=True
-    ):
+    axes = zip(*_sizes(layer), layer.kernel_size, layer.strides, strict=True)
+    for size, count, taps, stride in axes:
         before = taps // 2
         amounts.append((before, max((count - 1) * stride + taps - size - before, 0)))
     return amounts
@@ -110,26 +116,21 @@ def windows_differ(layer: Any) -> bool:
     return ours != [before for before, _ in _amounts(layer)]
 
 
-def same_padding(layer: LocallyConnected, amounts_only: bool = False) -> Any:
+def same_padding(layer: LocallyConnected) -> list[Any]:
     """Returns a zero padding and a layer without, which read what Keras 2's windows read.
 
     Args:
         layer: Layer for which `windows_differ`, with its weights.
-        amounts_only: Returns the argument of the zero padding alone.
     """
     amounts = _amounts(layer)
-    padding = amounts[0] if len(amounts) == 1 else tuple(amounts)
-    if amounts_only:
-        return padding
-    config = {**layer.get_config(), "padding": "valid"}
-    inner = type(layer).from_config(config)
-    if len(amounts) == 1:
-        padded = keras.layers.ZeroPadding1D(padding, data_format=layer.data_format)
-    else:
-        padded = keras.layers.ZeroPadding2D(padding, data_format=layer.data_format)
-    lengths = [size + sum(pads) for size, pads in zip(layer.input_sizes, amounts, strict=True)]
-    channels = layer.input_channels
+    inner = type(layer).from_config({**layer.get_config(), "padding": "valid"})
+    padding: Any = keras.layers.ZeroPadding1D if len(amounts) == 1 else keras.layers.ZeroPadding2D
+    amount = amounts[0] if len(amounts) == 1 else tuple(amounts)
+    zeros = padding(amount, data_format=layer.data_format)
+    sizes = zip(_sizes(layer)[0], amounts, strict=True)
+    lengths = [size + before + after for size, (before, after) in sizes]
     first = layer.data_format == "channels_first"
+    channels = layer.input_channels
     inner.build((None, channels, *lengths) if first else (None, *lengths, channels))
     inner.set_weights(layer.get_weights())
-    return [padded, inner]
+    return [zeros, inner]

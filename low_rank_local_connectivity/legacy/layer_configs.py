@@ -30,8 +30,14 @@ DROPPED: dict[str, tuple[Any, ...]] = {
     "renorm_momentum": (ANY,),
     "virtual_batch_size": (None,),
     "adjustment": (None,),
+    "rng_type": (ANY,),
+    "query_shape": (ANY,),
+    "key_shape": (ANY,),
+    "value_shape": (ANY,),
+    "softmax_robust_masking": (False, None),
 }
 # `implementation` of recurrent layers said how they compute; locally connected layers take it.
+SEPARABLE = {"SeparableConv1D", "SeparableConv2D", "DepthwiseConv1D", "DepthwiseConv2D"}
 RECURRENT = {"LSTM", "GRU", "SimpleRNN", "LSTMCell", "GRUCell", "SimpleRNNCell", "ConvLSTM2D"}
 PLACES = ("layers", "initializers", "regularizers", "constraints")
 
@@ -62,7 +68,8 @@ class LayerConfig:
     def refusal(self, reason: str) -> ValueError:
         """Returns the error for a layer that cannot be loaded."""
         name, kind = self.described["config"].get("name"), self.described["class_name"]
-        reason = " ".join(reason.split()).rstrip(".")
+        # Keras wraps what it says in whole descriptions.
+        reason = " ".join(reason.rpartition("Exception encountered: ")[2].split()).rstrip(".")
         return ValueError(
             f"The layer {name!r}, a {kind}, in {self.path!r} cannot be loaded: {reason}."
         )
@@ -141,4 +148,10 @@ def _superfluous(class_name: str) -> tuple[str, ...]:
         return ("implementation",)
     if class_name == "LeakyReLU":
         return ("alpha",)
+    if class_name.startswith("SpatialDropout"):
+        return ("trainable", "noise_shape")
+    if class_name in SEPARABLE:
+        return ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
+    if class_name.endswith("Transpose"):
+        return ("groups",)
     return ("dtype",) if hasattr(keras.initializers, class_name) else ()

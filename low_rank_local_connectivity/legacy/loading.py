@@ -1,14 +1,15 @@
 """What users call: whole models, and weights alone."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from low_rank_local_connectivity.conversion import convert
-from low_rank_local_connectivity.layers.locally_connected import LocallyConnected
-from low_rank_local_connectivity.legacy.assigning import assign
+from low_rank_local_connectivity.conversion.checks import require_visible
+from low_rank_local_connectivity.legacy.assigning import assign, locally_connected
 from low_rank_local_connectivity.legacy.kernels import same_padding, windows_differ
 from low_rank_local_connectivity.legacy.reading import open_saved
 from low_rank_local_connectivity.legacy.rebuilding import rebuild
@@ -48,23 +49,25 @@ def load_model(
     with open_saved(path) as saved:
         model, order = rebuild(saved.config(), custom_objects or {}, saved.path)
         assign(model, saved.stored(), saved.path, order)
-    if not any(windows_differ(layer) for layer in _layers(model)):
-        return model
-    return convert(model, lambda layer: same_padding(layer) if windows_differ(layer) else None)
+    return _with_keras_2_windows(model, saved.path)
 
 
-def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
+def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> keras.Model:
     """Loads weights that Keras 2 saved into a model rebuilt in Keras 3.
 
-    For what `load_model` cannot rebuild: models with `Lambda` layers or TensorFlow functions, and
-    files that hold weights alone. Layers are matched by name if all names agree and in their order
-    otherwise.
+    For files that hold weights alone, and for what `load_model` cannot rebuild, such as models with
+    `Lambda` layers. Layers are matched by name if all names agree, and in their order otherwise.
 
     Args:
         model: Built functional or `Sequential` model with the layers of the saved one, in their
             order; its locally connected layers are those of this package.
         path: What `save_weights` wrote: `.h5`, `.weights.h5`, or a TensorFlow checkpoint
             by its prefix; or a whole model's file or folder.
+
+    Returns:
+        The model. Only if it has a layer with `padding="same"` whose windows Keras 2 placed
+        otherwise (even kernels, strides above 1), a copy in which that layer is a zero padding and
+        a layer without; the model itself is then left as it was, and a warning says so.
 
     Raises:
         ValueError: If there is no such file, if it is damaged, or if a layer's weights differ in
@@ -78,28 +81,37 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
         ValueError: There is no file or folder to load at 'old.weights.h5'.
     """
     with open_saved(path) as saved:
-        if not model.built:
-            raise ValueError(
-                f"load_weights() needs a built model. Received: {model.name!r}, which is not. "
-                "Call it on inputs first, or its build(input_shape)."
-            )
-        for layer in _layers(model):
-            if windows_differ(layer):
-                raise ValueError(
-                    f"Keras 2 placed the windows of the layer {layer.name!r} with padding='same' "
-                    f"otherwise. Put keras.layers.ZeroPadding{len(layer.kernel_size)}D("
-                    f"{same_padding(layer, amounts_only=True)}) before it and give it "
-                    "padding='valid'."
-                )
+        require_visible("load_weights", model)
+        differ = [layer.name for layer in locally_connected(model) if windows_differ(layer)]
+        if differ:
+            model = keras.models.clone_model(model)
         assign(model, saved.stored(), saved.path)
+    if differ:
+        warnings.warn(
+            f"Keras 2 placed the windows of {differ[0]!r} under padding='same' otherwise: use the "
+            "model that load_weights() returns, in which a zero padding precedes it.",
+            stacklevel=2,
+        )
+    return _with_keras_2_windows(model, saved.path)
 
 
-def _layers(model: Any) -> list[LocallyConnected]:
-    """Returns the locally connected layers of a model and of the models within it."""
-    found = []
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            found += _layers(layer)
-        elif isinstance(layer, LocallyConnected):
-            found.append(layer)
-    return found
+def _with_keras_2_windows(model: Any, path: str) -> Any:
+    """Returns the model with zero padding before layers whose windows differ."""
+    differ = [layer for layer in locally_connected(model) if windows_differ(layer)]
+    replaced: list[Any] = []
+
+    def rule(layer: Any) -> Any:
+        if not windows_differ(layer):
+            return None
+        replaced.append(layer)
+        return same_padding(layer)
+
+    model = convert(model, rule) if differ else model
+    if len(replaced) < len(differ):
+        name = next(layer.name for layer in differ if layer not in replaced)
+        raise ValueError(
+            f"The layer {name!r} in {path!r} cannot be loaded: Keras 2 placed its windows under "
+            "padding='same' otherwise, and it stands within a wrapper, where no zero padding can "
+            "be put before it."
+        )
+    return model

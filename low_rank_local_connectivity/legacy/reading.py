@@ -18,45 +18,13 @@ from typing import Any
 import h5py
 import numpy as np
 
+from low_rank_local_connectivity.legacy.checkpoints import read_checkpoint, read_description
+from low_rank_local_connectivity.legacy.stored import NOT_WEIGHTS, LayerWeights, Stored, Weight
+
 # What reading damaged files raises, beside the errors of TensorFlow.
 DAMAGE = (OSError, KeyError, IndexError, RuntimeError, EOFError, UnicodeError, AttributeError)
 DAMAGE = (*DAMAGE, TypeError, NotImplementedError, OverflowError, zipfile.BadZipFile, zlib.error)
 DAMAGE = (*DAMAGE, json.JSONDecodeError, ArithmeticError, MemoryError)
-# Objects of a checkpoint that hold no weights of their own.
-NOT_WEIGHTS = ("variables", "trainable_variables", "non_trainable_variables", "keras_api")
-NOT_WEIGHTS = (*NOT_WEIGHTS, "regularization_losses", "optimizer", "signatures", "metrics")
-VALUE = "VARIABLE_VALUE"
-
-
-@dataclasses.dataclass(frozen=True)
-class Weight:
-    """A stored array, not yet read.
-
-    Args:
-        shape: Its shape.
-        read: Function that reads it.
-    """
-
-    shape: tuple[int, ...]
-    read: Callable[[], np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerWeights:
-    """The weights of a layer, or of all layers of a model within the model, one after another.
-
-    Args:
-        name: The layer's name.
-        weights: The trainable ones first.
-    """
-
-    name: str
-    weights: list[Weight]
-
-
-# Layers one after another, as HDF5 files have them, or a tree: what an object holds, by the name of
-# the attribute, its own variables in order under "vars".
-Stored = list[LayerWeights] | dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +48,7 @@ class Saved:
         if config is None:
             raise ValueError(
                 f"{self.path!r} holds weights without a description of their model. Build the "
-                "model in Keras 3 and use load_weights()."
+                "model anew in Keras 3 and use load_weights()."
             )
         return config
 
@@ -106,14 +74,19 @@ def explained(path: str) -> Iterator[None]:
 def open_saved(path: str | os.PathLike[str]) -> Iterator[Saved]:
     """Opens what Keras 2 saved, of whichever kind it is."""
     name = os.fspath(path)
-    place = Path(name)
-    if place.is_dir():
+    place, prefix = Path(name), name.removesuffix(".index")
+    # First: a checkpoint called "checkpoint" stands beside a file of that name.
+    if Path(f"{prefix}.index").is_file():
+        yield Saved(name, lambda: None, lambda: read_checkpoint(prefix))
+    elif place.is_dir():
         yield _saved_model(place, name)
-    elif place.is_file() and zipfile.is_zipfile(place):
+    elif not place.is_file():
+        raise ValueError(f"There is no file or folder to load at {name!r}.")
+    elif zipfile.is_zipfile(place):
         with explained(name):
             saved = _archive(place, name)
         yield saved
-    elif place.is_file() and place.suffix != ".index":
+    else:
         try:
             file = h5py.File(place, "r")
         except OSError as error:
@@ -123,11 +96,6 @@ def open_saved(path: str | os.PathLike[str]) -> Iterator[Saved]:
             ) from error
         with file:
             yield _hdf5(file, name)
-    elif Path(f"{name.removesuffix('.index')}.index").is_file():
-        prefix = name.removesuffix(".index")
-        yield Saved(name, lambda: None, lambda: _checkpoint(prefix))
-    else:
-        raise ValueError(f"There is no file or folder to load at {name!r}.")
 
 
 def _text(value: Any) -> str:
@@ -216,86 +184,8 @@ def _saved_model(place: Path, path: str) -> Saved:
             raise ValueError(
                 f"The SavedModel {path!r} holds no keras_metadata.pb, and so no description of its "
                 "layers: it was exported for serving, not saved by Keras 2's model.save(). Build "
-                "the model in Keras 3 and use load_weights()."
+                "the model anew in Keras 3 and use load_weights()."
             )
-        root = next(node for node in _metadata(described) if node.node_path == "root")
-        return json.loads(root.metadata)
+        return json.loads(read_description(described))
 
-    return Saved(path, describe, lambda: _checkpoint(str(place / "variables" / "variables")))
-
-
-def _metadata(file: Path) -> Any:
-    """Returns the nodes of keras_metadata.pb."""
-    tensorflow()
-    from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
-
-    kinds = descriptor_pb2.FieldDescriptorProto
-    described = descriptor_pb2.FileDescriptorProto(name="keras_2.proto", package="keras_2")
-    node = described.message_type.add(name="SavedObject")
-    node.field.add(name="node_path", number=3, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
-    node.field.add(name="metadata", number=5, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
-    nodes = described.message_type.add(name="SavedMetadata").field.add(
-        name="nodes", number=1, type=kinds.TYPE_MESSAGE, label=kinds.LABEL_REPEATED
-    )
-    nodes.type_name = ".keras_2.SavedObject"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(described)
-    kind = message_factory.GetMessageClass(pool.FindMessageTypeByName("keras_2.SavedMetadata"))
-    try:
-        return kind.FromString(file.read_bytes()).nodes
-    except message.DecodeError as error:
-        raise OSError(f"keras_metadata.pb: {error}") from error
-
-
-def tensorflow() -> Any:
-    """Returns TensorFlow, which alone can read its checkpoints."""
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise ValueError(
-            "Reading a SavedModel or a TensorFlow checkpoint needs tensorflow: pip install "
-            "tensorflow."
-        ) from error
-    return tf
-
-
-def _checkpoint(prefix: str) -> dict[str, Any]:
-    """Returns the objects of a TensorFlow checkpoint as a tree."""
-    tf = tensorflow()
-    from tensorflow.core.protobuf import trackable_object_graph_pb2
-
-    try:
-        reader = tf.train.load_checkpoint(prefix)
-        graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
-            reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")
-        )
-        shapes = reader.get_variable_to_shape_map()
-    except (tf.errors.OpError, ValueError) as error:
-        raise OSError(str(error)) from error
-
-    def weight(key: str) -> Weight:
-        def read() -> np.ndarray:
-            try:
-                return reader.get_tensor(key)
-            except tf.errors.OpError as error:
-                raise OSError(str(error)) from error
-
-        return Weight(tuple(shapes[key]), read)
-
-    def tree(number: int, above: tuple[int, ...]) -> Any:
-        for attribute in graph.nodes[number].attributes:
-            if attribute.name == VALUE:
-                return weight(attribute.checkpoint_key)
-        children = {}
-        for child in graph.nodes[number].children:
-            # A layer may refer to what it is part of.
-            if _may_hold_weights(child.local_name) and child.node_id not in above:
-                children[child.local_name] = tree(child.node_id, (*above, child.node_id))
-        return {name: child for name, child in children.items() if child}
-
-    return tree(0, (0,))
-
-
-def _may_hold_weights(name: str) -> bool:
-    """Whether an object of a checkpoint is more than a list of others, or a second name."""
-    return name not in NOT_WEIGHTS and not name.startswith(("layer_with_weights-", "_"))
+    return Saved(path, describe, lambda: read_checkpoint(str(place / "variables" / "variables")))
