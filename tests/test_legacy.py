@@ -453,7 +453,7 @@ WRONG = {
     "Keras 3 holds": (
         rebuilt_as(keras.layers.Conv1D(3, 2, name="a")),
         "{path!r} holds an array of shape (4, 4, 3) for 'kernel' of the layer 'a', whose shape is "
-        + "(2, 2, 3).",
+        "(2, 2, 3).",
     ),
     "fewer weights": (
         rebuilt_as(layers.LocallyConnected1D(3, 2, use_bias=False, name="a")),
@@ -462,12 +462,12 @@ WRONG = {
     "more layers": (
         rebuilt_as(layers.LocallyConnected1D(3, 2, name="a"), keras.layers.Dense(2, name="b")),
         "{path!r} holds weights of 1 layers (local), and the model 'sequential' has 2 with "
-        + "weights (a, b).",
+        "weights (a, b).",
     ),
     "not built": (
         keras.Sequential([keras.layers.Dense(2)], name="early"),
         "What load_weights() is given must be built. Received: 'early', which is not. Call it on "
-        + "inputs first, or its build(input_shape).",
+        "inputs first, or its build(input_shape).",
     ),
 }
 
