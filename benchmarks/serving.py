@@ -1,9 +1,10 @@
 """Latency and size of what is served: a low-rank layer, its converted form, and a convolution.
 
-    python -m benchmarks.serving
+    python -m benchmarks.serving --convolution=RUN/model.keras --low_rank=RUN/model.keras
 
-One layer of W1, and the small network on MNIST's shapes with a low-rank third layer, exported in
-every format and run by its runtime, alternately in one process.
+One layer of W1, and two trained networks, of convolutions and with a low-rank third layer, exported
+in every format and run by its runtime, alternately in one process. Without the two files the small
+network for MNIST is measured untrained.
 """
 
 import argparse
@@ -16,17 +17,20 @@ import numpy as np
 from benchmarks.steps import alternate
 from benchmarks.workloads import WORKLOADS
 from low_rank_local_connectivity import layers
+from low_rank_local_connectivity.conversion import convert, fold_batch_normalization
 from low_rank_local_connectivity.export import FORMATS, export_model
+from low_rank_local_connectivity.export.exporting import bank_by_bank
 from low_rank_local_connectivity.export.formats import Served
 from models import MODELS, Settings, convolution
 
 BATCHES = (1, 16, 128)
 LOW_RANK = "low rank, K=4"
-# Each form: which of the two models it is, and whether it is converted.
+# Each form: which of the two models it is, and how it is converted.
 FORMS = {
-    "convolution": ("convolution", True),
-    LOW_RANK: (LOW_RANK, False),
-    f"{LOW_RANK}, converted": (LOW_RANK, True),
+    "convolution": ("convolution", convert),
+    LOW_RANK: (LOW_RANK, lambda model: model),
+    f"{LOW_RANK}, bank by bank": (LOW_RANK, lambda model: convert(model, bank_by_bank)),
+    f"{LOW_RANK}, converted": (LOW_RANK, convert),
 }
 
 
@@ -41,6 +45,12 @@ def single_layers() -> dict[str, keras.Model]:
             inputs, layers.LowRankLocallyConnected2D(**arguments, spatial_rank=4)(inputs)
         ),
     }
+
+
+def trained(convolution_path: str, low_rank_path: str) -> dict[str, keras.Model]:
+    """Returns the networks that two runs of run_experiment.py trained."""
+    load = keras.saving.load_model
+    return {"convolution": load(convolution_path), LOW_RANK: load(low_rank_path)}
 
 
 def networks() -> dict[str, keras.Model]:
@@ -63,11 +73,12 @@ def measure(models: dict[str, keras.Model], rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, kind in FORMATS.items():
             sizes, runs = {}, {}
-            for form, (which, convert) in FORMS.items():
+            for form, (which, converted) in FORMS.items():
                 path = Path(folder) / name / form
-                manifest = export_model(models[which], path, [name], convert=convert)
+                model = fold_batch_normalization(converted(models[which]))
+                manifest = export_model(model, path, [name], convert=False)
                 sizes[form] = manifest["formats"][name]["bytes"]
-                served = Served(models[which], None, None, images[:1])
+                served = Served(model, None, None, images[:1])
                 runs[form] = kind.run(path / kind.file, served)
             found = {form: [] for form in FORMS}
             for batch in BATCHES:
@@ -90,10 +101,14 @@ def main() -> None:
     """Prints both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
-    for title, make in (("W1, one layer", single_layers), ("MNIST network", networks)):
+    parser.add_argument("--convolution", help="model.keras of a run with convolutions only")
+    parser.add_argument("--low_rank", help="model.keras of a run with a low-rank third layer")
+    arguments = parser.parse_args()
+    files = (arguments.convolution, arguments.low_rank)
+    found = trained(*files) if all(files) else networks()
+    for title, models in (("W1, one layer", single_layers()), ("MNIST network", found)):
         print(f"\n{title}: milliseconds, in brackets in convolutions\n")
-        measure(make(), rounds)
+        measure(models, arguments.rounds)
 
 
 if __name__ == "__main__":

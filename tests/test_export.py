@@ -187,25 +187,41 @@ def test_an_export_stores_every_weight_once(tmp_path, rng):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("faster", ["converted", "unconverted"])
-def test_the_form_that_measures_faster_is_served(faster, tmp_path, rng, capsys, monkeypatch):
+@pytest.mark.parametrize("faster", ["converted", "unconverted", "bank by bank"])
+def test_the_form_that_measures_fastest_is_served(faster, tmp_path, rng, capsys, monkeypatch):
     model = small_model(rng)
-    times = {"unconverted": 1.0, "converted": 0.5 if faster == "converted" else 2.0}
     clock = [0.0]
+
+    def kind(form):
+        low_rank = [one for one in form.layers if isinstance(one, layers.LowRankLocallyConnected2D)]
+        plans = {layer.implementation for layer in low_rank}
+        return "converted" if not plans else "unconverted" if "auto" in plans else "bank by bank"
 
     def predict(form, batch):
         assert len(batch) == 16
-        clock[0] += times["unconverted" if form is model else "converted"]
+        clock[0] += 0.5 if kind(form) == faster else 1.0
 
     monkeypatch.setattr(keras.Model, "predict_on_batch", predict)
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     manifest = export_model(model, tmp_path, (), convert="measure", serving_batch_size=16)
     assert manifest["form"] == faster
-    assert manifest["milliseconds"]["batch_size"] == 16
-    assert manifest["milliseconds"]["unconverted"] == 1000.0
+    times = {"unconverted": 1000.0, "bank by bank": 1000.0, "converted": 1000.0, faster: 500.0}
+    assert manifest["milliseconds"] == {"batch_size": 16, **times}
     printed = capsys.readouterr().out
-    assert "A batch of 16 takes 1000.0 ms unconverted and" in printed
-    assert f"the {faster} form is served." in printed
+    assert printed == (
+        f"A batch of 16 takes {times['unconverted']:.3g} ms unconverted, "
+        f"{times['bank by bank']:.3g} ms bank by bank, {times['converted']:.3g} ms converted: "
+        f"the {faster} form is served.\n"
+    )
+
+
+@only_tensorflow
+@pytest.mark.once
+def test_forms_are_measured_as_they_are_served(tmp_path, rng):
+    manifest = export_model(small_model(rng), tmp_path, convert="measure", serving_batch_size=3)
+    milliseconds = manifest["milliseconds"]
+    assert set(milliseconds) == {"batch_size", "unconverted", "bank by bank", "converted"}
+    assert milliseconds[manifest["form"]] == min(list(milliseconds.values())[1:])
 
 
 @can_save

@@ -189,6 +189,7 @@ def label(choice):
 def test_locally_connected_equals_its_definition(dimensions, choice, rng, monkeypatch):
     choice = dict(choice)
     monkeypatch.setattr(SLAB_MODULE, "SMALLEST_SLAB", choice.pop("smallest_slab"))
+    monkeypatch.setattr(SLAB_MODULE, "SMALLEST_BATCH", 1)
     layer_class = getattr(layers, f"LocallyConnected{dimensions}D")
     layer = layer_class(FILTERS, KERNELS[dimensions], **choice)
     check(layer, locally_connected, dimensions, rng)
@@ -224,6 +225,7 @@ def test_layers_equal_their_definition_in_low_precision(
     dimensions, smallest_slab, dtype, plan, rng, monkeypatch
 ):
     monkeypatch.setattr(SLAB_MODULE, "SMALLEST_SLAB", smallest_slab)
+    monkeypatch.setattr(SLAB_MODULE, "SMALLEST_BATCH", 1)
     arguments = {"dtype": f"mixed_{dtype}"}
     kernel_size = KERNELS[dimensions]
     if plan is None:

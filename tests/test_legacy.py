@@ -449,26 +449,26 @@ def rebuilt_as(*parts):
     return keras.Sequential([keras.Input((5, 2)), *parts])
 
 
+OTHER_SHAPE = """{path!r} holds an array of shape (4, 4, 3) for 'kernel' of the layer \
+'a', whose shape is (2, 2, 3)."""
+FEWER = "{path!r} holds 2 weights for the layer 'a', which has 1."
+MORE = """{path!r} holds weights of 1 layers (local), and the model 'sequential' has 2 with \
+weights (a, b)."""
+EARLY = """What load_weights() is given must be built. Received: 'early', which is not. Call it on \
+inputs first, or its build(input_shape)."""
 WRONG = {
-    "Keras 3 holds": (
-        rebuilt_as(keras.layers.Conv1D(3, 2, name="a")),
-        "{path!r} holds an array of shape (4, 4, 3) for 'kernel' of the layer 'a', whose shape is "
-        "(2, 2, 3).",
-    ),
-    "fewer weights": (
-        rebuilt_as(layers.LocallyConnected1D(3, 2, use_bias=False, name="a")),
-        "{path!r} holds 2 weights for the layer 'a', which has 1.",
+    "another kind": (lambda: rebuilt_as(keras.layers.Conv1D(3, 2, name="a")), OTHER_SHAPE),
+    "no bias": (
+        lambda: rebuilt_as(layers.LocallyConnected1D(3, 2, use_bias=False, name="a")),
+        FEWER,
     ),
     "more layers": (
-        rebuilt_as(layers.LocallyConnected1D(3, 2, name="a"), keras.layers.Dense(2, name="b")),
-        "{path!r} holds weights of 1 layers (local), and the model 'sequential' has 2 with "
-        "weights (a, b).",
+        lambda: rebuilt_as(
+            layers.LocallyConnected1D(3, 2, name="a"), keras.layers.Dense(2, name="b")
+        ),
+        MORE,
     ),
-    "not built": (
-        keras.Sequential([keras.layers.Dense(2)], name="early"),
-        "What load_weights() is given must be built. Received: 'early', which is not. Call it on "
-        "inputs first, or its build(input_shape).",
-    ),
+    "not built": (lambda: keras.Sequential([keras.layers.Dense(2)], name="early"), EARLY),
 }
 
 
@@ -476,7 +476,8 @@ WRONG = {
 def test_weights_of_another_model_are_refused_and_change_nothing(what, tmp_path):
     local = K2.LocallyConnected1D(3, 2, name="local")
     path = save_weights(tf_keras.Sequential([K2.Input((5, 2)), local]), tmp_path, "h5")
-    model, sentence = WRONG[what]
+    make, sentence = WRONG[what]
+    model = make()
     if what == "more layers":
         sentence = sentence.replace("sequential", model.name)
     before = [to_numpy(weight) for weight in model.weights]

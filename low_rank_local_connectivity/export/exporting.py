@@ -6,7 +6,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 from low_rank_local_connectivity.conversion import convert as convert_model
 from low_rank_local_connectivity.conversion import fold_batch_normalization
 from low_rank_local_connectivity.export.formats import FORMATS, Served
+from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
 
 MANIFEST = "manifest.json"
 # Images that an export is verified on if no sample is given, and batches that are cut from them.
@@ -53,8 +54,10 @@ def export_model(
             sizes are free.
         formats: What to write: any of `"tf_saved_model"`, `"onnx"`, `"litert"`.
         convert: Whether to convert. At a small batch the converted form, which reads filters of
-            its own for every position, may be slower: `"measure"` runs both at
-            `serving_batch_size`, prints both times and keeps the faster.
+            its own for every position, may be slower. `"measure"` writes each form in the first
+            format, runs them at `serving_batch_size`, prints their times and keeps the fastest:
+            converted, unconverted, or with low-rank layers that convolve with every bank, which
+            suits few examples.
         sample: Inputs of the model to verify on; random ones in [-1, 1] if None.
         serving_batch_size: Batch to measure at; 1 if None.
         preprocess: Function of TensorFlow from the bytes of an image file, a scalar string
@@ -65,10 +68,11 @@ def export_model(
         tolerance: Largest difference allowed, relative to the largest output.
 
     Returns:
-        The manifest: the model's name, the form that is served (`"converted"` or
-        `"unconverted"`), both forms' parameters, milliseconds if they were measured, the input's
-        name, shape and range in the sample, class names, versions, and for each format its
-        `file` (in the folder), `bytes`, `signatures` and `difference`.
+        The manifest: the model's name, the form that is served (`"converted"`,
+        `"unconverted"` or `"bank by bank"`), the parameters of the model and of that form,
+        milliseconds if they were measured, the input's name, shape and range in the sample, class
+        names, versions, and for each format its `file` (in the folder), `bytes`, `signatures` and
+        `difference`.
 
     Raises:
         ValueError: If an argument is out of its range, the backend cannot write a format, a place
@@ -86,12 +90,12 @@ def export_model(
     folder = Path(path)
     _check(model, folder, formats, convert, serving_batch_size)
     images = _sample(model, sample)
-    form, measured = _form(model, convert, images, serving_batch_size or 1)
+    name, form, measured = _form(model, convert, images, serving_batch_size or 1, formats)
     served = Served(form, preprocess, class_names, images[:1])
     expected = {count: _outputs(model, images[:count]) for count in {1, len(images)}}
     manifest: dict[str, Any] = {
         "model": model.name,
-        "form": "unconverted" if form is model else "converted",
+        "form": name,
         "parameters": {"model": model.count_params(), "served": form.count_params()},
         **measured,
         "input": {
@@ -188,31 +192,75 @@ def _sample(model: Any, sample: Any) -> np.ndarray:
 
 
 def _form(
-    model: Any, convert: Any, images: np.ndarray, batch_size: int
-) -> tuple[Any, dict[str, Any]]:
-    """Returns the form of a model to serve, and what was measured to choose it."""
+    model: Any, convert: Any, images: np.ndarray, batch_size: int, formats: Sequence[str]
+) -> tuple[str, Any, dict[str, Any]]:
+    """Returns the form of a model to serve, its name, and what was measured to choose it."""
     if convert is False:
-        return model, {}
-    converted = fold_batch_normalization(convert_model(model))
+        return "unconverted", model, {}
     if convert is True:
-        return converted, {}
+        return "converted", fold_batch_normalization(convert_model(model)), {}
+    forms = {
+        "unconverted": fold_batch_normalization(model),
+        "bank by bank": fold_batch_normalization(convert_model(model, bank_by_bank)),
+        "converted": fold_batch_normalization(convert_model(model)),
+    }
     batch = np.resize(images, (batch_size, *images.shape[1:]))
-    forms = {"unconverted": model, "converted": converted}
-    milliseconds: dict[str, list[float]] = {name: [] for name in forms}
-    for form in forms.values():
-        form.predict_on_batch(batch)  # compiles
-    for _ in range(RUNS):
-        for name, form in forms.items():
-            started = time.perf_counter()
-            form.predict_on_batch(batch)
-            milliseconds[name].append(1000 * (time.perf_counter() - started))
-    medians = {name: round(statistics.median(runs), 3) for name, runs in milliseconds.items()}
-    faster = min(medians, key=lambda name: medians[name])
+    milliseconds = _measure(forms, batch, formats)
+    faster = min(milliseconds, key=lambda name: milliseconds[name])
+    times = ", ".join(f"{time:.3g} ms {name}" for name, time in milliseconds.items())
     print(  # noqa: T201
-        f"A batch of {batch_size} takes {medians['unconverted']} ms unconverted and "
-        f"{medians['converted']} ms converted: the {faster} form is served."
+        f"A batch of {batch_size} takes {times}: the {faster} form is served."
     )
-    return forms[faster], {"milliseconds": {"batch_size": batch_size, **medians}}
+    return faster, forms[faster], {"milliseconds": {"batch_size": batch_size, **milliseconds}}
+
+
+def bank_by_bank(layer: Any) -> Any:
+    """Returns a low-rank layer that convolves with every bank, which suits few examples.
+
+    By itself a layer plans for 32 examples if the batch is unknown, as it is for a server.
+    """
+    if not isinstance(layer, LowRankLocallyConnected) or layer.implementation != "auto":
+        return None
+    if layer.input_dependent:  # It does so in any case.
+        return None
+    copy = type(layer).from_config(
+        {**layer.get_config(), "implementation": "convolve_then_combine"}
+    )
+    copy.build(layer.get_build_config()["input_shape"])
+    copy.set_weights(layer.get_weights())
+    return copy
+
+
+def _measure(
+    forms: Mapping[str, Any], batch: np.ndarray, formats: Sequence[str]
+) -> dict[str, float]:
+    """Returns the milliseconds that each form takes, alternately, as the first format runs it."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {
+            name: _runner(form, Path(folder) / name, formats, batch[:1])
+            for name, form in forms.items()
+        }
+        milliseconds: dict[str, list[float]] = {name: [] for name in forms}
+        for run in runs.values():
+            run(batch)  # compiles
+        for _ in range(RUNS):
+            for name, run in runs.items():
+                started = time.perf_counter()
+                run(batch)
+                milliseconds[name].append(1000 * (time.perf_counter() - started))
+    return {name: round(statistics.median(found), 3) for name, found in milliseconds.items()}
+
+
+def _runner(
+    form: Any, folder: Path, formats: Sequence[str], warmup: np.ndarray
+) -> Callable[[np.ndarray], Any]:
+    """Returns what runs a form as it would be served; by Keras if no format is asked for."""
+    if not formats:
+        return form.predict_on_batch
+    kind, served = FORMATS[formats[0]], Served(form, None, None, warmup)
+    folder.mkdir()
+    kind.write(served, folder / kind.file)
+    return kind.run(folder / kind.file, served)
 
 
 def _outputs(model: Any, images: np.ndarray) -> np.ndarray:

@@ -197,8 +197,8 @@ class LocallyConnected(BaseLocalConv):
 
     def convolve(self, inputs, training: bool | None = None):
         """Applies each position's filters to its patch."""
-        del training  # the same plan serves both
-        return local_convolution(inputs, self._kernel_taps_first(self.kernel), self.windows)
+        kernel = self._kernel_taps_first(self.kernel)
+        return local_convolution(inputs, kernel, self.windows, bool(training))
 
     def output_biases(self) -> list:
         """Returns the bias, reordered if it is stored channels-first."""
