@@ -2,6 +2,9 @@
 
 from low_rank_local_connectivity.layers import AddCoordinates2D as AddCoordinates2D
 from low_rank_local_connectivity.layers import CoordConv2D as CoordConv2D
+from low_rank_local_connectivity.layers import FullConv1D as FullConv1D
+from low_rank_local_connectivity.layers import FullConv2D as FullConv2D
+from low_rank_local_connectivity.layers import FullConv3D as FullConv3D
 from low_rank_local_connectivity.layers import (
     InputDependentCombiningWeights as InputDependentCombiningWeights,
 )
@@ -18,5 +21,6 @@ from low_rank_local_connectivity.layers import (
     LowRankLocallyConnected3D as LowRankLocallyConnected3D,
 )
 from low_rank_local_connectivity.layers import SpatialBias as SpatialBias
+from low_rank_local_connectivity.layers import WithBackground as WithBackground
 
 __version__ = "0.1.0"

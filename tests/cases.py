@@ -194,4 +194,25 @@ CASES = [
         (2, 8, 11, 4),
         "full",
     ),
+    Case("FullConv1D", {"filters": 6, "kernel_size": 3}, (2, 13, 4)),
+    Case(
+        "FullConv2D",
+        {
+            "filters": 6,
+            "kernel_size": (3, 2),
+            "strides": (2, 1),
+            "use_bias": True,
+            "padding_value": "background",
+            **{name: value for name, value in FULL.items() if name != "padding"},
+        },
+        (2, 8, 11, 4),
+        "full",
+    ),
+    Case(
+        "FullConv2D",
+        {"filters": 6, "kernel_size": 2, "dilation_rate": (3, 1), "data_format": "channels_first"},
+        (2, 4, 8, 11),
+        "channels_first",
+    ),
+    Case("FullConv3D", {"filters": 6, "kernel_size": (2, 1, 3)}, (2, 5, 7, 6, 3)),
 ]

@@ -1,10 +1,14 @@
 """Every layer of the library."""
 
+from low_rank_local_connectivity.layers.background import WithBackground as WithBackground
 from low_rank_local_connectivity.layers.combining_weights import (
     InputDependentCombiningWeights as InputDependentCombiningWeights,
 )
 from low_rank_local_connectivity.layers.coord_conv import AddCoordinates2D as AddCoordinates2D
 from low_rank_local_connectivity.layers.coord_conv import CoordConv2D as CoordConv2D
+from low_rank_local_connectivity.layers.full_conv import FullConv1D as FullConv1D
+from low_rank_local_connectivity.layers.full_conv import FullConv2D as FullConv2D
+from low_rank_local_connectivity.layers.full_conv import FullConv3D as FullConv3D
 from low_rank_local_connectivity.layers.locally_connected import (
     LocallyConnected1D as LocallyConnected1D,
 )

@@ -1,0 +1,237 @@
+"""Full convolution: every tap of a filter meets every pixel, so that no position is special."""
+
+from typing import Any, ClassVar
+
+import keras
+from keras import activations, constraints, initializers, layers, ops, regularizers
+
+from low_rank_local_connectivity.layers.configured_layer import (
+    ConfiguredLayer,
+    from_channels_last,
+    join_shape,
+    one_of,
+    per_axis,
+    positive_int,
+    split_shape,
+    standardize_data_format,
+    to_channels_last,
+)
+from low_rank_local_connectivity.ops.windows import extent
+
+
+class FullConv(ConfiguredLayer):
+    """A convolution that pads each side by all that a filter can reach over it.
+
+    `outputs[b, p, f] = activation(sum_{t, c} padded[b, s p + d t, c] * kernel[t, c, f])`, with
+    `d (k - 1)` values of padding on every side of an axis of `k` taps, dilation `d` and stride `s`;
+    its output length is `floor((n + d (k - 1) - 1) / s) + 1`.
+
+    Under `"same"` padding a filter's outer taps never meet the pixels of the opposite border, and
+    under `"valid"` the border's pixels are met by few taps: from either, a network learns where
+    things are. Here an object that moves finds the same responses moved. With zeros around it, no
+    bias, an activation with `f(0) = 0` and global pooling, features are exactly those of the
+    object anywhere, for shifts that are multiples of the product of all strides.
+
+    Args:
+        filters: Number of filters.
+        kernel_size: Taps per spatial axis: an integer or a tuple.
+        strides: Step between windows per spatial axis, in input elements.
+        data_format: `"channels_last"` or `"channels_first"`; Keras's global setting if None.
+        dilation_rate: Step between taps per spatial axis, in input elements.
+        activation: Name or callable; with a value other than 0 at 0, such as a sigmoid, the
+            background is no longer 0, as with a bias.
+        use_bias: Whether each filter has a bias. False, since a bias makes the background of the
+            next layer differ from its padding, so that the border shows.
+        padding_value: `"zeros"`, or `"background"`: what the layer's input is where there is
+            nothing. It is read from the last example of the batch, which `WithBackground` puts
+            there; then biases, and batch normalisation at inference, leave invariance exact.
+        kernel_initializer: Initializer of the kernel.
+        bias_initializer: Initializer of the bias.
+        kernel_regularizer: Regularizer of the kernel.
+        bias_regularizer: Regularizer of the bias.
+        activity_regularizer: Regularizer of the output.
+        kernel_constraint: Constraint on the kernel.
+        bias_constraint: Constraint on the bias.
+
+    Weights:
+        kernel: `(*kernel_size, input channels, filters)`.
+        bias: `(filters,)`.
+
+    Input:
+        `(batch, *spatial, channels)` or `(batch, channels, *spatial)`; any size.
+
+    Output:
+        The same with `filters` channels, each axis `d (k - 1)` longer at stride 1: maps grow, and
+        so does what later layers cost.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Reference:
+        Kayhan and van Gemert, "On Translation Invariance in CNNs: Convolutional Layers can Exploit
+        Absolute Spatial Location", CVPR 2020.
+    """
+
+    dimensions: ClassVar[int]
+
+    ARGUMENTS = (
+        "filters",
+        "kernel_size",
+        "strides",
+        "data_format",
+        "dilation_rate",
+        "activation",
+        "use_bias",
+        "padding_value",
+        "kernel_initializer",
+        "bias_initializer",
+        "kernel_regularizer",
+        "bias_regularizer",
+        "activity_regularizer",
+        "kernel_constraint",
+        "bias_constraint",
+    )
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, ...],
+        strides: int | tuple[int, ...] = 1,
+        data_format: str | None = None,
+        dilation_rate: int | tuple[int, ...] = 1,
+        activation: Any = None,
+        use_bias: bool = False,
+        padding_value: str = "zeros",
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        self.filters = positive_int("filters", filters)
+        self.kernel_size = per_axis("kernel_size", kernel_size, self.dimensions)
+        self.strides = per_axis("strides", strides, self.dimensions)
+        self.data_format = standardize_data_format(data_format)
+        self.dilation_rate = per_axis("dilation_rate", dilation_rate, self.dimensions)
+        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
+            raise ValueError(
+                "`strides` above 1 cannot be combined with a `dilation_rate` above 1. Received: "
+                f"strides={self.strides} and dilation_rate={self.dilation_rate}. Set one of them "
+                "to 1."
+            )
+        self.activation = activations.get(activation)
+        self.use_bias = use_bias
+        self.padding_value = one_of("padding_value", padding_value, ("zeros", "background"))
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.kernel_constraint = constraints.get(kernel_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
+        self.input_spec = layers.InputSpec(ndim=self.dimensions + 2)
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the weights for inputs of this shape."""
+        _, channels = split_shape(input_shape, self.data_format)
+        self.kernel = self.add_weight(
+            shape=(*self.kernel_size, channels, self.filters),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+            name="kernel",
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                shape=(self.filters,),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+                name="bias",
+            )
+        axis = -1 if self.data_format == "channels_last" else 1
+        self.input_spec = layers.InputSpec(ndim=self.dimensions + 2, axes={axis: channels})
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """How many values of padding stand on either side of each axis."""
+        return tuple(
+            extent(size, rate) - 1
+            for size, rate in zip(self.kernel_size, self.dilation_rate, strict=True)
+        )
+
+    def compute_output_shape(self, input_shape: Any) -> tuple:
+        """Returns the shape of the outputs for inputs of this shape."""
+        sizes, _ = split_shape(input_shape, self.data_format)
+        lengths = [
+            None if size is None else (size + reach - 1) // stride + 1
+            for size, reach, stride in zip(sizes, self.reach, self.strides, strict=True)
+        ]
+        return join_shape(input_shape[0], lengths, self.filters, self.data_format)
+
+    def call(self, inputs):
+        """Pads and convolves."""
+        inputs = to_channels_last(inputs, self.data_format)
+        response = None
+        if self.padding_value == "background":
+            # The convolution is linear: that of what differs from the background, which is 0 in
+            # the padding, and the background's own response, which is the same everywhere.
+            background = inputs[-1:, *([slice(0, 1)] * self.dimensions), :]
+            inputs = inputs - background
+            taps = ops.sum(self.kernel, axis=tuple(range(self.dimensions)))
+            response = ops.matmul(background, ops.cast(taps, background.dtype))
+        padded = ops.pad(inputs, ((0, 0), *((reach, reach) for reach in self.reach), (0, 0)))
+        outputs = ops.conv(
+            padded,
+            self.kernel,
+            strides=self.strides,
+            padding="valid",
+            data_format="channels_last",
+            dilation_rate=self.dilation_rate,
+        )
+        if response is not None:
+            outputs = outputs + response
+        if self.bias is not None:
+            outputs = outputs + ops.reshape(self.bias, (1,) * (self.dimensions + 1) + (-1,))
+        return from_channels_last(self.activation(outputs), self.data_format)
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+class FullConv1D(FullConv):
+    """As `FullConv`, over 1 axis.
+
+    Example:
+        >>> tuple(FullConv1D(6, 3)(ops.ones((2, 10, 4))).shape)
+        (2, 12, 6)
+    """
+
+    dimensions = 1
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+class FullConv2D(FullConv):
+    """As `FullConv`, over 2 axes.
+
+    Example:
+        >>> layer = FullConv2D(6, (3, 5), strides=2)
+        >>> tuple(layer(ops.ones((2, 8, 9, 4))).shape)
+        (2, 5, 7, 6)
+    """
+
+    dimensions = 2
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+class FullConv3D(FullConv):
+    """As `FullConv`, over 3 axes.
+
+    Example:
+        >>> tuple(FullConv3D(6, (2, 1, 3))(ops.ones((2, 5, 6, 7, 4))).shape)
+        (2, 6, 6, 9, 6)
+    """
+
+    dimensions = 3
