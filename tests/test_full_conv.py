@@ -46,7 +46,7 @@ def test_equals_the_full_correlation_of_scipy(dimensions, strides, dilation_rate
     randomize(layer, rng)
     # correlate(a, v) flips nothing but conjugates; the second argument's taps run as ours do.
     kernel = zero_stuffed(to_numpy(layer.kernel).astype("float64"), layer.dilation_rate)
-    expected = by_scipy(inputs, kernel, layer.strides) + to_numpy(layer.bias)
+    expected = by_scipy(inputs.astype("float64"), kernel, layer.strides) + to_numpy(layer.bias)
     outputs = to_numpy(layer(inputs))
     assert outputs.shape == layer.compute_output_shape(inputs.shape)
     np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=2e-6)
