@@ -146,6 +146,9 @@ class Experiment:
         known = set(self.replace) <= set(network.stages)
         self._require("replace", known, f"takes stages among {', '.join(network.stages)}, or all")
         sizes = network.site_sizes(self.data.input_shape) if network.site_sizes else {}
+        sentence = "changes sizes, so a ResNet is full as a whole: --network=full_resnet18"
+        for name in ("insert_layer", "replace_with"):
+            self._require(name, getattr(self, name) != "full_conv2d", sentence)
         sites = dict.fromkeys(self.replace, self.replace_with)
         if self.insert_layer:
             sites["insert"] = self.insert_layer

@@ -12,4 +12,8 @@ MODELS = {
     "resnet34": residual_network(34),
     "resnet50": residual_network(50),
     "resnet101": residual_network(101),
+    "full_resnet18": residual_network(18, full=True),
+    "full_resnet34": residual_network(34, full=True),
+    "full_resnet50": residual_network(50, full=True),
+    "full_resnet101": residual_network(101, full=True),
 }

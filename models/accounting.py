@@ -18,6 +18,7 @@ from keras import layers
 from low_rank_local_connectivity import (
     AddCoordinates2D,
     CoordConv2D,
+    FullConv2D,
     LocallyConnected2D,
     LowRankLocallyConnected2D,
     SpatialBias,
@@ -270,6 +271,7 @@ def _global_pooling(layer: Any) -> int:
 COUNTS: dict[type, Callable[[Any], int]] = {
     AddCoordinates2D: _free,
     CoordConv2D: _coord_conv2d,
+    FullConv2D: _conv2d,
     LocallyConnected2D: _locally_connected2d,
     LowRankLocallyConnected2D: _low_rank_locally_connected2d,
     SpatialBias: _one_per_output,

@@ -316,6 +316,19 @@ def _coord_conv2d(settings: Settings, site: Site):
     return layers.CoordConv2D(**site.arguments(), use_bias=not site.normalized)
 
 
+def _full_conv2d(settings: Settings, site: Site):
+    del settings
+    from low_rank_local_connectivity import layers
+
+    arguments = site.arguments()
+    if arguments.pop("padding") == "same":
+        raise ValueError(
+            "A full convolution makes its input larger, which a network that adds a shortcut to "
+            f"it must know. Received: full_conv2d at site {site.name!r}. Build a full ResNet."
+        )
+    return layers.FullConv2D(**arguments, use_bias=not site.normalized)
+
+
 def _locally_connected2d(settings: Settings, site: Site):
     from low_rank_local_connectivity import layers
 
@@ -346,6 +359,7 @@ CONVOLUTIONS: dict[str, Callable[[Settings, Site], Any]] = {
     "conv2d": _conv2d,
     "wide_conv2d": _wide_conv2d,
     "coord_conv2d": _coord_conv2d,
+    "full_conv2d": _full_conv2d,
     "locally_connected2d": _locally_connected2d,
     "low_rank_locally_connected2d": _low_rank_locally_connected2d,
 }

@@ -7,6 +7,8 @@ from typing import Any
 
 # A ResNet's groups of blocks, by the names that its paper gives them.
 RESNET_STAGES = ("conv2", "conv3", "conv4", "conv5")
+# Blocks of each stage, by the number of layers.
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,14 +79,53 @@ def halved_sizes(image_shape: tuple[int, int, int]) -> dict[str, tuple[int, int]
     }
 
 
-def residual_network(depth: int) -> Network:
-    """Returns the residual network of a depth; see `models.resnet`."""
+def grown_sizes(depth: int) -> Callable[[tuple[int, int, int]], dict[str, tuple[int, int]]]:
+    """Returns the sizes of the first site of each stage of a ResNet of full convolutions.
+
+    Every 3x3 layer makes its input two larger, `floor((n + 1) / s) + 1` at stride `s`.
+
+    Args:
+        depth: Layers of the network.
+
+    Example:
+        >>> grown_sizes(18)((224, 200, 3))["conv2"], grown_sizes(50)((224, 200, 3))["conv5"]
+        ((59, 53), (17, 16))
+    """
+
+    def sizes(image_shape: tuple[int, int, int]) -> dict[str, tuple[int, int]]:
+        columns = [_grown_axis(depth, size) for size in image_shape[:2]]
+        return {name: (columns[0][name], columns[1][name]) for name in columns[0]}
+
+    return sizes
+
+
+def _grown_axis(depth: int, size: int) -> dict[str, int]:
+    """Returns the lengths along one axis."""
+    size = (size + 5) // 2 + 1  # the 7x7 layer
+    found = {"insert": size + 2}
+    size //= 2  # the pool; a layer inserted before it is not counted
+    growing = 2 if depth < 50 else 1
+    for index, (stage, blocks) in enumerate(zip(RESNET_STAGES, BLOCKS[depth], strict=True)):
+        stride = 1 if index == 0 else 2
+        size = (size + 1) // stride + 1
+        found[stage] = size
+        size += 2 * (growing * blocks - 1)
+    return found
+
+
+def residual_network(depth: int, full: bool = False) -> Network:
+    """Returns the residual network of a depth; see `models.resnet`.
+
+    Args:
+        depth: Layers of the network.
+        full: Whether its convolutions are full.
+    """
     return Network(
         "resnet",
         "resnet",
         0,
         unpadded_sizes(0),
         stages=RESNET_STAGES,
-        site_sizes=halved_sizes,
-        arguments={"depth": depth},
+        site_sizes=grown_sizes(depth) if full else halved_sizes,
+        arguments={"depth": depth, **({"full": True} if full else {})},
     )

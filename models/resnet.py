@@ -8,13 +8,12 @@ import keras
 from keras import layers
 
 from .convolutions import Convolution, Settings, Site, convolution, kernel_decay
-from .network import RESNET_STAGES
+from .network import BLOCKS, RESNET_STAGES
 from .normalization import batch_normalization
 
-# Blocks of each stage.
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 FIRST_FILTERS = 64
 PLAIN = convolution("conv2d", Settings())
+FULL = convolution("full_conv2d", Settings())
 
 
 def resnet(
@@ -26,6 +25,7 @@ def resnet(
     replace: Mapping[str, Convolution] | None = None,
     weight_decay: float = 0.0,
     synchronized: bool = False,
+    full: bool = False,
 ) -> keras.Model:
     """Builds a residual network, plain or with the layers under study in it.
 
@@ -50,6 +50,12 @@ def resnet(
             on them; banks of a low-rank layer are kernels. Biases, normalisation and what
             computes combining weights have none.
         synchronized: Whether replicas under a TensorFlow strategy share batch statistics.
+        full: Whether convolutions are full, so that none reads off the border where it is: maps
+            grow by two at every 3x3 layer, inputs of blocks get zeros around them so that they
+            are added where they were, and the max-pool is 2x2 without padding. Other kinds of
+            layer get as many zeros around their input. At 224 pixels three times the operations;
+            for small images far more. Normalisation's offsets make the background differ from
+            the zeros of the padding, so that invariance is not exact.
 
     Returns:
         Model from images to logits of shape `(batch, num_classes)`. Its layers are named
@@ -64,11 +70,12 @@ def resnet(
 
     Reference:
         He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; inserted and
-        replaced layers: Elsayed et al., ICML 2020, section 4.6.
+        replaced layers: Elsayed et al., ICML 2020, section 4.6; full convolutions: Kayhan and
+        van Gemert, CVPR 2020.
     """
     replace = dict(replace or {})
     _check_arguments(depth, replace)
-    graph = _Graph(kernel_decay(weight_decay), synchronized)
+    graph = _Graph(kernel_decay(weight_decay), synchronized, full)
     add_block = _add_bottleneck if depth >= 50 else _add_basic_block
     inputs = keras.Input(image_shape, name="image")
     x = graph.convolve(inputs, FIRST_FILTERS, 7, "conv1", strides=2)
@@ -77,7 +84,8 @@ def resnet(
         x = graph.convolve(
             x, FIRST_FILTERS, 3, "inserted", make=insert, parameters_after_per_channel=after
         )
-    x = layers.MaxPooling2D(3, strides=2, padding="same", name="max_pooling")(x)
+    pool = {"pool_size": 2} if full else {"pool_size": 3, "padding": "same"}
+    x = layers.MaxPooling2D(**pool, strides=2, name="max_pooling")(x)
     for index, (stage, blocks) in enumerate(zip(RESNET_STAGES, BLOCKS[depth], strict=True)):
         make = replace.get(stage, PLAIN)
         for block in range(blocks):
@@ -89,7 +97,7 @@ def resnet(
     logits = layers.Dense(
         num_classes, kernel_regularizer=graph.kernel_regularizer, dtype="float32", name="logits"
     )
-    return keras.Model(inputs, logits(x), name=f"resnet{depth}")
+    return keras.Model(inputs, logits(x), name=f"{'full_' if full else ''}resnet{depth}")
 
 
 def _check_arguments(depth: int, replace: Mapping[str, Convolution]) -> None:
@@ -122,6 +130,7 @@ class _Graph:
 
     kernel_regularizer: Any
     synchronized: bool
+    full: bool = False
 
     def convolve(
         self,
@@ -136,10 +145,20 @@ class _Graph:
         **about_the_site: Any,
     ):
         """Adds a layer, its normalisation and, unless a sum comes before it, ReLU."""
+        if self.full and make is PLAIN:
+            make = FULL
+        elif self.full and kernel_size > 1:
+            x = layers.ZeroPadding2D(kernel_size - 1, name=f"{name}_padding")(x)
         site = self.site(x.shape, filters, kernel_size, name, strides=strides, **about_the_site)
         x = make(site)(x)
         x = batch_normalization(f"{name}_norm", self.synchronized)(x)
         return layers.ReLU(name=f"{name}_relu")(x) if relu else x
+
+    def after_first(self, size: int, strides: int) -> int:
+        """Returns what a block's second 3x3 layer reads of an axis of the block's input."""
+        if self.full:
+            return (size + 1) // strides + 1 + 4
+        return -(-size // strides)
 
     def site(
         self, input_shape: tuple, filters: int, kernel_size: int, name: str, **changes: Any
@@ -153,16 +172,27 @@ class _Graph:
             # Padding alike on both sides, as other implementations have it, gives the same
             # sizes; at stride 2 and an even size its windows sit one element before these. Only
             # weights trained elsewhere could notice, and low-rank layers offer no other padding.
-            padding="same",
+            padding="valid" if self.full else "same",
             kernel_initializer="he_normal",
             kernel_regularizer=self.kernel_regularizer,
             name=name,
             **changes,
         )
 
-    def add_shortcut(self, x, residual, strides: int, name: str):
-        """Adds a block's input to its residual: projected where their shapes differ."""
+    def add_shortcut(self, x, residual, strides: int, name: str, around: int):
+        """Adds a block's input to its residual: projected where their shapes differ.
+
+        Args:
+            x: The block's input.
+            residual: What is added to it.
+            strides: Steps of the block.
+            name: The block's name.
+            around: Zeros around the input of a block of full convolutions, so that what is added
+                was read around the same pixel.
+        """
         channels = residual.shape[-1]
+        if self.full:
+            x = layers.ZeroPadding2D(around, name=f"{name}_padding")(x)
         if strides > 1 or x.shape[-1] != channels:
             x = self.convolve(x, channels, 1, f"{name}_shortcut", strides=strides, relu=False)
         x = layers.Add(name=f"{name}_add")([x, residual])
@@ -171,7 +201,8 @@ class _Graph:
 
 def _add_basic_block(graph: _Graph, x, filters: int, strides: int, make: Convolution, name: str):
     """Adds a block of two 3x3 layers."""
-    rows, columns = (None if size is None else -(-size // strides) for size in x.shape[1:3])
+    sizes = x.shape[1:3]
+    rows, columns = (None if size is None else graph.after_first(size, strides) for size in sizes)
     # The shortcut fixes the second's width, so a wide first one has the parameters of both.
     second = graph.site((None, rows, columns, filters), filters, 3, f"{name}_2", fixed_width=True)
     residual = graph.convolve(
@@ -187,7 +218,7 @@ def _add_basic_block(graph: _Graph, x, filters: int, strides: int, make: Convolu
     residual = graph.convolve(
         residual, filters, 3, f"{name}_2", make=make, relu=False, fixed_width=True
     )
-    return graph.add_shortcut(x, residual, strides, name)
+    return graph.add_shortcut(x, residual, strides, name, around=2 if strides == 1 else 3)
 
 
 def _add_bottleneck(graph: _Graph, x, filters: int, strides: int, make: Convolution, name: str):
@@ -203,4 +234,4 @@ def _add_bottleneck(graph: _Graph, x, filters: int, strides: int, make: Convolut
         parameters_after_per_channel=2 + 4 * filters,
     )
     residual = graph.convolve(residual, 4 * filters, 1, f"{name}_3", relu=False)
-    return graph.add_shortcut(x, residual, strides, name)
+    return graph.add_shortcut(x, residual, strides, name, around=1)

@@ -38,6 +38,8 @@ REFUSED = {
     "--insert_layer and --replace instead. Received: --filters=32.",
     "--network=resnet18 --replace=conv5 --spatial_rank=4": "--spatial_rank must be at most the "
     "layer's number of positions, 1. Received: --spatial_rank=4.",
+    "--network=resnet18 --insert_layer=full_conv2d": "--insert_layer changes sizes, so a ResNet is "
+    "full as a whole: --network=full_resnet18. Received: --insert_layer=full_conv2d.",
     "--momentum=1": "--momentum must be from 0 to below 1. Received: --momentum=1.0.",
     "--label_smoothing=-1": "--label_smoothing must be from 0 to below 1. "
     "Received: --label_smoothing=-1.0.",
@@ -67,7 +69,7 @@ REFUSED = {
     "Received: --warmup_epochs=30.",
     "--seed=-1": "--seed must be from 0 to 4294967295. Received: --seed=-1.",
     "--layer_types=conv2d,conv3d": "--layer_types takes names among conv2d, wide_conv2d, "
-    "coord_conv2d, locally_connected2d, low_rank_locally_connected2d. "
+    "coord_conv2d, full_conv2d, locally_connected2d, low_rank_locally_connected2d. "
     "Received: --layer_types=conv2d,conv3d.",
     "--layer_types=conv2d,conv2d,conv2d,conv2d": "--layer_types names at most the 3 layers of "
     "simple_network. Received: --layer_types=conv2d,conv2d,conv2d,conv2d.",

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from backends import to_numpy
 
-from low_rank_local_connectivity import layers
+from low_rank_local_connectivity import FullConv2D, layers
 from models import MODELS, Settings, convolution
+from models.accounting import layer_costs
 from models.resnet import resnet
 
 LOW_RANK, WIDE = "low_rank_locally_connected2d", "wide_conv2d"
@@ -63,6 +64,8 @@ def test_sizes_known_before_a_framework_loads_are_those_of_the_network(name, hei
     entry = MODELS[name]
     assert entry.num_layers == 0
     assert entry.site_sizes is not None
+    if name.startswith("full_"):
+        pytest.skip("tested with the sizes that are published for them")
     if name not in ("resnet18", "resnet50"):
         assert entry.site_sizes is MODELS["resnet50"].site_sizes
         return
@@ -242,3 +245,64 @@ def test_a_saved_network_predicts_the_same(trained, rng, tmp_path):
 def test_what_makes_no_sense_is_refused_in_a_sentence(arguments, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         resnet((32, 32, 3), 5, **arguments)
+
+
+# Published for full-convolution ResNets at 224 pixels: the pool's size, then each stage's.
+FULL_SIZES = {18: [57, 65, 40, 27, 21], 50: [57, 63, 39, 31, 21]}
+
+
+def products(model):
+    costs = layer_costs(model)
+    return sum(cost.flops for cost in costs if cost.kind in ("Conv2D", "FullConv2D", "Dense"))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("depth", FULL_SIZES)
+def test_full_convolutions_grow_maps_as_published(depth):
+    entry = MODELS[f"full_resnet{depth}"]
+    model = entry.build((224, 224, 3), 1000)
+    found = [model.get_layer("max_pooling").output.shape[1]]
+    first = {}
+    for stage in entry.stages:
+        of_stage = [layer for layer in model.layers if layer.name.startswith(f"{stage}_")]
+        found.append(of_stage[-1].output.shape[1])
+        convolution_name = f"{stage}_block1_{2 if depth == 50 else 1}"
+        first[stage] = tuple(model.get_layer(convolution_name).output.shape[1:3])
+    assert found == FULL_SIZES[depth]
+    sizes = entry.site_sizes((224, 224, 3))
+    assert {stage: sizes[stage] for stage in entry.stages} == first
+    plain = MODELS[f"resnet{depth}"].build((224, 224, 3), 1000)
+    assert model.count_params() == plain.count_params()
+    # Of multiplications and additions by weights: 5.56 against 1.81 thousand million, and 3.14.
+    ratio = products(model) / products(plain)
+    assert ratio == pytest.approx({18: 3.07, 50: 3.14}[depth], abs=0.01)
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_full_blocks_add_what_was_read_around_the_same_pixel(depth, rng):
+    """An object moved by a multiple of all strides moves the maps and pools to the same."""
+    model = MODELS[f"full_resnet{depth}"].build((128, 160, 3), 5)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.gamma.assign(rng.uniform(0.5, 1.5, layer.gamma.shape))
+    images = np.zeros((2, 128, 160, 3), "float32")
+    thing = rng.normal(size=(40, 50, 3))
+    images[0, 8:48, 16:66] = thing
+    images[1, 72:112, 80:130] = thing
+    pooled = keras.Model(model.input, model.get_layer("pooling").output)
+    first, second = to_numpy(pooled(images, training=False))
+    np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-4 * np.abs(first).max())
+
+
+@pytest.mark.once
+def test_other_layers_of_a_full_network_get_zeros_around_their_input():
+    make = convolution(LOW_RANK, Settings(spatial_rank=2))
+    plain = convolution("conv2d", Settings())
+    shape = (64, 96, 3)
+    full = MODELS["full_resnet18"]
+    model = full.build(shape, 5, insert=make, replace={"conv3": make})
+    other = full.build(shape, 5, insert=plain)
+    for layer in other.layers:
+        if "padding" not in layer.name:
+            assert model.get_layer(layer.name).output.shape == layer.output.shape
+    assert isinstance(other.get_layer("conv1"), FullConv2D)
