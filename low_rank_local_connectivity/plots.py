@@ -131,8 +131,9 @@ def lines_with_errors(
     title: str = "",
     levels: Mapping[str, float] | None = None,
     log_y: bool = False,
+    log_x: bool = True,
 ) -> None:
-    """Draws values with their errors against a quantity on a logarithmic axis.
+    """Draws values with their errors against a quantity.
 
     Args:
         curves: For each line's name, points `(x, y, error of y)`; a single point is a marker.
@@ -141,7 +142,8 @@ def lines_with_errors(
         y_label: What `y` is, with its unit.
         title: Title of the picture.
         levels: Horizontal lines to compare with, by name.
-        log_y: Whether the values are on a logarithmic axis too.
+        log_y: Whether the values are on a logarithmic axis.
+        log_x: Whether the quantity is.
 
     Raises:
         ImportError: If matplotlib is not installed.
@@ -162,7 +164,8 @@ def lines_with_errors(
         axis.errorbar(x, y, error, marker="o", markersize=4, capsize=3, label=name, color=colour)
     for name, level in (levels or {}).items():
         axis.axhline(level, color="gray", linestyle="--", linewidth=1, label=name)
-    axis.set_xscale("log")
+    if log_x:
+        axis.set_xscale("log")
     if log_y:
         axis.set_yscale("log")
     ticks = sorted({point[0] for points in curves.values() for point in points})

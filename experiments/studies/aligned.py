@@ -1,0 +1,118 @@
+"""Where position means something, and where it means nothing: five kinds of layer."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from experiments.studies.digits import on_canvas, splits
+from experiments.studies.study import (
+    Options,
+    Record,
+    Study,
+    accuracy,
+    main,
+    mean,
+    percent,
+    rows,
+    train,
+)
+from low_rank_local_connectivity import plots
+from low_rank_local_connectivity.training.sweep import mean_and_error
+from models import MODELS, Settings, convolution
+
+CANVAS = 24
+EPOCHS = 12
+KINDS = {
+    "convolution": ("conv2d",) * 3,
+    "CoordConv": ("conv2d",) * 3,
+    "LRLC, layer 3": ("conv2d", "conv2d", "low_rank_locally_connected2d"),
+    "locally connected, layer 3": ("conv2d", "conv2d", "locally_connected2d"),
+    "full convolution": ("full_conv2d",) * 3,
+}
+PLACES = ("aligned", "translated")
+
+
+def measure(condition: tuple[str, str], seed: int, options: Options) -> dict[str, Any]:
+    """Trains on digits in the middle of a canvas or anywhere, and tests on others placed alike."""
+    kind, place = condition
+    makers = [convolution(name, Settings(spatial_rank=4)) for name in KINDS[kind]]
+    model = MODELS["simple_network"].build(
+        (CANVAS, CANVAS, 1), 10, makers, filters=16, coord_conv=kind == "CoordConv"
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.003), loss)
+    rngs = {name: np.random.default_rng([seed, index]) for index, name in enumerate(splits())}
+    parts = {
+        name: on_canvas(part, CANVAS, rngs[name] if place == "translated" else None)
+        for name, part in splits().items()
+    }
+    epochs = options.epochs or EPOCHS
+    train(model, parts["train"], parts["valid"], epochs=epochs, batch_size=32, seed=seed)
+    return {
+        "train": accuracy(model, parts["train"]),
+        "test": accuracy(model, parts["test"]),
+        "parameters": model.count_params(),
+    }
+
+
+def verdict(found: Mapping[str, list[Record]]) -> tuple[str, bool]:
+    """Compares the kinds in both places."""
+    score = {name: mean(runs, "test") for name, runs in found.items()}
+    kept = {kind: [score[f"{kind}, {place}"] for place in PLACES] for kind in KINDS}
+    best = max(KINDS, key=lambda kind: kept[kind][1])
+    local = "locally connected, layer 3"
+    gap = mean(found[f"{local}, translated"], "train") - kept[local][1]
+    met = kept["LRLC, layer 3"][0] >= kept["convolution"][0] and best == "full convolution"
+    sentence = (
+        f"Aligned, LRLC {100 * kept['LRLC, layer 3'][0]:.1f} % against a convolution's "
+        f"{100 * kept['convolution'][0]:.1f} %; translated, the best is {best} "
+        f"({100 * kept[best][1]:.1f} %), and a locally connected layer's test accuracy is "
+        f"{100 * gap:.1f} points below its training accuracy."
+    )
+    return sentence, met
+
+
+def table(found: Mapping[str, list[Record]]) -> str:
+    """Returns a line for each kind."""
+    lines = []
+    for kind in KINDS:
+        cells = [kind, f"{mean(found[f'{kind}, aligned'], 'parameters'):,.0f}"]
+        for place in PLACES:
+            runs = found[f"{kind}, {place}"]
+            cells += [percent(runs, "train"), percent(runs, "test")]
+        lines.append(cells)
+    header = ["network", "parameters"]
+    parts = [f"{place}: {part}, %" for place in PLACES for part in ("train", "test")]
+    return rows([*header, *parts], lines)
+
+
+def draw(found: Mapping[str, list[Record]], path: Path) -> None:
+    """Draws a bar for each kind and place."""
+    groups = {}
+    for kind in KINDS:
+        groups[kind] = {}
+        for place in PLACES:
+            scores = [record["found"]["test"] for record in found[f"{kind}, {place}"]]
+            score, error = mean_and_error(scores)
+            groups[kind][place] = (100 * score, 100 * error)
+    plots.bars_with_errors(groups, path, "test accuracy, %")
+
+
+STUDY = Study(
+    name="aligned",
+    claim="Layers that know where they are help where position means something and hurt where it "
+    "means nothing.",
+    criterion="On aligned digits LRLC is at least as good as a convolution; on translated ones "
+    "full convolutions are best.",
+    conditions={f"{kind}, {place}": (kind, place) for kind in KINDS for place in PLACES},
+    measure=measure,
+    verdict=verdict,
+    table=table,
+    draw=draw,
+)
+
+if __name__ == "__main__":
+    main(STUDY)

@@ -1,0 +1,199 @@
+"""What every study shares: seeds, records, training, the table and the picture."""
+
+import argparse
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from low_rank_local_connectivity.training.records import append_record, read_records, versions
+from low_rank_local_connectivity.training.sweep import mean_and_error
+
+RESULTS = Path(__file__).parent / "results"
+Record = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command line says.
+
+    Args:
+        seeds: How many runs of each condition.
+        epochs: Longest training; None for the study's own.
+        data_dir: Folder with real images, or None.
+        output: Folder of records, tables and pictures.
+    """
+
+    seeds: int
+    epochs: int | None
+    data_dir: str | None
+    output: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """An experiment with its claim.
+
+    Args:
+        name: Its name, and that of its files.
+        claim: What is claimed, in a sentence.
+        criterion: What must come out, in a sentence.
+        conditions: What is compared, by name, with what `measure` needs to know.
+        measure: Function of a condition's value, a seed and the options to numbers by name, or
+            lists of numbers.
+        verdict: Function of the records by condition to what came out, in a sentence, and whether
+            that meets the criterion.
+        table: Function of the records by condition to a Markdown table.
+        draw: Function of the records by condition and a PNG's path that draws the picture.
+        seeds: Runs of each condition unless the command line says otherwise.
+    """
+
+    name: str
+    claim: str
+    criterion: str
+    conditions: Mapping[str, Any]
+    measure: Callable[[Any, int, Options], dict[str, Any]]
+    verdict: Callable[[Mapping[str, list[Record]]], tuple[str, bool]]
+    table: Callable[[Mapping[str, list[Record]]], str]
+    draw: Callable[[Mapping[str, list[Record]], Path], None] | None = None
+    seeds: int = 5
+
+
+def main(study: Study, arguments: Sequence[str] | None = None) -> None:
+    """Runs what is missing of a study, then writes its table and picture."""
+    parser = argparse.ArgumentParser(description=f"{study.claim} {study.criterion}")
+    parser.add_argument("--seeds", type=int, default=study.seeds, help="runs of each condition")
+    parser.add_argument("--epochs", type=int, help="longest training, in epochs")
+    parser.add_argument("--data_dir", help="folder of data prepared by tensorflow-datasets")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of what is written")
+    options = Options(**vars(parser.parse_args(arguments)))
+    if options.seeds < 1:
+        parser.error(f"--seeds must be at least 1. Received: --seeds={options.seeds}.")
+    path = options.output / f"{study.name}.jsonl"
+    for seed, condition in itertools.product(range(options.seeds), study.conditions):
+        name = f"{condition}, seed {seed}"
+        if name in {record["name"] for record in _records(path)}:
+            continue
+        keras.utils.set_random_seed(seed)
+        started = time.monotonic()
+        found = study.measure(study.conditions[condition], seed, options)
+        seconds = round(time.monotonic() - started, 1)
+        about = {"name": name, "condition": condition, "seed": seed, "seconds": seconds}
+        append_record(path, {**about, "versions": versions(), "found": found})
+        print(f"{study.name}: {name}, {seconds} s: {_short(found)}", flush=True)  # noqa: T201
+    report(study, options)
+
+
+def report(study: Study, options: Options) -> None:
+    """Writes a study's table and picture from its records, and prints the table."""
+    found: dict[str, list[Record]] = {condition: [] for condition in study.conditions}
+    for record in _records(options.output / f"{study.name}.jsonl"):
+        if record["condition"] in found:
+            found[record["condition"]].append(record)
+    if not all(found.values()):
+        return
+    sentence, met = study.verdict(found)
+    seeds = sorted({len(records) for records in found.values()})
+    text = (
+        f"# {study.name}\n\n{study.claim}\n\n**Criterion.** {study.criterion}\n\n"
+        f"**Outcome ({'met' if met else 'not met'}; {' to '.join(map(str, seeds))} seeds).** "
+        f"{sentence}\n\n{study.table(found)}\n"
+    )
+    (options.output / f"{study.name}.md").write_text(text)
+    if study.draw is not None:
+        study.draw(found, options.output / f"{study.name}.png")
+    print(text)  # noqa: T201
+
+
+def _records(path: Path) -> list[Record]:
+    return read_records(path) if path.exists() else []
+
+
+def _short(found: Mapping[str, Any]) -> str:
+    numbers = {name: value for name, value in found.items() if isinstance(value, (int, float))}
+    return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+
+
+def values(records: Iterable[Record], name: str) -> list[Any]:
+    """Returns what was found under a name, for each seed."""
+    return [record["found"][name] for record in records]
+
+
+def mean(records: Iterable[Record], name: str) -> float:
+    """Returns the mean over seeds of what was found."""
+    return mean_and_error(values(records, name))[0]
+
+
+def percent(records: Iterable[Record], name: str) -> str:
+    """Returns a share as percent, with its standard error over seeds."""
+    found, error = mean_and_error(values(records, name))
+    return f"{100 * found:.1f} ± {100 * error:.1f}"
+
+
+def rows(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    """Returns a Markdown table."""
+    table = [header, ["---"] * len(header), *lines]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in table)
+
+
+def curve(records: Sequence[Record], name: str, x: Sequence[float]) -> list[tuple]:
+    """Returns points `(x, mean, standard error)` of lists of numbers."""
+    columns = zip(*values(records, name), strict=True)
+    return [(at, *mean_and_error(column)) for at, column in zip(x, columns, strict=True)]
+
+
+Examples = tuple[np.ndarray, np.ndarray]
+
+
+def train(
+    model: Any,
+    examples: Examples,
+    valid: Examples,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    patience: int | None = None,
+) -> list[float]:
+    """Trains a compiled model and gives it the weights of its best epoch.
+
+    Args:
+        model: Model compiled with a loss.
+        examples: Images and labels.
+        valid: Those that choose the epoch.
+        epochs: How many at most.
+        batch_size: Examples of a step.
+        seed: Of the order of the examples, a new one each epoch.
+        patience: Epochs without a lower validation loss after which training ends; None: never.
+
+    Returns:
+        The training loss of each epoch.
+    """
+    rng = np.random.default_rng(seed)
+    losses: list[float] = []
+    best, best_weights, best_epoch = np.inf, model.get_weights(), 0
+    for epoch in range(epochs):
+        # Keras on TensorFlow with a seed would shuffle arrays alike in every epoch.
+        order = rng.permutation(len(examples[0]))
+        images, labels = (part[order] for part in examples)
+        history = model.fit(images, labels, batch_size=batch_size, shuffle=False, verbose=0)
+        losses.append(float(history.history["loss"][0]))
+        found = model.evaluate(*valid, batch_size=500, verbose=0)
+        loss = found[0] if isinstance(found, list) else found
+        if loss < best:
+            best, best_weights, best_epoch = loss, model.get_weights(), epoch
+        elif patience is not None and epoch - best_epoch >= patience:
+            break
+    model.set_weights(best_weights)
+    return losses
+
+
+def accuracy(model: Any, examples: Examples) -> float:
+    """Returns the share of examples whose largest logit is that of their class."""
+    logits = model.predict(examples[0], batch_size=500, verbose=0)
+    return float((logits.argmax(-1) == examples[1]).mean())
