@@ -440,12 +440,12 @@ def test_initializers_named_by_the_flag_exist():
 
 @pytest.mark.once
 def test_real_data_trains(prepared, tmp_path):
-    """Two hundred steps on MNIST are enough to know most digits."""
-    flags = ["--dataset=mnist", f"--data_dir={prepared}", "--filters=8", "--batch_size=256"]
-    flags += ["--spatial_rank=2"]
+    """A hundred steps on MNIST are enough to know many digits."""
+    flags = ["--dataset=mnist", f"--data_dir={prepared}", "--filters=8", "--batch_size=128"]
+    flags += ["--spatial_rank=2", "--train_examples=12800", "--peak_learning_rate=0.02"]
     finish(tmp_path / "run", *flags, "--epochs=1", "--export_formats=none")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["test_accuracy"] > 0.6
+    assert result["test_accuracy"] > 0.4
 
 
 @pytest.fixture

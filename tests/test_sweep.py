@@ -132,7 +132,7 @@ def test_many_processes_add_to_one_file_without_damage(tmp_path):
     code = (
         "import sys, pathlib\n"
         "from low_rank_local_connectivity.training.records import append_record\n"
-        "for index in range(50):\n"
+        "for index in range(15):\n"
         "    name = f'{sys.argv[1]}-{index}'\n"
         f"    append_record(pathlib.Path({str(path)!r}), {{'name': name, 'x': 'y' * 3000}})\n"
         f"    append_record(pathlib.Path({str(path)!r}), {{'name': f'shared-{{index}}'}})\n"
@@ -140,7 +140,7 @@ def test_many_processes_add_to_one_file_without_damage(tmp_path):
     started = [subprocess.Popen([sys.executable, "-c", code, str(k)], cwd=ROOT) for k in range(3)]
     assert [process.wait() for process in started] == [0, 0, 0]
     names = [json.loads(line)["name"] for line in path.read_text().splitlines()]
-    assert len(names) == len(set(names)) == 200
+    assert len(names) == len(set(names)) == 60
 
 
 def test_a_line_left_unfinished_is_left_out_and_closed_off(tmp_path):
