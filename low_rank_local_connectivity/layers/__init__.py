@@ -5,6 +5,7 @@ from low_rank_local_connectivity.layers.combining_weights import (
 )
 from low_rank_local_connectivity.layers.coord_conv import AddCoordinates2D as AddCoordinates2D
 from low_rank_local_connectivity.layers.coord_conv import CoordConv2D as CoordConv2D
+from low_rank_local_connectivity.layers.kronecker_conv import KroneckerConv2D as KroneckerConv2D
 from low_rank_local_connectivity.layers.locally_connected import (
     LocallyConnected1D as LocallyConnected1D,
 )
