@@ -189,6 +189,9 @@ class KroneckerConv2D(ConfiguredLayer):
                 f"{self.kernel_size} elements. Received: spatial input size {sizes} with "
                 f"padding={self.padding!r}. Use a smaller kernel, or padding='same'."
             )
+        if self.strategy == "factored":
+            # Refuses an unknown size under strides and padding before any weight is made.
+            self.windows.pad_amounts(sizes)
         axis = -1 if self.data_format == "channels_last" else 1
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={axis: channels})
         self.coarse_kernel, self.fine_kernel = (
@@ -333,7 +336,7 @@ class KroneckerConv2D(ConfiguredLayer):
             dtype=conv.dtype_policy,
             name=conv.name,
         )
-        layer.build(join_shape(None, (None, None), kernel.shape[2], conv.data_format))
+        layer.build(conv.get_build_config()["input_shape"])
         values = nearest_kronecker_factors(kernel, factors, layer.rank)
         layer.set_weights([*values, *([conv.bias] if conv.use_bias else [])])
         layer.trainable = conv.trainable

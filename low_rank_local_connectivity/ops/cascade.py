@@ -20,7 +20,8 @@ def merge_cascade(kernels: Sequence[Any], dilations: Sequence[tuple[int, int]]):
     The chain and its kernel give the same outputs if nothing is padded, or if each convolution is
     padded with zeros on every side by `dilation * (taps - 1)`, so that none of its responses is
     cut off. With `"same"` padding every convolution but the first reads zeros beyond the border
-    instead of responses, and both agree only where no window of the chain crosses the border.
+    instead of responses, and the two agree only as far inside as these convolutions' windows
+    reach together.
 
     Args:
         kernels: Tensors of shape `(rows, columns, in, out)` in the order in which they are
