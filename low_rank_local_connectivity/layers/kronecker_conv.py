@@ -71,8 +71,9 @@ class KroneckerConv2D(ConfiguredLayer):
         kernel_constraint: Constraint on both factors, one by one.
         bias_constraint: Constraint on the biases.
         strategy: `"dense"` to spell out the kernel and convolve once; `"factored"` to convolve
-            with the fine and then with the coarse kernels; `"auto"` for the one that
-            `ops.choose_strategy` expects to be faster. The outputs are the same.
+            with the fine and then with the coarse kernels, which saves time where it saves very
+            many multiply-adds; `"auto"` for the one that `ops.choose_strategy` expects to be
+            faster. The outputs are the same.
 
     Weights:
         `coarse_kernel` of shape `(rank, h1, w1, c1, o1)`, `fine_kernel` of shape

@@ -1,0 +1,1 @@
+"""Small studies, each a module that runs by itself."""
