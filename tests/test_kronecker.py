@@ -18,6 +18,7 @@ from low_rank_local_connectivity.ops import (
     kronecker_kernel,
     merge_cascade,
     multiply_adds,
+    rearrange_kernel,
 )
 
 # The second step's stride and dilation along the rows, then the columns.
@@ -418,6 +419,20 @@ def test_a_chain_with_its_channels_first_becomes_one(rng):
     expected = call(chain[2], call(chain[1], call(chain[0], images)))
     found = call(conversion.merge_cascade(chain), images)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.once
+def test_pictures_of_kernels_are_drawn(tmp_path, rng):
+    pytest.importorskip("matplotlib")
+    from experiments.studies import kronecker_pictures as pictures
+
+    pictures.draw(tmp_path / "kernels.png")
+    assert (tmp_path / "kernels.png").stat().st_size > 1000
+    for family in pictures.FAMILIES:
+        assert family.draw(rng).shape == (27, 27)
+    factors = ((9, 9, 1, 1), (3, 3, 1, 1))
+    matrix = rearrange_kernel(pictures.three_factors(rng)[:, :, None, None], factors)
+    assert np.linalg.matrix_rank(matrix) == 1
 
 
 def convolution(build=True, **changes):

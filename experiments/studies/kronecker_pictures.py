@@ -11,7 +11,7 @@ itself (27). About as many parameters give a fractal texture in one family and s
 import argparse
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ SIZE = 27
 EXAMPLES = 5
 
 
-def kronecker(factors: Sequence[np.ndarray]) -> np.ndarray:
+def kronecker(factors: Iterable[np.ndarray]) -> np.ndarray:
     """Returns the Kronecker product of several kernels, the coarsest first."""
     return functools.reduce(np.kron, factors)
 
@@ -102,7 +102,7 @@ def draw(path: Path, seed: int = 0) -> None:
         len(FAMILIES), EXAMPLES, figsize=(1.75 * EXAMPLES + 2.4, 1.8 * len(FAMILIES) + 0.8)
     )
     # Margins by hand: the families' names stand beside the rows, outside the axes.
-    figure.subplots_adjust(left=0.23, right=0.985, bottom=0.075, top=0.94, wspace=0.06, hspace=0.08)
+    figure.subplots_adjust(left=0.23, right=0.985, bottom=0.085, top=0.94, wspace=0.06, hspace=0.08)
     for family, line in zip(FAMILIES, axes, strict=True):
         for axis in line:
             picture = axis.imshow(shade(family.draw(generator)), cmap="RdBu_r", vmin=-1, vmax=1)
@@ -116,9 +116,10 @@ def draw(path: Path, seed: int = 0) -> None:
         f"Kernels of {SIZE} x {SIZE} = {SIZE**2} taps, drawn at random", fontsize=12, y=0.98
     )
     bar = figure.colorbar(
-        picture, cax=figure.add_axes((0.44, 0.035, 0.33, 0.015)), orientation="horizontal"
+        picture, cax=figure.add_axes((0.44, 0.05, 0.33, 0.013)), orientation="horizontal"
     )
-    bar.set_ticks([-1, 0, 1], labels=["most negative", "0", "most positive"], fontsize=8)
+    bar.set_ticks([-1, 0, 1], labels=["negative", "0", "positive"], fontsize=8)
+    bar.set_label("cube root of the weight, over the largest of its kernel", fontsize=8)
     bar.outline.set_edgecolor("0.6")
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -126,7 +127,7 @@ def draw(path: Path, seed: int = 0) -> None:
 
 def main() -> None:
     """Draws into the folder that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Draws large kernels of few parameters.")
     parser.add_argument("--output", type=Path, required=True, help="folder of the PNG")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -9,8 +9,9 @@ from low_rank_local_connectivity.ops.kronecker import Factors, Steps, must_subsa
 Strategy = Literal["factored", "dense"]
 
 # How many times fewer multiply-adds the two steps must need to be taken. They have few channels
-# each and reorder what lies between them: on two CPU cores (benchmarks/kronecker.py) they took
-# longer than one convolution at savings up to 8 on TensorFlow and PyTorch, less from 12 on.
+# each and reorder what lies between them: on two CPU cores, with TensorFlow and PyTorch, they took
+# 0.8 to 2.1 times as long as one convolution at savings from 6 to 8, and 0.4 to 1.0 times at 12
+# and 27. On JAX the spread is wider, from 0.2 to 3.2, in no such order. benchmarks/kronecker.py.
 LEAST_SAVING = 10.0
 
 
