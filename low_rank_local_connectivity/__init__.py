@@ -8,6 +8,7 @@ from low_rank_local_connectivity.layers import FullConv3D as FullConv3D
 from low_rank_local_connectivity.layers import (
     InputDependentCombiningWeights as InputDependentCombiningWeights,
 )
+from low_rank_local_connectivity.layers import KroneckerConv2D as KroneckerConv2D
 from low_rank_local_connectivity.layers import LocallyConnected1D as LocallyConnected1D
 from low_rank_local_connectivity.layers import LocallyConnected2D as LocallyConnected2D
 from low_rank_local_connectivity.layers import LocallyConnected3D as LocallyConnected3D

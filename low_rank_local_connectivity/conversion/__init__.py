@@ -5,6 +5,7 @@ factorised; a convolution becomes the low-rank layer that starts as that convolu
 to another image size. `convert` does any of it throughout a model.
 """
 
+from low_rank_local_connectivity.conversion.cascade import merge_cascade as merge_cascade
 from low_rank_local_connectivity.conversion.factorization import (
     spatial_spectrum as spatial_spectrum,
 )

@@ -9,6 +9,7 @@ from low_rank_local_connectivity.layers.coord_conv import CoordConv2D as CoordCo
 from low_rank_local_connectivity.layers.full_conv import FullConv1D as FullConv1D
 from low_rank_local_connectivity.layers.full_conv import FullConv2D as FullConv2D
 from low_rank_local_connectivity.layers.full_conv import FullConv3D as FullConv3D
+from low_rank_local_connectivity.layers.kronecker_conv import KroneckerConv2D as KroneckerConv2D
 from low_rank_local_connectivity.layers.locally_connected import (
     LocallyConnected1D as LocallyConnected1D,
 )

@@ -6,6 +6,8 @@ from typing import Any
 
 from keras import initializers, ops
 
+from low_rank_local_connectivity.ops.kronecker import Factors
+
 # Their values do not depend on the shape, so one call for all filters is as good as one each.
 _SHAPE_FREE = (
     initializers.Constant,
@@ -51,6 +53,44 @@ def draw_filters(initializer: Callable, shape: Sequence[int], count: int, dtype:
         return ops.reshape(values, (*reads, count, filters))
     banks = [separate_clone(initializer, index)(shape, dtype=dtype) for index in range(count)]
     return ops.stack(banks, axis=-2)
+
+
+def draw_factor(initializer: Callable, factors: Factors, rank: int, index: int, dtype: Any):
+    """Draws the coarse (index 0) or fine (index 1) kernels of a sum of Kronecker products.
+
+    A sum of `R` products of independent numbers of mean 0 and variances `s` and `t` has the
+    variance `R s t`. So either factor gets `sqrt(v / R)`, where `v` is the variance that the
+    initializer gives the kernel of an ordinary convolution; with the fans of its own shape it
+    would get more. The numbers are those of the initializer, scaled to that mean square.
+
+    Args:
+        initializer: Keras initializer or callable `(shape, dtype) -> tensor`.
+        factors: Shapes of a term's coarse and fine kernel.
+        rank: Number of terms.
+        index: Which of both to draw.
+        dtype: Data type of the values.
+
+    Returns:
+        Tensor of shape `(rank, *factors[index])`.
+
+    Example:
+        >>> factors = ((3, 3, 1, 2), (1, 1, 4, 5))
+        >>> ops.shape(draw_factor(initializers.HeUniform(seed=1), factors, 6, 0, "float32"))
+        (6, 3, 3, 1, 2)
+    """
+    whole = tuple(one * other for one, other in zip(*factors, strict=True))
+    if _has_usual_fans(initializer):
+        variance = initializer.scale / _fan(whole, initializer.mode)
+    else:
+        variance = _mean_square(initializer(whole, dtype="float32"))
+    draw = separate_clone(initializer, index)
+    values: Any = draw((rank, *factors[index]), dtype="float32")
+    wanted: Any = ops.sqrt(variance / rank)
+    return ops.cast(values * ops.sqrt(wanted / _mean_square(values)), dtype)
+
+
+def _mean_square(values: Any) -> Any:
+    return ops.mean(ops.square(values))
 
 
 def separate_clone(initializer: Callable, index: int) -> Callable:

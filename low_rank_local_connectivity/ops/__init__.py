@@ -1,7 +1,16 @@
 """Pure functions of tensors: no layer, no state."""
 
+from low_rank_local_connectivity.ops.cascade import merge_cascade as merge_cascade
 from low_rank_local_connectivity.ops.combining_weights import normalize_logits as normalize_logits
 from low_rank_local_connectivity.ops.combining_weights import sum_over_axes as sum_over_axes
+from low_rank_local_connectivity.ops.kronecker import kronecker_convolution as kronecker_convolution
+from low_rank_local_connectivity.ops.kronecker import kronecker_kernel as kronecker_kernel
+from low_rank_local_connectivity.ops.kronecker import (
+    nearest_kronecker_factors as nearest_kronecker_factors,
+)
+from low_rank_local_connectivity.ops.kronecker import rearrange_kernel as rearrange_kernel
+from low_rank_local_connectivity.ops.kronecker_costs import choose_strategy as choose_strategy
+from low_rank_local_connectivity.ops.kronecker_costs import multiply_adds as multiply_adds
 from low_rank_local_connectivity.ops.local_convolution import local_convolution as local_convolution
 from low_rank_local_connectivity.ops.low_rank_local_convolution import (
     combine_banks as combine_banks,

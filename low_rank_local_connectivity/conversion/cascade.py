@@ -1,0 +1,121 @@
+"""A chain of linear convolutions as one."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from low_rank_local_connectivity.conversion.checks import not_built
+from low_rank_local_connectivity.conversion.weights import to_numpy
+from low_rank_local_connectivity.ops.cascade import merge_cascade as merge_kernels
+
+
+def merge_cascade(layers: Sequence[keras.layers.Conv2D]) -> keras.layers.Conv2D:
+    """Returns the one convolution that computes what a chain of linear ones does.
+
+    `kernel = ops.merge_cascade(kernels, dilations)`, in which a layer's dilation counts in
+    elements of the chain's input, so it is multiplied by the strides before it; the strides
+    multiply too; and `bias = bias_0 @ sum_taps(kernel_1) + bias_1` for two layers. So one sees
+    which kernel a chain stands for; it seldom saves time, since that kernel has more taps.
+
+    Args:
+        layers: Built `Conv2D` layers in the order in which they are applied, with `groups=1`, of
+            one data format, without activations but for the last one's. Those with more than one
+            tap must have `padding="valid"`: with `"same"` each layer but the first reads zeros
+            beyond the border of its input, where one convolution reads responses to the image,
+            so the border would differ.
+
+    Returns:
+        Built layer with the name, dtype policy, `trainable` flag and activation of the last.
+
+    Raises:
+        ValueError: If a layer is of another kind or not built, or they are not a chain that one
+            convolution can stand for.
+
+    Example:
+        >>> chain = [keras.layers.Conv2D(1, 3, dilation_rate=rate) for rate in (1, 3, 9)]
+        >>> keras.Sequential([keras.Input((30, 31, 1)), *chain]).output_shape
+        (None, 4, 5, 1)
+        >>> merge_cascade(chain).kernel_size
+        (27, 27)
+    """
+    layers = list(layers)
+    _require_cascade(layers)
+    kernels = [to_numpy(layer.kernel).astype("float32") for layer in layers]
+    strides, dilations = (1, 1), []
+    for layer in layers:
+        dilations.append(tuple(map(math.prod, zip(strides, layer.dilation_rate, strict=True))))
+        strides = tuple(map(math.prod, zip(strides, layer.strides, strict=True)))
+    kernel = to_numpy(merge_kernels(kernels, dilations))
+    last = layers[-1]
+    found = keras.layers.Conv2D(
+        last.filters,
+        kernel.shape[:2],
+        strides=strides,
+        data_format=last.data_format,
+        activation=last.activation,
+        use_bias=any(layer.use_bias for layer in layers),
+        activity_regularizer=last.activity_regularizer,
+        dtype=last.dtype_policy,
+        name=last.name,
+    )
+    channels = kernel.shape[2]
+    first = last.data_format == "channels_first"
+    found.build((None, channels, None, None) if first else (None, None, None, channels))
+    found.set_weights([kernel, *([_merged_bias(layers)] if found.use_bias else [])])
+    found.trainable = last.trainable
+    return found
+
+
+def _merged_bias(layers: Sequence[Any]) -> np.ndarray:
+    """Returns the chain's response to an input of zeros."""
+    bias = np.zeros(layers[0].kernel.shape[2])
+    for layer in layers:
+        bias = bias @ to_numpy(layer.kernel).sum((0, 1))
+        if layer.use_bias:
+            bias = bias + to_numpy(layer.bias)
+    return bias
+
+
+def _require_cascade(layers: Sequence[Any]) -> None:
+    """Refuses what one convolution cannot stand for."""
+    if not layers:
+        raise ValueError("merge_cascade() takes at least one layer. Received: none.")
+    for layer in layers:
+        _require_mergeable(layer, layer is layers[-1])
+    for one, other in itertools.pairwise(layers):
+        if (one.filters, one.data_format) != (other.kernel.shape[2], other.data_format):
+            raise ValueError(
+                "In a cascade each layer must take the channels that the one before gives, in the "
+                f"same data format. Received: {one.name!r} with {one.filters} filters "
+                f"({one.data_format}) before {other.name!r} with {other.kernel.shape[2]} input "
+                f"channels ({other.data_format})."
+            )
+
+
+def _require_mergeable(layer: Any, last: bool) -> None:
+    if type(layer) is not keras.layers.Conv2D or layer.groups != 1:
+        groups = f" with groups={layer.groups}" if hasattr(layer, "groups") else ""
+        raise ValueError(
+            "merge_cascade() takes Conv2D layers with groups=1. Received: "
+            f"{type(layer).__name__}{groups}."
+        )
+    if not layer.built:
+        raise ValueError(not_built("merge_cascade", layer))
+    if layer.padding != "valid" and layer.kernel_size != (1, 1):
+        raise ValueError(
+            "One convolution can stand for a cascade only if its layers have padding='valid': with "
+            f"padding={layer.padding!r} a layer reads zeros beyond the border where one "
+            "convolution reads responses to the image, so outputs near the border would differ. "
+            f"Received: layer {layer.name!r} with padding={layer.padding!r}. Pad the input of the "
+            "first layer instead."
+        )
+    if not last and layer.activation is not keras.activations.linear:
+        raise ValueError(
+            "Every layer of a cascade but the last must be linear: what an activation does no "
+            f"convolution can. Received: layer {layer.name!r} with "
+            f"activation={keras.activations.serialize(layer.activation)!r}."
+        )

@@ -1,0 +1,81 @@
+"""What Kronecker layers refuse, in words."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from low_rank_local_connectivity.layers.configured_layer import positive_int
+from low_rank_local_connectivity.ops.kronecker import Factors
+
+
+def checked_factors(factors: Any) -> Factors:
+    """Returns the shapes of a coarse and a fine kernel as tuples."""
+    try:
+        coarse, fine = factors
+        return _checked_shape(*coarse), _checked_shape(*fine)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "`factors` must be a pair of shapes (rows, columns, input channels, filters), each a "
+            f"tuple of 4 integers of at least 1. Received: factors={factors!r}."
+        ) from None
+
+
+def _checked_shape(rows: Any, columns: Any, channels: Any, filters: Any) -> Any:
+    return tuple(positive_int("factors", size) for size in (rows, columns, channels, filters))
+
+
+def require_product(factors: Factors, kernel_size: tuple[int, ...], filters: int) -> None:
+    """Refuses factors that do not multiply to the kernel."""
+    (h1, w1, _, o1), (h2, w2, _, o2) = factors
+    if (h1 * h2, w1 * w2, o1 * o2) != (*kernel_size, filters):
+        raise ValueError(
+            "The rows, columns and filters of `factors` must multiply to those of the kernel. "
+            f"Received: factors={factors}, which multiply to kernel_size={(h1 * h2, w1 * w2)} and "
+            f"filters={o1 * o2}, with kernel_size={kernel_size} and filters={filters}."
+        )
+
+
+def checked_rank(rank: Any, factors: Factors) -> int:
+    """Returns a number of terms that is not above what any kernel needs."""
+    value, most = positive_int("rank", rank), min(map(math.prod, factors))
+    if value > most:
+        raise ValueError(
+            "`rank` must be at most the number of parameters in a term's smaller kernel, with "
+            f"which every kernel can be written: {most} for factors={factors}. "
+            f"Received: rank={rank}."
+        )
+    return value
+
+
+def kernel_to_factorize(function: str, conv: Any, factors: Factors) -> np.ndarray:
+    """Returns a convolution's kernel in float64, if it can be a sum of such Kronecker products."""
+    # A subclass, such as a transposed or a depthwise convolution, computes something else.
+    if type(conv) is not keras.layers.Conv2D or conv.groups != 1 or conv.dilation_rate != (1, 1):
+        names = ("groups", "dilation_rate")
+        found = [f"{name}={getattr(conv, name)}" for name in names if hasattr(conv, name)]
+        raise ValueError(
+            f"{function}() takes a Conv2D with groups=1 and dilation_rate=1. Received: "
+            f"{' with '.join([type(conv).__name__, *([' and '.join(found)] if found else [])])}."
+        )
+    if not conv.built:
+        raise ValueError(
+            f"What {function}() is given must be built. Received: {conv.name!r}, which is not. "
+            "Call it on inputs first, or its build(input_shape)."
+        )
+    kernel = np.array(ops.convert_to_numpy(conv.kernel), "float64")
+    if not np.isfinite(kernel).all():
+        raise ValueError(
+            f"{function}() needs finite weights. Received: layer {conv.name!r}, whose kernel holds "
+            "NaN or infinity. Take an earlier checkpoint."
+        )
+    whole = tuple(one * other for one, other in zip(*factors, strict=True))
+    if whole != kernel.shape:
+        raise ValueError(
+            f"`factors` must multiply to the kernel of layer {conv.name!r}, axis by axis. "
+            f"Received: factors={factors}, which multiply to {whole}, for a kernel of shape "
+            f"{kernel.shape}."
+        )
+    return kernel

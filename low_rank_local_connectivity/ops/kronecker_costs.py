@@ -1,0 +1,91 @@
+"""What the two ways to convolve with a sum of Kronecker products cost, and which to take."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from low_rank_local_connectivity.ops.kronecker import Factors, Steps, must_subsample, steps_of
+
+Strategy = Literal["factored", "dense"]
+
+# How many times fewer multiply-adds the two steps must need to be taken. They have few channels
+# each and reorder what lies between them: on two CPU cores, with TensorFlow and PyTorch, they took
+# 0.8 to 2.1 times as long as one convolution at savings from 6 to 8, and 0.4 to 1.0 times at 12
+# and 27. On JAX the spread is wider, from 0.2 to 3.2, in no such order. benchmarks/kronecker.py.
+LEAST_SAVING = 10.0
+
+
+def multiply_adds(
+    factors: Factors,
+    rank: int = 1,
+    strides: Sequence[int] = (1, 1),
+    output_sizes: Sequence[int | None] = (None, None),
+) -> dict[Strategy, float]:
+    """Returns what each strategy costs per output pixel.
+
+    With `|A|` and `|B|` numbers in a term's coarse and fine kernel, shaped `(h1, w1, c1, o1)` and
+    `(h2, w2, c2, o2)`, and `R` terms:
+
+    * `"dense"`, one convolution with the whole kernel, needs `|A| |B|` multiply-adds;
+    * `"factored"` needs `R (c1 |B| n + o2 |A| m)`, where `n` and `m` are the pixels of the first
+      and of the second step per output pixel: 1 in a large image at stride 1. A small image has
+      `n` above 1, since the first step's outputs span all that the coarse taps read; a stride
+      that the first step cannot take leaves both above 1.
+
+    Spelling out the kernel, `R |A| |B|` once for a whole batch, is left out.
+
+    Args:
+        factors: Shapes of a term's coarse and fine kernel.
+        rank: Number of terms.
+        strides: Steps between windows.
+        output_sizes: Rows and columns of the outputs; as if there were very many where None.
+
+    Example:
+        >>> multiply_adds(((3, 3, 1, 1), (3, 3, 4, 4)))
+        {'factored': 180.0, 'dense': 1296.0}
+    """
+    coarse, fine = factors
+    coarse_size, fine_size = math.prod(coarse), math.prod(fine)
+    steps = steps_of(factors, strides)
+    subsampled = must_subsample(steps)
+    first = second = 1.0
+    for step, outputs in zip(steps, output_sizes, strict=True):
+        first *= _first_pixels(step, outputs)
+        second *= _strided_pixels(step.second_stride, outputs) if subsampled else 1.0
+    factored = rank * (coarse[2] * fine_size * first + fine[3] * coarse_size * second)
+    return {"factored": factored, "dense": float(coarse_size * fine_size)}
+
+
+def _first_pixels(step: Steps, outputs: int | None) -> float:
+    """Returns the first step's pixels for each output pixel, along one axis."""
+    if outputs is None:
+        return step.second_stride
+    last = step.second_stride * (outputs - 1) + step.dilation * (step.coarse - 1)
+    return (last + 1) / outputs
+
+
+def _strided_pixels(stride: int, outputs: int | None) -> float:
+    """Returns the pixels that are computed for each that is kept, along one axis."""
+    return stride if outputs is None else (stride * (outputs - 1) + 1) / outputs
+
+
+def choose_strategy(
+    factors: Factors,
+    rank: int = 1,
+    strides: Sequence[int] = (1, 1),
+    output_sizes: Sequence[int | None] = (None, None),
+) -> Strategy:
+    """Returns `"factored"` if the two steps are much cheaper, else `"dense"`.
+
+    The two steps are taken where they need less than a tenth of one convolution's multiply-adds
+    (`multiply_adds`, which has the same arguments): they do fewer of them in a second, and also
+    move numbers around, which is not counted.
+
+    Example:
+        >>> choose_strategy(((9, 9, 1, 1), (3, 3, 8, 8)))
+        'factored'
+        >>> choose_strategy(((3, 3, 1, 1), (3, 3, 8, 8)))
+        'dense'
+    """
+    costs = multiply_adds(factors, rank, strides, output_sizes)
+    return "factored" if LEAST_SAVING * costs["factored"] < costs["dense"] else "dense"
