@@ -16,8 +16,8 @@ class ReceptiveField:
     """What one position of a layer's output reads of the model's input.
 
     Along each spatial axis, output position `p` reads the input's elements from
-    `start + stride * p` to `start + stride * p + size - 1`. Those below 0, or beyond the input's
-    end, are padding.
+    `start + stride * p` to `start + stride * p + size - 1`; near the border fewer, since those
+    before 0 and beyond the end are padding, of the input or of a layer between.
 
     Args:
         layer: The layer's name, `"block/conv"` if it is `conv` of the model `block`.
