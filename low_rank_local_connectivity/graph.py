@@ -110,9 +110,12 @@ def submodel(function: str, model: Any, path: str) -> Any:
     name, _, rest = path.partition("/")
     call = find_call(function, model, name)
     if not rest:
-        upto: Any = keras.Model(model.inputs, call.output_tensors[0])
+        upto: Any = keras.Model(_one_or_all(model.inputs), call.output_tensors[0])
         return lambda inputs: upto(inputs, training=False)
     inner = submodel(function, call.operation, rest)
-    read = list(call.input_tensors)
-    before: Any = keras.Model(model.inputs, read[0] if len(read) == 1 else read)
+    before: Any = keras.Model(_one_or_all(model.inputs), _one_or_all(call.input_tensors))
     return lambda inputs: inner(before(inputs, training=False))
+
+
+def _one_or_all(tensors: Sequence[Any]) -> Any:
+    return tensors[0] if len(tensors) == 1 else list(tensors)

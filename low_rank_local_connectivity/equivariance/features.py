@@ -1,5 +1,6 @@
 """What is measured: features of images, batch by batch, as NumPy arrays."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -79,15 +80,17 @@ class Features:
         self, image_size: tuple[int, int], feature_size: tuple[int, int]
     ) -> tuple[int, int] | None:
         """Returns the total strides, or None if they cannot be known without guessing."""
-        if isinstance(self.measured, keras.Model):
-            try:
-                last = receptive_field(self.measured, self.layer)[-1]
-            except ValueError:
-                pass  # a layer without a rule; the sizes may still tell
-            else:
-                if len(last.strides) == 2 and None not in last.strides:
-                    return last.strides  # pyright: ignore
-        return (1, 1) if image_size == feature_size else None
+        return self._model_strides or ((1, 1) if image_size == feature_size else None)
+
+    @functools.cached_property
+    def _model_strides(self) -> tuple[int, int] | None:
+        if not isinstance(self.measured, keras.Model):
+            return None
+        try:
+            found = receptive_field(self.measured, self.layer)[-1].strides
+        except ValueError:
+            return None  # a layer without a rule; the sizes may still tell
+        return found if len(found) == 2 and None not in found else None  # pyright: ignore
 
 
 def batches(
