@@ -77,8 +77,9 @@ def receptive_field(
     Args:
         model: Built functional or Sequential model with one input `(batch, *spatial, channels)`,
             or `(batch, channels, *spatial)`, of 1 to 3 spatial axes. It may hold convolutions,
-            poolings, paddings, croppings, element-wise layers, normalisations, this library's
-            layers, models of these, and anything behind a layer that mixes all positions.
+            poolings, paddings, croppings, element-wise layers, normalisations, layers with an
+            attribute `windows` (an `ops.Windows`), models of these, and anything behind a layer
+            that mixes all positions.
         output: Name of the last layer of interest, `"block/conv"` if it is in a model within the
             model; the model's output if None.
         rules: For further classes of layers, a function of the layer that returns its

@@ -12,7 +12,6 @@ from low_rank_local_connectivity.layers import (
     InputDependentCombiningWeights,
     SpatialBias,
 )
-from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
 from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
 from low_rank_local_connectivity.ops.windows import Windows
 
@@ -154,7 +153,7 @@ def _windows_of(layer: Any) -> list[Windows]:
         layer = layer.convolution
     if isinstance(layer, LowRankLocallyConnected):
         return layer.bank_windows
-    if isinstance(layer, BaseLocalConv):
+    if isinstance(getattr(layer, "windows", None), Windows):
         return [layer.windows]
     if isinstance(layer, CONVOLUTIONS) and not isinstance(layer, TRANSPOSED):
         return [Windows(layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)]

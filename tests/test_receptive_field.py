@@ -214,6 +214,17 @@ def test_further_classes_get_rules_of_their_own():
     assert receptive_field(model, rules=rules)[-1].sizes == EVERYTHING
 
 
+def test_a_layer_may_say_where_its_windows_are():
+    class Windowed(layers.Layer):
+        windows = Windows((2, 3), (2, 1), (1, 1), "valid")
+
+        def call(self, inputs):
+            return inputs[:, 1::2, 2:] + inputs[:, :-1:2, :-2]
+
+    model = functional(lambda x: layers.Conv2D(2, 3, name="end")(Windowed()(x)))
+    assert receptive_field(model)[-1] == ReceptiveField("end", (6, 5), (2, 1), (0, 0))
+
+
 def up(x):
     return layers.UpSampling2D(name="up")(x)
 

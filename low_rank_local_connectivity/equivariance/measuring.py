@@ -46,9 +46,11 @@ def error(
     invariance the margin alone decides.
 
     A shift of the images is one by `shift / stride` of the features, and must be a whole one.
-    Scalings and rotations act on features as on images, about the centre of the feature map:
-    whether that lies over the centre of the image depends on the paddings and strides
-    (`receptive_field` tells) and if it does not, the error says so.
+    Scalings and rotations act on features as on images, about the centre of the feature map. If
+    paddings and strides put that beside the centre of the image, as `padding="same"` does with an
+    even size and stride 2, the network does not commute with them, and the error shows it. Near
+    the edge of what is seen, windows read `fill` too: what keeps a reach of `r` positions free of
+    it is a margin of `r / factor` under a reduction, and of `sqrt(2) * r` under a rotation.
 
     Args:
         model: Keras model, or function of a batch of images, a NumPy array, such as
