@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from low_rank_local_connectivity.conversion import spatial_spectrum
+from low_rank_local_connectivity.equivariance import Curve
 from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
 from low_rank_local_connectivity.layers.low_rank_locally_connected import (
     LowRankLocallyConnected2D,
@@ -172,6 +173,53 @@ def lines_with_errors(
     if len(ticks) <= 8:
         axis.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+    axis.set_title(title)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def equivariance_curves(
+    curves: Mapping[str, Curve],
+    path: str | Path,
+    x_label: str = "shift, pixels",
+    y_label: str = "equivariance error",
+    title: str = "",
+    log_y: bool = False,
+) -> None:
+    """Draws quantities against the parameter of a transform, in bands of their standard error.
+
+    Args:
+        curves: What `equivariance.curve` or `accuracy_under_shifts` returns, by the line's name.
+        path: The PNG to write.
+        x_label: What the parameter is, with its unit.
+        y_label: What the quantity is, with its unit.
+        title: Title of the picture.
+        log_y: Whether the quantity is on a logarithmic axis; then zeros are not drawn.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> picture = Path(tempfile.mkdtemp()) / "error.png"
+        >>> curve = Curve(np.array([0.0, 1.0]), np.array([[0.0, 0.0], [0.4, 0.6]]))
+        >>> equivariance_curves({"padding='same'": curve}, picture)
+        >>> picture.exists()
+        True
+    """
+    plt = _import_pyplot()
+    figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
+    for name, curve in curves.items():
+        order = np.argsort(curve.values)
+        x, y, error = (z[order] for z in (curve.values, curve.mean, curve.standard_error))
+        (line,) = axis.plot(x, y, marker="o", markersize=4, label=name)
+        axis.fill_between(x, y - error, y + error, alpha=0.2, color=line.get_color(), linewidth=0)
+    if log_y:
+        axis.set_yscale("log", nonpositive="mask")
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
     axis.set_title(title)

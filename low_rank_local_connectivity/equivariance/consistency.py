@@ -1,0 +1,203 @@
+"""Whether a classifier keeps its answer while the image moves."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from low_rank_local_connectivity.equivariance.curves import Curve
+from low_rank_local_connectivity.equivariance.features import Features, Measured, batches
+from low_rank_local_connectivity.equivariance.transforms import Shift
+from low_rank_local_connectivity.layers.configured_layer import positive_int
+
+
+def shift_consistency(
+    model: Measured,
+    images: Any,
+    max_shift: int | None = None,
+    shifts: Sequence[tuple[int, int]] | None = None,
+    seed: int = 0,
+    pairs: int = 1,
+    batch_size: int = 32,
+    *,
+    wrap: bool = False,
+    fill: float = 0.0,
+    data_format: str | None = None,
+    progress: bool | None = None,
+) -> float:
+    """Returns how often two shifted copies of an image get the same class.
+
+    `mean over images and pairs (s, t) of [argmax f(T_s x) == argmax f(T_t x)]`
+
+    Args:
+        model: Keras model, or function of a batch, that returns scores `(batch, classes)`.
+        images: Array or stream of batches, as for `error`.
+        max_shift: Draws rows and columns of each shift evenly from `-max_shift` to `max_shift`,
+            for each image and pair anew.
+        shifts: Compares instead all pairs of these shifts `(rows, columns)`, each with every
+            other once.
+        seed: Of the draws, which depend on it and the image's place in `images` only.
+        pairs: How many pairs are drawn for each image, at least 1; without meaning for `shifts`.
+        batch_size: Images at a time.
+        wrap: Whether what leaves on one side comes in at the other.
+        fill: Value of the vacated pixels otherwise.
+        data_format: As for `error`.
+        progress: As for `error`.
+
+    Returns:
+        Fraction of the pairs, from 0 to 1. Rightness of the class plays no part.
+
+    Raises:
+        ValueError: If not exactly one of `max_shift` and `shifts` is given, or the model does not
+            return scores of 2 or more classes.
+
+    Example:
+        >>> images = np.zeros((3, 5, 4, 2))
+        >>> images[:, 2, 2, 1] = 1
+        >>> pooled = lambda x: np.asarray(x).max(axis=(1, 2))
+        >>> shift_consistency(pooled, images, max_shift=1)
+        1.0
+
+    Reference:
+        Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019 (there random
+        crops of a larger image; here the vacated pixels are filled or wrapped).
+    """
+    if (max_shift is None) == (shifts is None):
+        raise ValueError(
+            "One of `max_shift` and `shifts` must be given, and not both. Received: "
+            f"max_shift={max_shift!r} and shifts={shifts!r}."
+        )
+    classes = _Classes(Features(model, None, data_format, "shift_consistency"), wrap, fill)
+    stream = batches(images, None, batch_size, progress)
+    if shifts is not None:
+        if len(shifts) < 2:
+            raise ValueError(
+                f"`shifts` must hold at least 2 shifts to compare. Received: shifts={shifts!r}."
+            )
+        return _consistency_of(classes, stream, shifts)
+    largest = positive_int("max_shift", max_shift)
+    positive_int("pairs", pairs)
+    agreeing, number = 0, 0
+    for pictures, _ in stream:
+        drawn = np.stack(
+            [
+                np.random.default_rng([seed, number + index]).integers(
+                    -largest, largest, size=(pairs, 2, 2), endpoint=True
+                )
+                for index in range(len(pictures))
+            ]
+        )
+        for pair in range(pairs):
+            first, second = (classes.of_each(pictures, drawn[:, pair, one]) for one in (0, 1))
+            agreeing += int((first == second).sum())
+        number += len(pictures)
+    return agreeing / (number * pairs)
+
+
+def _consistency_of(
+    classes: "_Classes", stream: Iterator, shifts: Sequence[tuple[int, int]]
+) -> float:
+    agreeing, number = 0, 0
+    for pictures, _ in stream:
+        found = [classes.of_all(pictures, shift) for shift in shifts]
+        for one, other in itertools.combinations(found, 2):
+            agreeing += int((one == other).sum())
+            number += len(pictures)
+    return agreeing / number
+
+
+def accuracy_under_shifts(
+    model: Measured,
+    images: Any,
+    labels: Any = None,
+    shifts: Sequence[int | tuple[int, int]] = (0,),
+    batch_size: int = 32,
+    *,
+    wrap: bool = False,
+    fill: float = 0.0,
+    data_format: str | None = None,
+    progress: bool | None = None,
+) -> Curve:
+    """Returns how often a classifier is right on shifted images, for each shift.
+
+    `accuracy(s) = mean over images n of [argmax f(T_s x[n]) == label[n]]`. The mean over diagonal
+    shifts, `accuracy_under_shifts(..., shifts=range(-32, 33)).mean.mean()`, is a diagonal-shift
+    accuracy.
+
+    Args:
+        model: Keras model, or function of a batch, that returns scores `(batch, classes)`.
+        images: Array, or stream of batches `(images, labels)`.
+        labels: Classes `(examples,)` counted from 0, or one-hot, of an array of images.
+        shifts: Shifts of `(rows, columns)`; a number is that many of both, along the diagonal.
+        batch_size: Images at a time.
+        wrap: Whether what leaves on one side comes in at the other.
+        fill: Value of the vacated pixels otherwise.
+        data_format: As for `error`.
+        progress: As for `error`.
+
+    Returns:
+        `Curve` of the shifts' amounts and of 1 (right) or 0 for each shift and example: its `mean`
+        is the accuracy.
+
+    Raises:
+        ValueError: If there are no labels, or the model does not return scores of 2 or more
+            classes.
+
+    Example:
+        >>> images = np.eye(4)[:, None, :, None]  # one bright pixel, whose column is the class
+        >>> columns = lambda x: np.asarray(x)[:, 0, :, 0]
+        >>> accuracy_under_shifts(columns, images, range(4), [(0, 0), (0, 1)], wrap=True).mean
+        array([1., 0.])
+    """
+    moves = [_pair(shift) for shift in shifts]
+    features = Features(model, None, data_format, "accuracy_under_shifts")
+    classes = _Classes(features, wrap, fill)
+    found = []
+    answers: Any = None if labels is None else np.asarray(labels)
+    for pictures, right in batches(images, answers, batch_size, progress):
+        if right is None:
+            raise ValueError(
+                "accuracy_under_shifts() needs labels: as `labels` for an array of images, or in "
+                "the items (images, labels) of a stream. Received: images alone."
+            )
+        wanted = right.argmax(axis=-1) if right.ndim > 1 and right.shape[-1] > 1 else right.ravel()
+        found.append([classes.of_all(pictures, move) == wanted for move in moves])
+    values = np.array([Shift(*move).amount for move in moves])
+    return Curve(values, np.concatenate(found, axis=1).astype(float))
+
+
+def _pair(shift: Any) -> tuple[int, int]:
+    return (shift, shift) if hasattr(shift, "__index__") else tuple(shift)
+
+
+class _Classes:
+    """The classes that a model gives to shifted images."""
+
+    def __init__(self, scores: Features, wrap: bool, fill: float) -> None:
+        self.scores = scores
+        self.wrap = wrap
+        self.fill = fill
+
+    def of_all(self, images: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
+        """Returns the classes of images that are shifted alike."""
+        move = Shift(*map(int, shift), wrap=self.wrap, fill=self.fill)
+        return self._of(move(self.scores.channels_last(images)))
+
+    def of_each(self, images: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+        """Returns the classes of images that are shifted each by its own."""
+        maps = self.scores.channels_last(images)
+        moved = [
+            Shift(*map(int, shift), wrap=self.wrap, fill=self.fill)(one[None])
+            for one, shift in zip(maps, shifts, strict=True)
+        ]
+        return self._of(np.concatenate(moved))
+
+    def _of(self, maps: np.ndarray) -> np.ndarray:
+        scores = self.scores(np.ascontiguousarray(self.scores.original(maps)))
+        if scores.ndim != 2 or scores.shape[1] < 2:
+            raise ValueError(
+                f"{self.scores.caller}() needs scores of shape (batch, classes), of 2 or more "
+                f"classes. Received: outputs of shape {scores.shape}."
+            )
+        return scores.argmax(axis=1)
