@@ -1,7 +1,11 @@
 """Layers for Keras 3 that relax, keep or restore spatial invariance."""
 
+from low_rank_local_connectivity.initializers import IdentityConv as IdentityConv
 from low_rank_local_connectivity.layers import AddCoordinates2D as AddCoordinates2D
+from low_rank_local_connectivity.layers import CondConv2D as CondConv2D
 from low_rank_local_connectivity.layers import CoordConv2D as CoordConv2D
+from low_rank_local_connectivity.layers import DilatedContext2D as DilatedContext2D
+from low_rank_local_connectivity.layers import DynamicLocalFilter2D as DynamicLocalFilter2D
 from low_rank_local_connectivity.layers import (
     InputDependentCombiningWeights as InputDependentCombiningWeights,
 )
@@ -18,5 +22,6 @@ from low_rank_local_connectivity.layers import (
     LowRankLocallyConnected3D as LowRankLocallyConnected3D,
 )
 from low_rank_local_connectivity.layers import SpatialBias as SpatialBias
+from low_rank_local_connectivity.regularizers import SpatialSmoothness as SpatialSmoothness
 
 __version__ = "0.1.0"
