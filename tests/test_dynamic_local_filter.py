@@ -71,7 +71,7 @@ def test_the_generator_is_a_convolution_of_the_input(generator, rate, rng):
 
 
 def test_the_low_rank_layer_with_the_identity_as_its_banks_is_the_same(rng):
-    inputs = rng.normal(size=(2, 6, 7, 1)).astype("float32")
+    inputs = rng.normal(size=(2, 5, 6, 1)).astype("float32")
     low_rank = layers.LowRankLocallyConnected2D(
         1, (3, 2), spatial_rank=6, padding="same", input_dependent=True, use_spatial_bias=False
     )
