@@ -1,7 +1,11 @@
 """Layers for Keras 3 that relax, keep or restore spatial invariance."""
 
+from low_rank_local_connectivity.initializers import IdentityConv as IdentityConv
 from low_rank_local_connectivity.layers import AddCoordinates2D as AddCoordinates2D
+from low_rank_local_connectivity.layers import CondConv2D as CondConv2D
 from low_rank_local_connectivity.layers import CoordConv2D as CoordConv2D
+from low_rank_local_connectivity.layers import DilatedContext2D as DilatedContext2D
+from low_rank_local_connectivity.layers import DynamicLocalFilter2D as DynamicLocalFilter2D
 from low_rank_local_connectivity.layers import FullConv1D as FullConv1D
 from low_rank_local_connectivity.layers import FullConv2D as FullConv2D
 from low_rank_local_connectivity.layers import FullConv3D as FullConv3D
@@ -23,5 +27,6 @@ from low_rank_local_connectivity.layers import (
 )
 from low_rank_local_connectivity.layers import SpatialBias as SpatialBias
 from low_rank_local_connectivity.layers import WithBackground as WithBackground
+from low_rank_local_connectivity.regularizers import SpatialSmoothness as SpatialSmoothness
 
 __version__ = "0.1.0"

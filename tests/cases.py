@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from low_rank_local_connectivity import layers
+from low_rank_local_connectivity import SpatialSmoothness, layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +140,26 @@ CASES = [
         "rank-1",
     ),
     Case(
+        "LowRankLocallyConnected2D",
+        {
+            **LRLC,
+            "combining_weights_regularizer": SpatialSmoothness(0.3, 2),
+            "combining_weights_initializer": "random_normal",
+        },
+        (2, 8, 11, 4),
+        "smooth",
+    ),
+    Case(
+        "LowRankLocallyConnected2D",
+        {
+            **LRLC,
+            "combining_weights_regularizer": SpatialSmoothness(0.3),
+            "input_dependent": True,
+        },
+        (2, 8, 11, 4),
+        "smooth-input",
+    ),
+    Case(
         "LowRankLocallyConnected3D",
         {**LRLC, "kernel_size": (2, 1, 3), "additive_axes": (0, 2)},
         (2, 5, 7, 6, 3),
@@ -193,6 +213,89 @@ CASES = [
         },
         (2, 8, 11, 4),
         "full",
+    ),
+    Case("CondConv2D", {"filters": 6, "kernel_size": 3, "num_experts": 5}, (2, 8, 11, 4)),
+    Case(
+        "CondConv2D",
+        {
+            **FULL,
+            "filters": 6,
+            "kernel_size": (3, 2),
+            "num_experts": 5,
+            "strides": (2, 1),
+            "routing": "softmax",
+        },
+        (3, 8, 11, 4),
+        "full",
+    ),
+    Case(
+        "CondConv2D",
+        {
+            "filters": 6,
+            "kernel_size": (1, 3),
+            "num_experts": 2,
+            "dilation_rate": (1, 2),
+            "data_format": "channels_first",
+            "use_bias": False,
+        },
+        (3, 4, 8, 11),
+        "channels_first",
+    ),
+    Case("DynamicLocalFilter2D", {"kernel_size": 3}, (2, 8, 11, 4)),
+    Case(
+        "DynamicLocalFilter2D",
+        {
+            "kernel_size": (3, 2),
+            "normalize": None,
+            "per_channel": True,
+            "dilation_rate": (2, 1),
+            "data_format": "channels_first",
+            "kernel_initializer": "he_normal",
+            "bias_initializer": "random_normal",
+            "kernel_regularizer": "l2",
+            "bias_regularizer": "l1",
+            "kernel_constraint": "max_norm",
+            "bias_constraint": "max_norm",
+        },
+        (2, 4, 8, 11),
+        "channels_first",
+    ),
+    Case(
+        "DynamicLocalFilter2D",
+        {
+            "kernel_size": (1, 5),
+            "per_channel": True,
+            "generator_kernel_size": (3, 1),
+            "use_bias": False,
+        },
+        (2, 8, 11, 4),
+        "generator",
+    ),
+    Case("DilatedContext2D", {"dilations": (1, 2, 3)}, (2, 8, 11, 4)),
+    Case(
+        "DilatedContext2D",
+        {
+            "channels": 6,
+            "dilations": (2, 1),
+            "kernel_size": (3, 2),
+            "padding": "valid",
+            "multipliers": (1, 2),
+            "data_format": "channels_first",
+            "kernel_initializer": "he_normal",
+            "bias_initializer": "random_normal",
+            "kernel_regularizer": "l2",
+            "bias_regularizer": "l1",
+            "kernel_constraint": "max_norm",
+            "bias_constraint": "max_norm",
+        },
+        (2, 4, 8, 11),
+        "channels_first",
+    ),
+    Case(
+        "DilatedContext2D",
+        {"dilations": (1, 2), "multipliers": (3, 1), "use_bias": False},
+        (2, 8, 11, 4),
+        "multipliers",
     ),
     Case("FullConv1D", {"filters": 6, "kernel_size": 3}, (2, 13, 4)),
     Case(

@@ -4,8 +4,13 @@ from low_rank_local_connectivity.layers.background import WithBackground as With
 from low_rank_local_connectivity.layers.combining_weights import (
     InputDependentCombiningWeights as InputDependentCombiningWeights,
 )
+from low_rank_local_connectivity.layers.cond_conv import CondConv2D as CondConv2D
 from low_rank_local_connectivity.layers.coord_conv import AddCoordinates2D as AddCoordinates2D
 from low_rank_local_connectivity.layers.coord_conv import CoordConv2D as CoordConv2D
+from low_rank_local_connectivity.layers.dilated_context import DilatedContext2D as DilatedContext2D
+from low_rank_local_connectivity.layers.dynamic_local_filter import (
+    DynamicLocalFilter2D as DynamicLocalFilter2D,
+)
 from low_rank_local_connectivity.layers.full_conv import FullConv1D as FullConv1D
 from low_rank_local_connectivity.layers.full_conv import FullConv2D as FullConv2D
 from low_rank_local_connectivity.layers.full_conv import FullConv3D as FullConv3D

@@ -22,6 +22,7 @@ from low_rank_local_connectivity.ops import low_rank_local_convolution as plans
 from low_rank_local_connectivity.ops.memory import require_memory
 from low_rank_local_connectivity.ops.plan_costs import Plan, Request, choose_plan
 from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.regularizers import SpatialSmoothness
 
 Implementation = Literal["auto", "convolve_then_combine", "combine_then_convolve"]
 
@@ -75,7 +76,8 @@ class LowRankLocallyConnected(BaseLocalConv):
         kernel_initializer: Initializer of the banks, each drawn as a convolution's kernel.
         bias_initializer: Initializer of all biases.
         kernel_regularizer: Regularizer of the banks.
-        combining_weights_regularizer: Regularizer of the logits of each axis.
+        combining_weights_regularizer: Regularizer of the logits of each axis; `SpatialSmoothness`
+            is one of the normalised weights instead, predicted ones too.
         bias_regularizer: Regularizer of the filters' bias.
         spatial_bias_regularizer: Regularizer of the spatial bias's terms.
         activity_regularizer: Regularizer of the output.
@@ -290,6 +292,11 @@ class LowRankLocallyConnected(BaseLocalConv):
         return self.spatial_rank > 1 or self.normalize_weights != "softmax"
 
     @property
+    def _smooth(self) -> bool:
+        """Whether the normalised combining weights are regularised instead of the logits."""
+        return isinstance(self.combining_weights_regularizer, SpatialSmoothness)
+
+    @property
     def bank_windows(self) -> list[Windows]:
         """Where each bank's windows sit."""
         banks = range(self.spatial_rank)
@@ -410,7 +417,7 @@ class LowRankLocallyConnected(BaseLocalConv):
                     shape=(*sizes, self.spatial_rank),
                     initializer=self._logits_initializer(index, len(shapes)),
                     name=name,
-                    regularizer=self.combining_weights_regularizer,
+                    regularizer=None if self._smooth else self.combining_weights_regularizer,
                     constraint=self.combining_weights_constraint,
                     autocast=False,
                 )
@@ -527,20 +534,27 @@ class LowRankLocallyConnected(BaseLocalConv):
         """Applies the local filters to channels-last inputs, by the plan chosen."""
         if self._plan(inputs, bool(training)) == "combine_then_convolve":
             shape = (*self.output_sizes, self.spatial_rank)
-            weights = ops.broadcast_to(self._fixed_weights(), shape)
+            weights = ops.broadcast_to(self._penalized(self._fixed_weights()), shape)
             kernel = ops.convert_to_tensor(self.kernel_bases)
             return plans.combine_then_convolve(inputs, kernel, weights, self.windows)
         banks = self.kernel_bases if self.mixed else [self.kernel_bases]
         kernels = [ops.cast(bank, inputs.dtype) for bank in banks]
         if not self.has_logits:
             return plans.convolve(inputs, kernels[0], self.windows)
-        weights = ops.cast(self._weights_per_example(inputs), inputs.dtype)
+        weights = self._penalized(self._weights_per_example(inputs), batched=True)
+        weights = ops.cast(weights, inputs.dtype)
         one_by_one = not training and self._are_responses_large(inputs)
         if self.mixed:
             return plans.convolve_then_combine_mixed(
                 inputs, kernels, weights, self.bank_windows, one_by_one
             )
         return plans.convolve_then_combine(inputs, kernels[0], weights, self.windows, one_by_one)
+
+    def _penalized(self, weights, batched: bool = False):
+        """Returns normalised weights whose roughness, if regularised, is among the losses."""
+        if self._smooth and self.trainable:
+            self.add_loss(self.combining_weights_regularizer(weights, batched))
+        return weights
 
     def _are_responses_large(self, inputs) -> bool:
         """Whether the responses of all banks should not be in memory together."""

@@ -4,10 +4,11 @@ A tensor's name ends in its axes:
 
     O  output positions, one axis per spatial dimension (length 1: shared by all)
     o  output positions along one axis          k  filter bank
+    b  batch, or no axis at all
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -77,3 +78,38 @@ def normalize_logits(logits_Ok, normalization: Normalization):
         squares = ops.sum(ops.square(logits_Ok), axis=-1, keepdims=True)
         return logits_Ok * ops.rsqrt(ops.maximum(squares, NORM_EPSILON))
     return logits_Ok
+
+
+def total_variation(weights_bOk, axes: Iterable[int], power: Literal[1, 2]):
+    """Returns how much weights differ between neighbours, along each of some axes, summed.
+
+    `sum_axis mean |w[i + 1] - w[i]| ** power`; an axis of length 1, shared along, adds nothing.
+
+    Args:
+        weights_bOk: Weights whose lengths along `axes` are static.
+        axes: The axes of `O`.
+        power: 1 or 2.
+
+    Returns:
+        A scalar in at least float32.
+
+    Example:
+        >>> ramp = ops.reshape(ops.arange(5, dtype="float32"), (5, 1, 1))
+        >>> float(total_variation(3 * ramp, (0, 1), 2))
+        9.0
+
+    Reference:
+        Wang, Walters and Yu, "Approximately Equivariant Networks for Imperfectly Symmetric
+        Dynamics", ICML 2022.
+    """
+    weights_bOk = ops.convert_to_tensor(weights_bOk)
+    dtype = keras.backend.standardize_dtype(weights_bOk.dtype)
+    weights_bOk = ops.cast(weights_bOk, keras.backend.result_type(dtype, "float32"))
+    total: Any = ops.zeros((), dtype=weights_bOk.dtype)
+    for axis in axes:
+        if weights_bOk.shape[axis] == 1:
+            continue
+        before = (slice(None),) * axis
+        steps = weights_bOk[(*before, slice(1, None))] - weights_bOk[(*before, slice(0, -1))]
+        total = total + ops.mean(ops.abs(steps) if power == 1 else ops.square(steps))
+    return total
