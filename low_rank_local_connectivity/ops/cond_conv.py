@@ -19,8 +19,8 @@ from low_rank_local_connectivity.ops.patches import read_taps
 from low_rank_local_connectivity.ops.windows import Windows
 
 # Up to so many experts their convolutions are faster than one product per example, which lacks a
-# convolution's blocking: on two CPU cores it took 2 to 7 times a convolution's time, training
-# included, and mixing the responses of 8 experts 5 to 9 times.
+# convolution's blocking: on two CPU cores it took 1.7 to 7 times a convolution's time, training
+# included, mixing the responses of 8 experts mostly 5 to 9, and of 3 experts 2.2.
 FEW_EXPERTS = 3
 
 
@@ -78,7 +78,8 @@ def convolve_each(inputs_bSc, kernels_bTcf, windows: Windows):
 
     `outputs[b, p, f] = sum_r patches[b, p, r] * kernels[b, r, f]`: one matrix product per
     example. The other way, a convolution in as many groups as examples, needs the batch size
-    when it is traced on TensorFlow, and its gradient took 6 to 50 times as long there and on JAX.
+    when it is traced on TensorFlow; on two CPU cores and batches of 8 and 32 its gradient works,
+    but took 6 to 50 times as long there and on JAX, if half as long on PyTorch.
 
     Args:
         inputs_bSc: Inputs; batch and spatial sizes may be unknown.
