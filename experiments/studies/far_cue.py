@@ -87,10 +87,11 @@ def verdict(found: Mapping[str, list[Record]]) -> tuple[str, bool]:
     }
     random = "dilated, random initial kernels"
     met = score["undilated"] < 0.6 and score["dilated"] > 0.95
+    seen = len(found["dilated"])
     sentence = (
         f"Undilated, which sees {reach(NEAR)} pixels far, {100 * score['undilated']:.1f} %; "
-        f"dilated, {reach(FAR)} pixels, {100 * score['dilated']:.1f} %, learnt in {solved['dilated']} of "
-        f"{len(found['dilated'])} runs; from random kernels {100 * score[random]:.1f} %, in "
+        f"dilated, {reach(FAR)} pixels, {100 * score['dilated']:.1f} %, learnt in "
+        f"{solved['dilated']} of {seen} runs; from random kernels {100 * score[random]:.1f} %, in "
         f"{solved[random]}."
     )
     return sentence, met
