@@ -88,6 +88,9 @@ def test_strides_commute_with_their_multiples(shift, rng):
     model = chain(layers.Conv2D(4, 3, 2, padding="same"), layers.Conv2D(3, 3), shape=(15, 18, 2))
     images = pictures(rng, shape=(15, 18, 2))
     np.testing.assert_array_equal(error(model, images, shift, margin=1), np.zeros(3))
+    uneven = chain(layers.Conv2D(3, 3, (2, 3)), shape=(15, 18, 2))
+    found = error(uneven, images, Shift(shift.rows, 3 * shift.columns // 2))
+    np.testing.assert_array_equal(found, np.zeros(3))
     lrlc = chain(ours.LowRankLocallyConnected2D(3, 3, spatial_rank=2, strides=2))
     assert (error(lrlc, pictures(rng), shift) > 1e-6).all()
 

@@ -44,6 +44,16 @@ def test_scalings_and_shifts_are_scipys(factor, rng):
     np.testing.assert_array_equal(Shift(3, -2, wrap=True)(maps), expected)
 
 
+@pytest.mark.parametrize("degrees", [90, 180, -90])
+def test_quarter_turns_rearrange_what_interpolation_would_read(degrees, rng):
+    maps = rng.normal(size=(2, 7, 7, 3))
+    rows, columns = Rotation(degrees).source(7, 7)
+    np.testing.assert_array_equal(
+        Rotation(degrees)(maps), maps[:, rows.astype(int), columns.astype(int)]
+    )
+    np.testing.assert_allclose(Rotation(degrees)(maps), Rotation(degrees + 1e-7)(maps), atol=1e-6)
+
+
 def test_interpolation_is_that_of_keras(rng):
     maps = rng.normal(size=(1, 8, 11, 1)).astype("float32")
     rotation = Rotation(20, fill=0.3)
