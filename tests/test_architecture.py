@@ -26,6 +26,8 @@ PORTABLE = {
     f"{LIBRARY}/receptive_field.py": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/window_rules.py": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/graph.py": {"keras", "numpy", LIBRARY},
+    f"{LIBRARY}/initializers.py": {"keras", "numpy", LIBRARY},
+    f"{LIBRARY}/regularizers.py": {"keras", "numpy", LIBRARY},
     "models": {"keras", "numpy", LIBRARY},
 }
 OPTIONAL = {"tensorflow", "matplotlib", "sklearn", "scipy", "tensorflow_datasets", "absl"}
@@ -82,7 +84,10 @@ def test_no_file_mixes_the_two_names_of_models_and_data():
                 assert f"{LIBRARY}.{name}" not in text, f"{path} should say {name!r}"
 
 
-@pytest.mark.parametrize("module", [LIBRARY, f"{LIBRARY}.export", f"{LIBRARY}.plots"])
+EXTRAS = [f"{LIBRARY}.{name}" for name in ("export", "plots", "legacy", "equivariance")]
+
+
+@pytest.mark.parametrize("module", [LIBRARY, *EXTRAS])
 def test_importing_the_library_loads_no_extra(module):
     code = f"import keras, sys; before = set(sys.modules); import {module}; "
     code += "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
