@@ -60,6 +60,9 @@ NETWORKS = {
     "padded and cropped": lambda x: layers.Cropping2D(((0, 2), (3, 1)))(
         layers.Conv2D(2, 3)(layers.ZeroPadding2D(((2, 1), (0, 3)))(x))
     ),
+    "apart": lambda x: layers.Add()(
+        [layers.Cropping2D(((0, 4), (0, 4)))(x), layers.Cropping2D(((4, 0), (3, 1)))(x)]
+    ),
     "bottleneck": lambda x: bottleneck(bottleneck(x), 2),
     "operations": lambda x: ops.relu(layers.Conv2D(2, (3, 1), padding="same")(x) + x) * 2,
     "inception": inception,
