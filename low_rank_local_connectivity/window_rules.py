@@ -8,7 +8,9 @@ from keras import layers
 
 from low_rank_local_connectivity.layers import (
     AddCoordinates2D,
+    CondConv2D,
     CoordConv2D,
+    DilatedContext2D,
     InputDependentCombiningWeights,
     SpatialBias,
 )
@@ -27,6 +29,7 @@ CONVOLUTIONS = (
     layers.DepthwiseConv2D,
     layers.SeparableConv1D,
     layers.SeparableConv2D,
+    CondConv2D,
 )
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 POOLINGS = (
@@ -89,6 +92,10 @@ SCATTERING = (
     layers.GlobalMaxPooling3D,
     InputDependentCombiningWeights,
 )
+# Layers of several convolutions, one after another.
+CASCADES: dict[type, Rule] = {
+    DilatedContext2D: lambda one: Windows(one.receptive_field, (1, 1), (1, 1), one.padding)
+}
 # Operations of `keras.ops`, whose classes are not public.
 POINTWISE_OPERATIONS = (
     *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Negative"),
@@ -118,7 +125,7 @@ def windows_through(
     Raises:
         ValueError: If there is no rule for the layer's class.
     """
-    for kind, rule in rules.items():
+    for kind, rule in {**rules, **CASCADES}.items():
         if isinstance(layer, kind):
             windows = rule(layer)
             return None if windows is None else [_placement(windows, sizes)]
@@ -135,7 +142,9 @@ def windows_through(
 
 def reads_everything(layer: Any) -> bool:
     """Whether a layer's positions read all others too, and are where its windows are."""
-    return isinstance(layer, layers.GroupNormalization) or getattr(layer, "input_dependent", False)
+    pooled = isinstance(layer, CondConv2D) and layer.routing is not None
+    normalized = isinstance(layer, layers.GroupNormalization)
+    return pooled or normalized or getattr(layer, "input_dependent", False)
 
 
 def _scatters(layer: Any, rank: int, data_format: str) -> bool:
@@ -154,7 +163,10 @@ def _windows_of(layer: Any) -> list[Windows]:
     if isinstance(layer, LowRankLocallyConnected):
         return layer.bank_windows
     if isinstance(getattr(layer, "windows", None), Windows):
-        return [layer.windows]
+        # What a filter is made from may be wider than what it is applied to.
+        generator = getattr(layer, "generator_kernel_size", None)
+        wider = [] if generator is None else [Windows(generator, (1, 1), (1, 1), "same")]
+        return [layer.windows, *wider]
     if isinstance(layer, CONVOLUTIONS) and not isinstance(layer, TRANSPOSED):
         return [Windows(layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)]
     if isinstance(layer, POOLINGS):

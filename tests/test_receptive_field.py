@@ -73,6 +73,10 @@ NETWORKS = {
     "mixed basis": lambda x: ours.LowRankLocallyConnected2D(
         3, [(3, 1), (1, 6)], spatial_rank=2, padding="same"
     )(layers.Conv2D(2, 3, 2)(x)),
+    "full": lambda x: ours.FullConv2D(3, (3, 2), strides=(2, 1))(ours.FullConv2D(2, 3)(x)),
+    "Kronecker": ours.KroneckerConv2D(3, (4, 3), ((2, 1, 1, 3), (2, 3, 2, 1)), padding="same"),
+    "context": ours.DilatedContext2D(dilations=(1, 2)),
+    "filters of the input": ours.DynamicLocalFilter2D(3, generator_kernel_size=5),
     "bias": lambda x: ours.SpatialBias()(ours.LowRankLocallyConnected2D(3, 3, 4)(x)),
 }  # fmt: skip
 

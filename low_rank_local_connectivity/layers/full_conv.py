@@ -16,7 +16,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     standardize_data_format,
     to_channels_last,
 )
-from low_rank_local_connectivity.ops.windows import extent
+from low_rank_local_connectivity.ops.windows import Windows
 
 
 class FullConv(ConfiguredLayer):
@@ -157,20 +157,14 @@ class FullConv(ConfiguredLayer):
         self.input_spec = layers.InputSpec(ndim=self.dimensions + 2, axes={axis: channels})
 
     @property
-    def reach(self) -> tuple[int, ...]:
-        """How many values of padding stand on either side of each axis."""
-        return tuple(
-            extent(size, rate) - 1
-            for size, rate in zip(self.kernel_size, self.dilation_rate, strict=True)
-        )
+    def windows(self) -> Windows:
+        """Where the layer's windows sit."""
+        return Windows(self.kernel_size, self.strides, self.dilation_rate, "full")
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the shape of the outputs for inputs of this shape."""
         sizes, _ = split_shape(input_shape, self.data_format)
-        lengths = [
-            None if size is None else (size + reach - 1) // stride + 1
-            for size, reach, stride in zip(sizes, self.reach, self.strides, strict=True)
-        ]
+        lengths = self.windows.output_shape(sizes)
         return join_shape(input_shape[0], lengths, self.filters, self.data_format)
 
     def call(self, inputs):
@@ -184,7 +178,8 @@ class FullConv(ConfiguredLayer):
             inputs = inputs - background
             taps = ops.sum(self.kernel, axis=tuple(range(self.dimensions)))
             response = ops.matmul(background, ops.cast(taps, background.dtype))
-        padded = ops.pad(inputs, ((0, 0), *((reach, reach) for reach in self.reach), (0, 0)))
+        amounts = self.windows.pad_amounts(inputs.shape[1:-1])
+        padded = ops.pad(inputs, ((0, 0), *amounts, (0, 0)))
         outputs = ops.conv(
             padded,
             self.kernel,

@@ -16,14 +16,15 @@ def output_length(
     """Returns the number of windows along one axis.
 
     With window extent `e = dilation * (size - 1) + 1`:
-    `floor((length - e) / stride) + 1` for `"valid"` and `ceil(length / stride)` otherwise.
+    `floor((length - e) / stride) + 1` for `"valid"`, `floor((length + e - 2) / stride) + 1` for
+    `"full"` and `ceil(length / stride)` otherwise.
 
     Args:
         length: Number of input elements along the axis, or None if unknown.
         size: Kernel size, in taps.
         stride: Step between windows, in input elements.
         dilation: Step between taps, in input elements.
-        padding: `"valid"`, `"same"` or `"causal"`.
+        padding: `"valid"`, `"same"`, `"causal"` or `"full"`.
 
     Returns:
         The number of windows (0 or less if none fits), or None if `length` is None.
@@ -36,6 +37,8 @@ def output_length(
         return None
     if padding == "valid":
         return (length - extent(size, dilation)) // stride + 1
+    if padding == "full":
+        return (length + extent(size, dilation) - 2) // stride + 1
     return -(-length // stride)
 
 
@@ -45,14 +48,15 @@ def pad_amounts(
     """Returns how many zeros stand before and after one axis.
 
     `"same"` pads `max((outputs - 1) * stride + e - length, 0)` in all, the smaller half in
-    front, as TensorFlow does on every backend of Keras; `"causal"` pads `e - 1` in front.
+    front, as TensorFlow does on every backend of Keras; `"causal"` pads `e - 1` in front, and
+    `"full"` on both sides.
 
     Args:
         length: As in `output_length`; `"same"` with a stride above 1 depends on it.
         size: Kernel size, in taps.
         stride: Step between windows, in input elements.
         dilation: Step between taps, in input elements.
-        padding: `"valid"`, `"same"` or `"causal"`.
+        padding: `"valid"`, `"same"`, `"causal"` or `"full"`.
 
     Returns:
         `(before, after)`.
@@ -68,6 +72,8 @@ def pad_amounts(
         return 0, 0
     if padding == "causal":
         return extent(size, dilation) - 1, 0
+    if padding == "full":
+        return extent(size, dilation) - 1, extent(size, dilation) - 1
     if stride == 1:
         total = extent(size, dilation) - 1
     elif length is None:
@@ -89,7 +95,7 @@ class Windows:
         sizes: Kernel size per axis, in taps.
         strides: Step between windows per axis, in input elements.
         dilations: Step between taps per axis, in input elements.
-        padding: `"valid"`, `"same"` or `"causal"`.
+        padding: `"valid"`, `"same"`, `"causal"` or `"full"`.
 
     Example:
         >>> windows = Windows((3, 2), (1, 1), (1, 1), "valid")
