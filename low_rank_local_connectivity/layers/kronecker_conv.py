@@ -25,6 +25,7 @@ from low_rank_local_connectivity.layers.kronecker_checks import (
     require_product,
 )
 from low_rank_local_connectivity.ops.kronecker import (
+    convolve,
     kronecker_convolution,
     kronecker_kernel,
     nearest_kronecker_factors,
@@ -241,13 +242,8 @@ class KroneckerConv2D(ConfiguredLayer):
                 self.windows.pad_amounts(sizes),
             )
         else:
-            outputs = ops.conv(
-                inputs,
-                ops.cast(self.kernel, inputs.dtype),
-                strides=self.strides,
-                padding=self.padding,
-                data_format="channels_last",
-            )
+            kernel = ops.cast(self.kernel, inputs.dtype)
+            outputs = convolve(inputs, kernel, self.strides, self.padding)
         if self.bias is not None:
             outputs = outputs + ops.cast(self.bias, outputs.dtype)
         return self.activation(from_channels_last(outputs, self.data_format))

@@ -133,6 +133,19 @@ def kronecker_convolution(
     return _apply_coarse(between, coarse_rijce, steps)
 
 
+def convolve(inputs_bhwx, kernel, strides: Sequence[int], padding: str):
+    """Returns `ops.conv` of channels-last inputs; with a single tap, of the pixels that it reads.
+
+    On PyTorch 2.13 a single tap with unequal strides, applied to channels-last inputs on a CPU,
+    gets a wrong gradient for its kernel.
+    """
+    if tuple(kernel.shape[:2]) == (1, 1):
+        inputs_bhwx, strides = inputs_bhwx[:, :: strides[0], :: strides[1]], (1, 1)
+    return ops.conv(
+        inputs_bhwx, kernel, strides=strides, padding=padding, data_format="channels_last"
+    )
+
+
 def _apply_fine(inputs_bhwx, fine_rkldf, blocks: int, steps: Sequence[Steps]):
     """Returns every block's responses to the fine kernels: `(b, f, h, w, r, c)`."""
     rank, rows, columns, channels, filters = fine_rkldf.shape
@@ -142,13 +155,7 @@ def _apply_fine(inputs_bhwx, fine_rkldf, blocks: int, steps: Sequence[Steps]):
     kernel = ops.reshape(
         ops.transpose(fine_rkldf, (1, 2, 3, 0, 4)), (rows, columns, channels, rank * filters)
     )
-    responses = ops.conv(
-        inputs_nhwd,
-        kernel,
-        strides=[s.first_stride for s in steps],
-        padding="valid",
-        data_format="channels_last",
-    )
+    responses = convolve(inputs_nhwd, kernel, [s.first_stride for s in steps], "valid")
     height, width = _sizes(responses)
     responses_bchwrf = ops.reshape(responses, (-1, blocks, height, width, rank, filters))
     return ops.transpose(responses_bchwrf, (0, 5, 2, 3, 4, 1))
