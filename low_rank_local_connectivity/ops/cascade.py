@@ -53,7 +53,7 @@ def merge_cascade(kernels: Sequence[Any], dilations: Sequence[tuple[int, int]]):
         merged = ops.conv(
             ops.pad(merged, ((0, 0), *((span, span) for span in spans), (0, 0))),
             # Keras correlates; this is a convolution.
-            ops.flip(kernel, (0, 1)),
+            ops.flip(ops.flip(kernel, 0), 1),
             padding="valid",
             dilation_rate=tuple(dilation),
             data_format="channels_last",
