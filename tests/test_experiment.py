@@ -494,6 +494,7 @@ def test_an_unreadable_image_to_be_scored_ends_the_run_with_its_name(folder_of_i
 
 
 @pytest.mark.once
+@pytest.mark.slow
 def test_a_residual_network_trains_from_flags(tmp_path):
     flags = ["--network=resnet18", "--insert_layer=coord_conv2d", "--replace=conv4"]
     flags += ["--spatial_rank=1", "--optimizer=sgd", "--weight_decay=0.0001", "--momentum=0.8"]
@@ -504,6 +505,7 @@ def test_a_residual_network_trains_from_flags(tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.slow
 def test_translated_images_train_from_flags(tmp_path):
     flags = ["--translate", "--canvas_size=20", "--epochs=1", "--filters=4", "--batch_size=128"]
     output = finish(tmp_path / "run", *flags, "--layer_types=conv2d", "--export_formats=none")

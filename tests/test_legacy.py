@@ -146,10 +146,13 @@ def intricate_model():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_intricate_model_keeps_its_wiring_names_and_flags(tmp_path, rng):
+@pytest.mark.parametrize(
+    "kinds", [("h5", "keras"), pytest.param(("tf",), marks=pytest.mark.once)], ids=str
+)
+def test_an_intricate_model_keeps_its_wiring_names_and_flags(kinds, tmp_path, rng):
     model = randomized(intricate_model(), rng)
     inputs = [rng.normal(size=(3, 9, 8, 3)).astype("float32") for _ in range(2)]
-    for kind in FORMATS:
+    for kind in kinds:
         loaded = legacy.load_model(save(model, tmp_path, kind))
         assert_equal_predictions(loaded, model, inputs)
         assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]

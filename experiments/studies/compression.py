@@ -23,7 +23,7 @@ from experiments.studies.study import (
 from low_rank_local_connectivity import KroneckerConv2D, conversion, plots
 from low_rank_local_connectivity.training.sweep import mean_and_error
 
-EPOCHS = 15
+EPOCHS = 40
 # Filters of the layers behind the first, each 3x3 and factored into 3x3 over a part of the channels
 # and 1x1 over the rest.
 WIDTHS = (32, 64)
