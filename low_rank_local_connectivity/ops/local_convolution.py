@@ -55,7 +55,8 @@ def local_convolution(inputs_bSc, kernel_prf, windows: Windows, training: bool =
     """
     rows = slab_rows(windows, inputs_bSc.shape[1:], skip_padding=False)
     batch = inputs_bSc.shape[0]
-    if not training and (batch is None or batch < SMALLEST_BATCH):
+    # An unknown batch is None, or a symbol where JAX exports.
+    if not training and (not isinstance(batch, int) or batch < SMALLEST_BATCH):
         rows = [(0, windows.static_output_shape(inputs_bSc.shape[1:-1])[0])]
     slabs = len(rows)
     # A copy, since the gradient of a variable itself is refused by TensorFlow and PyTorch.
