@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from low_rank_local_connectivity.conversion import spatial_spectrum
+from low_rank_local_connectivity.conversion.checks import LOCAL
 from low_rank_local_connectivity.equivariance import Curve
-from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
 from low_rank_local_connectivity.layers.low_rank_locally_connected import (
     LowRankLocallyConnected2D,
 )
@@ -111,7 +111,7 @@ def spatial_spectra(model: keras.Model, path: str | Path) -> list[str]:
     drawn = [
         layer
         for layer in model.layers
-        if isinstance(layer, BaseLocalConv) and not getattr(layer, "input_dependent", False)
+        if isinstance(layer, LOCAL) and not getattr(layer, "input_dependent", False)
     ]
     curves = {}
     for layer in drawn:

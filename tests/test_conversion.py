@@ -95,7 +95,8 @@ def test_a_low_rank_layer_uses_no_more_than_its_rank(rng):
 
 def test_spectra_of_a_model_are_drawn(tmp_path, rng):
     inputs = keras.Input((8, 9, 2))
-    x = layers.LowRankLocallyConnected2D(3, 3, spatial_rank=4, name="low_rank")(inputs)
+    x = layers.CondConv2D(2, 1, num_experts=2)(inputs)
+    x = layers.LowRankLocallyConnected2D(3, 3, spatial_rank=4, name="low_rank")(x)
     x = layers.LowRankLocallyConnected2D(3, 3, 2, input_dependent=True, name="asked")(x)
     model = keras.Model(inputs, layers.LocallyConnected2D(3, 2, name="local")(x))
     randomize(model, rng)
@@ -342,6 +343,13 @@ def broken():
 
 
 REFUSED = [
+    (
+        lambda: conversion.spatial_spectrum(layers.CondConv2D(2, 3)),
+        (
+            "spatial_spectrum() takes a layer of the kind locally connected or low-rank locally "
+            "connected. Received: CondConv2D."
+        ),
+    ),
     (
         lambda: conversion.to_locally_connected(keras.layers.Dense(2)),
         (

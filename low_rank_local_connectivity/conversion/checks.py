@@ -8,10 +8,16 @@ import numpy as np
 
 from low_rank_local_connectivity.conversion.weights import to_numpy
 from low_rank_local_connectivity.layers.configured_layer import positive_int
+from low_rank_local_connectivity.layers.locally_connected import LocallyConnected
+from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
+
+# Layers with a filter of its own at every position, spelled out or mixed from banks.
+Local = LocallyConnected | LowRankLocallyConnected
+LOCAL = (LocallyConnected, LowRankLocallyConnected)
 
 # How errors call the kinds of layers that a function takes.
 NAMES = {
-    "BaseLocalConv": "locally connected or low-rank locally connected",
+    "LocallyConnected": "locally connected",
     "LowRankLocallyConnected": "low-rank locally connected",
     "SpatialBias": "SpatialBias",
 }

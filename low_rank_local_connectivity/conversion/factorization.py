@@ -6,6 +6,8 @@ import numpy as np
 
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.conversion.checks import (
+    LOCAL,
+    Local,
     known_sizes,
     rank_in_range,
     require_layer,
@@ -18,7 +20,6 @@ from low_rank_local_connectivity.conversion.weights import (
     stored_weights,
     to_numpy,
 )
-from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
 from low_rank_local_connectivity.layers.locally_connected import LocallyConnected
 from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
 
@@ -74,7 +75,7 @@ def to_locally_connected(layer: LowRankLocallyConnected) -> LocallyConnected:
     return found
 
 
-def to_low_rank(layer: BaseLocalConv, spatial_rank: int) -> LowRankLocallyConnected:
+def to_low_rank(layer: Local, spatial_rank: int) -> LowRankLocallyConnected:
     """Returns the low-rank layer nearest to a layer, of all those of a rank.
 
     The filters of all positions, a matrix `(positions, taps * channels * filters)`, are replaced by
@@ -103,7 +104,7 @@ def to_low_rank(layer: BaseLocalConv, spatial_rank: int) -> LowRankLocallyConnec
     Reference:
         Eckart and Young, "The approximation of one matrix by another of lower rank", 1936.
     """
-    require_layer("to_low_rank", layer, BaseLocalConv)
+    require_layer("to_low_rank", layer, LOCAL)
     sizes = known_sizes("to_low_rank", layer)
     rank = rank_in_range(layer, spatial_rank)
     kernel = to_numpy(layer.local_kernel())
@@ -135,7 +136,7 @@ def to_low_rank(layer: BaseLocalConv, spatial_rank: int) -> LowRankLocallyConnec
     return found
 
 
-def spatial_spectrum(layer: BaseLocalConv) -> np.ndarray:
+def spatial_spectrum(layer: Local) -> np.ndarray:
     """Returns the singular values of the filters of all positions, largest first.
 
     How fast they fall says how much spatial rank a layer really uses: a convolution has one that
@@ -156,13 +157,13 @@ def spatial_spectrum(layer: BaseLocalConv) -> np.ndarray:
         >>> int((spatial_spectrum(low_rank) > 1e-6).sum())  # fresh: every position has one mix
         1
     """
-    require_layer("spatial_spectrum", layer, BaseLocalConv)
+    require_layer("spatial_spectrum", layer, LOCAL)
     known_sizes("spatial_spectrum", layer)
     matrix = as_matrix(to_numpy(layer.local_kernel()), layer.dimensions)
     return np.linalg.svd(matrix, compute_uv=False)
 
 
-def truncation_error(layer: BaseLocalConv, spatial_rank: int) -> float:
+def truncation_error(layer: Local, spatial_rank: int) -> float:
     """Returns how far a layer's filters are from the nearest ones of a rank.
 
     The Frobenius norm of the difference, `sqrt(sum(spatial_spectrum(layer)[K:] ** 2))`.

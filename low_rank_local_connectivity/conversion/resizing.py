@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from low_rank_local_connectivity.conversion.checks import require_layer
+from low_rank_local_connectivity.conversion.checks import LOCAL, require_layer
 from low_rank_local_connectivity.conversion.weights import positions, to_numpy
-from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
 from low_rank_local_connectivity.layers.locally_connected import LocallyConnected
 from low_rank_local_connectivity.layers.spatial_bias import SpatialBias
 from low_rank_local_connectivity.ops.resampling import resize_aligned
@@ -38,7 +37,7 @@ def resize(layer: Any, input_shape: Sequence[int | None]) -> Any:
         >>> tuple(resize(low_rank, (None, 16, 18, 2)).logits[0].shape)
         (14, 4)
     """
-    require_layer("resize", layer, (BaseLocalConv, SpatialBias))
+    require_layer("resize", layer, (*LOCAL, SpatialBias))
     found = type(layer).from_config(layer.get_config())
     found.build(tuple(input_shape))
     if len(found.weights) != len(layer.weights):

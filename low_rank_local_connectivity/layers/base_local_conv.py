@@ -1,4 +1,4 @@
-"""What locally connected and low-rank locally connected layers have in common."""
+"""What layers with filters over windows have in common."""
 
 from typing import Any, ClassVar
 
@@ -52,8 +52,7 @@ class BaseLocalConv(ConfiguredLayer):
         self.filters = positive_int("filters", filters)
         self.kernel_size = self._standardize_structure("kernel_size", kernel_size)
         self.strides = per_axis("strides", strides, self.dimensions)
-        paddings = ("valid", "same", "causal") if self.dimensions == 1 else ("valid", "same")
-        self.padding = one_of("padding", padding, paddings)
+        self.padding = one_of("padding", padding, self.paddings())
         self.data_format = standardize_data_format(data_format)
         self.dilation_rate = self._standardize_structure("dilation_rate", dilation_rate)
         self.activation = activations.get(activation)
@@ -66,6 +65,10 @@ class BaseLocalConv(ConfiguredLayer):
         self.bias_constraint = constraints.get(bias_constraint)
         self._refuse_strides_with_dilation()
         self.input_spec = keras.layers.InputSpec(ndim=self.dimensions + 2)
+
+    def paddings(self) -> tuple[str, ...]:
+        """Returns the values that `padding` may have."""
+        return ("valid", "same", "causal") if self.dimensions == 1 else ("valid", "same")
 
     def _standardize_structure(self, name: str, value: Any) -> Any:
         """Returns a kernel size or dilation rate per axis."""

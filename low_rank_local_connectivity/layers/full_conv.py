@@ -1,25 +1,16 @@
 """Full convolution: every tap of a filter meets every pixel, so that no position is special."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
-from keras import activations, constraints, initializers, layers, ops, regularizers
+from keras import ops
 
-from low_rank_local_connectivity.layers.configured_layer import (
-    ConfiguredLayer,
-    from_channels_last,
-    join_shape,
-    one_of,
-    per_axis,
-    positive_int,
-    split_shape,
-    standardize_data_format,
-    to_channels_last,
-)
-from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
+from low_rank_local_connectivity.layers.configured_layer import one_of
+from low_rank_local_connectivity.ops.local_convolution import pad_windows
 
 
-class FullConv(ConfiguredLayer):
+class FullConv(BaseLocalConv):
     """A convolution that pads each side by all that a filter can reach over it.
 
     `outputs[b, p, f] = activation(sum_{t, c} padded[b, s p + d t, c] * kernel[t, c, f])`, with
@@ -72,8 +63,6 @@ class FullConv(ConfiguredLayer):
         Absolute Spatial Location", CVPR 2020.
     """
 
-    dimensions: ClassVar[int]
-
     ARGUMENTS = (
         "filters",
         "kernel_size",
@@ -111,34 +100,39 @@ class FullConv(ConfiguredLayer):
         bias_constraint: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        self.filters = positive_int("filters", filters)
-        self.kernel_size = per_axis("kernel_size", kernel_size, self.dimensions)
-        self.strides = per_axis("strides", strides, self.dimensions)
-        self.data_format = standardize_data_format(data_format)
-        self.dilation_rate = per_axis("dilation_rate", dilation_rate, self.dimensions)
-        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
-            raise ValueError(
-                "`strides` above 1 cannot be combined with a `dilation_rate` above 1. Received: "
-                f"strides={self.strides} and dilation_rate={self.dilation_rate}. Set one of them "
-                "to 1."
-            )
-        self.activation = activations.get(activation)
-        self.use_bias = use_bias
+        super().__init__(
+            filters=filters,
+            kernel_size=kernel_size,
+            strides=strides,
+            padding="full",
+            data_format=data_format,
+            dilation_rate=dilation_rate,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            **kwargs,
+        )
         self.padding_value = one_of("padding_value", padding_value, ("zeros", "background"))
-        self.kernel_initializer = initializers.get(kernel_initializer)
-        self.bias_initializer = initializers.get(bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.kernel_constraint = constraints.get(kernel_constraint)
-        self.bias_constraint = constraints.get(bias_constraint)
-        self.input_spec = layers.InputSpec(ndim=self.dimensions + 2)
+
+    def paddings(self) -> tuple[str, ...]:
+        """Returns the one padding that the layer has."""
+        return ("full",)
+
+    def fixed_axes(self) -> tuple[int, ...]:
+        """Returns no axes: the kernel fits inputs of any spatial size."""
+        return ()
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""
-        _, channels = split_shape(input_shape, self.data_format)
+        super().build(input_shape)
         self.kernel = self.add_weight(
-            shape=(*self.kernel_size, channels, self.filters),
+            shape=(*self.kernel_size, self.input_channels, self.filters),
             initializer=self.kernel_initializer,
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
@@ -153,23 +147,14 @@ class FullConv(ConfiguredLayer):
                 constraint=self.bias_constraint,
                 name="bias",
             )
-        axis = -1 if self.data_format == "channels_last" else 1
-        self.input_spec = layers.InputSpec(ndim=self.dimensions + 2, axes={axis: channels})
 
-    @property
-    def windows(self) -> Windows:
-        """Where the layer's windows sit."""
-        return Windows(self.kernel_size, self.strides, self.dilation_rate, "full")
+    def output_biases(self) -> list:
+        """Returns the filters' bias."""
+        return [] if self.bias is None else [ops.reshape(self.bias, (1,) * self.dimensions + (-1,))]
 
-    def compute_output_shape(self, input_shape: Any) -> tuple:
-        """Returns the shape of the outputs for inputs of this shape."""
-        sizes, _ = split_shape(input_shape, self.data_format)
-        lengths = self.windows.output_shape(sizes)
-        return join_shape(input_shape[0], lengths, self.filters, self.data_format)
-
-    def call(self, inputs):
-        """Pads and convolves."""
-        inputs = to_channels_last(inputs, self.data_format)
+    def convolve(self, inputs, training: bool | None = None):
+        """Pads channels-last inputs and convolves."""
+        del training
         response = None
         if self.padding_value == "background":
             # The convolution is linear: that of what differs from the background, which is 0 in
@@ -178,21 +163,15 @@ class FullConv(ConfiguredLayer):
             inputs = inputs - background
             taps = ops.sum(self.kernel, axis=tuple(range(self.dimensions)))
             response = ops.matmul(background, ops.cast(taps, background.dtype))
-        amounts = self.windows.pad_amounts(inputs.shape[1:-1])
-        padded = ops.pad(inputs, ((0, 0), *amounts, (0, 0)))
         outputs = ops.conv(
-            padded,
+            pad_windows(inputs, self.windows),
             self.kernel,
             strides=self.strides,
             padding="valid",
             data_format="channels_last",
             dilation_rate=self.dilation_rate,
         )
-        if response is not None:
-            outputs = outputs + response
-        if self.bias is not None:
-            outputs = outputs + ops.reshape(self.bias, (1,) * (self.dimensions + 1) + (-1,))
-        return from_channels_last(self.activation(outputs), self.data_format)
+        return outputs if response is None else outputs + response
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
