@@ -411,6 +411,29 @@ def test_a_chain_of_linear_convolutions_becomes_one(name, rng):
     assert found.use_bias == any(layer.use_bias for layer in chain)
 
 
+@pytest.mark.parametrize("strides", [(1, 1, 1), ((2, 1), 1, (1, 3)), (2, 1, 3)])
+def test_a_chain_of_full_convolutions_becomes_one(strides, rng):
+    shape, chain = (None, 9, 11, 2), []
+    for step, filters, size, dilation in zip(
+        strides, (3, 5, 4), ((3, 2), 2, (2, 3)), (1, (2, 3), 1), strict=True
+    ):
+        layer = layers.FullConv2D(
+            filters, size, strides=step, dilation_rate=dilation, use_bias=filters == 4
+        )
+        layer.build(shape)
+        randomize(layer, rng)
+        shape = layer.compute_output_shape(shape)
+        chain.append(layer)
+    expected = images = rng.normal(size=(2, 9, 11, 2)).astype("float32")
+    for layer in chain:
+        expected = call(layer, expected)
+    found = conversion.merge_cascade(chain)
+    assert type(found) is layers.FullConv2D
+    np.testing.assert_allclose(
+        call(found, images), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
+    )
+
+
 def test_a_chain_with_its_channels_first_becomes_one(rng):
     if keras.backend.backend() == "tensorflow":
         pytest.skip("TensorFlow's convolutions on a CPU are channels-last")
@@ -450,6 +473,12 @@ def broken():
 
 def from_conv2d(conv, factors=FACTORS, rank=1):
     return layers.KroneckerConv2D.from_conv2d(conv, factors, rank)
+
+
+def full_convolution(**arguments):
+    layer = layers.FullConv2D(6, 3, name="this", **arguments)
+    layer.build((None, 9, 9, 6))
+    return layer
 
 
 REFUSED = {
@@ -553,11 +582,11 @@ REFUSED = {
     ),
     "another layer": (
         lambda: conversion.merge_cascade([convolution(), keras.layers.ReLU()]),
-        "merge_cascade() takes Conv2D layers with groups=1. Received: ReLU.",
+        "merge_cascade() takes Conv2D layers with groups=1, or FullConv2D layers. Received: ReLU.",
     ),
     "groups": (
         lambda: conversion.merge_cascade([convolution(groups=2)]),
-        "merge_cascade() takes Conv2D layers with groups=1. Received: Conv2D with groups=2.",
+        "merge_cascade() takes Conv2D layers with groups=1, or FullConv2D layers. Received: Conv2D with groups=2.",
     ),
     "a layer that is not built": (
         lambda: conversion.merge_cascade([convolution(build=False)]),
@@ -565,11 +594,23 @@ REFUSED = {
     ),
     "same padding": (
         lambda: conversion.merge_cascade([convolution(padding="same")]),
-        "One convolution can stand for a cascade only if its layers have padding='valid': with padding='same' a layer reads zeros beyond the border where one convolution reads responses to the image, so outputs near the border would differ. Received: layer 'this' with padding='same'. Pad the input of the first layer instead.",
+        "One convolution can stand for a cascade only if its layers have padding='valid': with padding='same' a layer reads zeros beyond the border where one convolution reads responses to the image, so outputs near the border would differ. Received: layer 'this' with padding='same'. Pad the input of the first layer instead, or use FullConv2D layers.",
     ),
     "an activation between": (
         lambda: conversion.merge_cascade([convolution(activation="relu"), convolution()]),
         "Every layer of a cascade but the last must be linear: what an activation does no convolution can. Received: layer 'this' with activation='relu'.",
+    ),
+    "layers of two kinds": (
+        lambda: conversion.merge_cascade([convolution(), full_convolution()]),
+        "The layers of a cascade must be all Conv2D or all FullConv2D, since one layer pads in one way. Received: Conv2D and FullConv2D.",
+    ),
+    "a bias between full convolutions": (
+        lambda: conversion.merge_cascade([full_convolution(use_bias=True), full_convolution()]),
+        "Full convolutions can be merged only with padding_value='zeros', and with a bias in the last one only: the next one's padding is not the response to zeros otherwise. Received: layer 'this' with padding_value='zeros', use_bias=True.",
+    ),
+    "full convolutions behind a background": (
+        lambda: conversion.merge_cascade([full_convolution(padding_value="background")]),
+        "Full convolutions can be merged only with padding_value='zeros', and with a bias in the last one only: the next one's padding is not the response to zeros otherwise. Received: layer 'this' with padding_value='background', use_bias=False.",
     ),
     "layers that do not follow": (
         lambda: conversion.merge_cascade([convolution(name="first"), convolution()]),

@@ -7,23 +7,23 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.studies.digits import on_canvas, splits
+from experiments.studies.images import image_shape, on_canvas, splits
 from experiments.studies.study import (
     Options,
     Record,
     Study,
     accuracy,
+    draw_bars,
     main,
     mean,
     percent,
     rows,
     train,
 )
-from low_rank_local_connectivity import plots
-from low_rank_local_connectivity.training.sweep import mean_and_error
 from models import MODELS, Settings, convolution
 
-CANVAS = 24
+# Pixels that the canvas is larger than the images.
+MARGIN = 8
 EPOCHS = 12
 KINDS = {
     "convolution": ("conv2d",) * 3,
@@ -36,18 +36,22 @@ PLACES = ("aligned", "translated")
 
 
 def measure(condition: tuple[str, str], seed: int, options: Options) -> dict[str, Any]:
-    """Trains on digits in the middle of a canvas or anywhere, and tests on others placed alike."""
+    """Trains on images in the middle of a canvas or anywhere, and tests on others placed alike."""
     kind, place = condition
+    size, _, channels = image_shape(options)
+    canvas = size + MARGIN
     makers = [convolution(name, Settings(spatial_rank=4)) for name in KINDS[kind]]
     model = MODELS["simple_network"].build(
-        (CANVAS, CANVAS, 1), 10, makers, filters=16, coord_conv=kind == "CoordConv"
+        (canvas, canvas, channels), 10, makers, filters=16, coord_conv=kind == "CoordConv"
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.003), loss)
-    rngs = {name: np.random.default_rng([seed, index]) for index, name in enumerate(splits())}
+    rngs = {
+        name: np.random.default_rng([seed, index]) for index, name in enumerate(splits(options))
+    }
     parts = {
-        name: on_canvas(part, CANVAS, rngs[name] if place == "translated" else None)
-        for name, part in splits().items()
+        name: on_canvas(part, canvas, rngs[name] if place == "translated" else None)
+        for name, part in splits(options).items()
     }
     epochs = options.epochs or EPOCHS
     train(model, parts["train"], parts["valid"], epochs=epochs, batch_size=32, seed=seed)
@@ -91,27 +95,21 @@ def table(found: Mapping[str, list[Record]]) -> str:
 
 def draw(found: Mapping[str, list[Record]], path: Path) -> None:
     """Draws a bar for each kind and place."""
-    groups = {}
-    for kind in KINDS:
-        groups[kind] = {}
-        for place in PLACES:
-            scores = [record["found"]["test"] for record in found[f"{kind}, {place}"]]
-            score, error = mean_and_error(scores)
-            groups[kind][place] = (100 * score, 100 * error)
-    plots.bars_with_errors(groups, path, "test accuracy, %")
+    draw_bars(found, "test", KINDS, PLACES, path, "test accuracy, %")
 
 
 STUDY = Study(
     name="aligned",
     claim="Layers that know where they are help where position means something and hurt where it "
     "means nothing.",
-    criterion="On aligned digits LRLC is at least as good as a convolution; on translated ones "
+    criterion="On aligned images LRLC is at least as good as a convolution; on translated ones "
     "full convolutions are best.",
     conditions={f"{kind}, {place}": (kind, place) for kind in KINDS for place in PLACES},
     measure=measure,
     verdict=verdict,
     table=table,
     draw=draw,
+    images=True,
 )
 
 if __name__ == "__main__":

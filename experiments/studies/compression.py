@@ -1,4 +1,4 @@
-"""Kronecker-factored kernels on digits: parameters against accuracy, and export."""
+"""Kronecker-factored kernels: parameters against accuracy, and export."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.studies.digits import splits
+from experiments.studies.images import image_shape, splits
 from experiments.studies.study import (
     Options,
     Record,
@@ -31,7 +31,7 @@ PARTS = 4
 CONDITIONS: dict[str, int | None] = {"dense": None, "rank 1": 1, "rank 2": 2, "rank 4": 4}
 
 
-def network(rank: int | None) -> Any:
+def network(rank: int | None, shape: tuple[int, int, int]) -> Any:
     """Returns three layers with batch normalisation, pooling between them, and logits."""
     arguments: dict[str, Any] = {"padding": "same", "use_bias": False}
     parts = [keras.layers.Conv2D(16, 3, **arguments)]
@@ -50,13 +50,13 @@ def network(rank: int | None) -> Any:
         channels = width
     parts += [keras.layers.BatchNormalization(), keras.layers.ReLU()]
     head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)]
-    return keras.Sequential([keras.Input((16, 16, 1)), *parts, *head])
+    return keras.Sequential([keras.Input(shape), *parts, *head])
 
 
 def measure(rank: int | None, seed: int, options: Options) -> dict[str, Any]:
     """Trains, and compares with the network of ordinary convolutions that it becomes."""
-    parts = splits()
-    model = network(rank)
+    parts = splits(options)
+    model = network(rank, image_shape(options))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.003), loss)
     epochs = options.epochs or EPOCHS
@@ -124,6 +124,7 @@ STUDY = Study(
     verdict=verdict,
     table=table,
     draw=draw,
+    images=True,
 )
 
 if __name__ == "__main__":

@@ -12,14 +12,14 @@ from experiments.studies.study import (
     Record,
     Study,
     accuracy,
+    draw_bars,
     main,
     mean,
     percent,
     rows,
     train,
 )
-from low_rank_local_connectivity import AddCoordinates2D, LowRankLocallyConnected2D, plots
-from low_rank_local_connectivity.training.sweep import mean_and_error
+from low_rank_local_connectivity import AddCoordinates2D, LowRankLocallyConnected2D
 
 CANVAS, MARGIN = 24, 4
 WIDTH, EPOCHS = 24, 120
@@ -110,14 +110,7 @@ def table(found: Mapping[str, list[Record]]) -> str:
 
 def draw(found: Mapping[str, list[Record]], path: Path) -> None:
     """Draws a bar for each network and split."""
-    groups: dict[str, dict[str, tuple[float, float]]] = {}
-    for kind in NETWORKS:
-        groups[kind] = {}
-        for split in SPLITS:
-            scores = [record["found"]["test"] for record in found[f"{kind}, {split}"]]
-            score, error = mean_and_error(scores)
-            groups[kind][split] = (100 * score, 100 * error)
-    plots.bars_with_errors(groups, path, "pixels named rightly, %")
+    draw_bars(found, "test", NETWORKS, SPLITS, path, "pixels named rightly, %")
 
 
 STUDY = Study(

@@ -7,30 +7,31 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.studies.digits import few, on_canvas, splits
+from experiments.studies.images import few, image_shape, on_canvas, splits
 from experiments.studies.study import (
     Options,
     Record,
     Study,
     accuracy,
-    curve,
+    draw_curves,
     main,
     rows,
     train,
     values,
 )
-from low_rank_local_connectivity import FullConv2D, plots
+from low_rank_local_connectivity import FullConv2D
 from low_rank_local_connectivity.training.sweep import mean_and_error
 
-CANVAS = 32
+# Pixels that the canvas is larger than the images.
+MARGIN = 16
 PER_CLASS = (5, 10, 20, 50)
 STEPS = 400
 LAYERS = ((16, 1), (32, 2), (64, 2))
 
 
-def network(padding: str) -> Any:
+def network(padding: str, shape: tuple[int, int, int]) -> Any:
     """Returns three 3x3 layers without biases, the largest responses, and logits."""
-    parts: list[Any] = [keras.Input((CANVAS, CANVAS, 1))]
+    parts: list[Any] = [keras.Input(shape)]
     for filters, strides in LAYERS:
         arguments: dict[str, Any] = {"strides": strides, "kernel_initializer": "he_normal"}
         if padding == "full":
@@ -43,16 +44,18 @@ def network(padding: str) -> Any:
 
 
 def measure(padding: str, seed: int, options: Options) -> dict[str, Any]:
-    """Trains on 5 to 50 digits of each class, placed at random, for as many steps each."""
-    parts = splits()
-    test = on_canvas(parts["test"], CANVAS, np.random.default_rng([seed, 1]))
-    valid = on_canvas(parts["valid"], CANVAS, np.random.default_rng([seed, 2]))
+    """Trains on 5 to 50 images of each class, placed at random, for as many steps each."""
+    parts = splits(options)
+    size, _, channels = image_shape(options)
+    canvas = size + MARGIN
+    test = on_canvas(parts["test"], canvas, np.random.default_rng([seed, 1]))
+    valid = on_canvas(parts["valid"], canvas, np.random.default_rng([seed, 2]))
     found = []
     for per_class in PER_CLASS:
         rng = np.random.default_rng([seed, 3, per_class])
-        examples = on_canvas(few(parts["train"], per_class, rng), CANVAS, rng)
+        examples = on_canvas(few(parts["train"], per_class, rng), canvas, rng)
         keras.utils.set_random_seed(seed)
-        model = network(padding)
+        model = network(padding, (canvas, canvas, channels))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(0.003), loss)
         epochs = options.epochs or STEPS * 50 // (10 * per_class)
@@ -72,7 +75,7 @@ def verdict(found: Mapping[str, list[Record]]) -> tuple[str, bool]:
     """Compares the two with the fewest examples."""
     gain, error = mean_and_error(gains(found)[:, 0].tolist())
     sentence = (
-        f"With {PER_CLASS[0]} digits of each class full convolutions gain {100 * gain:.1f} ± "
+        f"With {PER_CLASS[0]} images of each class full convolutions gain {100 * gain:.1f} ± "
         f"{100 * error:.1f} points, paired over seeds."
     )
     return sentence, gain > 0
@@ -93,11 +96,8 @@ def table(found: Mapping[str, list[Record]]) -> str:
 
 def draw(found: Mapping[str, list[Record]], path: Path) -> None:
     """Draws accuracy against the number of examples."""
-    curves = {
-        name: [(x, 100 * y, 100 * error) for x, y, error in curve(runs, "accuracies", PER_CLASS)]
-        for name, runs in found.items()
-    }
-    plots.lines_with_errors(curves, path, "training examples of each class", "test accuracy, %")
+    labels = ("training examples of each class", "test accuracy, %")
+    draw_curves(found, "accuracies", PER_CLASS, path, labels, log_x=True)
 
 
 STUDY = Study(
@@ -110,6 +110,7 @@ STUDY = Study(
     table=table,
     draw=draw,
     seeds=10,
+    images=True,
 )
 
 if __name__ == "__main__":

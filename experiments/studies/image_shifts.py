@@ -7,31 +7,34 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.studies.digits import on_canvas, splits
 from experiments.studies.few_examples import network
+from experiments.studies.images import image_shape, on_canvas, splits
 from experiments.studies.study import (
     Options,
     Record,
     Study,
-    curve,
+    draw_curves,
     main,
     mean,
     percent,
     rows,
     train,
 )
-from low_rank_local_connectivity import equivariance, plots
+from low_rank_local_connectivity import equivariance
 
-CANVAS = 32
+# Pixels that the canvas is larger than the images.
+MARGIN = 16
 # Along the diagonal, from the middle: negative is up and left.
 SHIFTS = tuple(range(-8, 9, 2))
 EPOCHS = 12
 
 
 def measure(padding: str, seed: int, options: Options) -> dict[str, Any]:
-    """Trains on digits in the middle, and tests on the same test digits moved."""
-    parts = {name: on_canvas(part, CANVAS, None) for name, part in splits().items()}
-    model = network(padding)
+    """Trains on images in the middle, and tests on the same test images moved."""
+    size, _, channels = image_shape(options)
+    canvas = size + MARGIN
+    parts = {name: on_canvas(part, canvas, None) for name, part in splits(options).items()}
+    model = network(padding, (canvas, canvas, channels))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.003), loss)
     epochs = options.epochs or EPOCHS
@@ -54,7 +57,7 @@ def measure(padding: str, seed: int, options: Options) -> dict[str, Any]:
 def verdict(found: Mapping[str, list[Record]]) -> tuple[str, bool]:
     """Compares accuracy over all shifts, and how often classes agree."""
     words = [
-        f"{name}: {100 * mean(runs, 'diagonal'):.1f} % of digits right over all shifts, "
+        f"{name}: {100 * mean(runs, 'diagonal'):.1f} % of images right over all shifts, "
         f"{100 * mean(runs, 'consistency'):.1f} % of pairs alike"
         for name, runs in found.items()
     ]
@@ -81,12 +84,8 @@ def table(found: Mapping[str, list[Record]]) -> str:
 
 def draw(found: Mapping[str, list[Record]], path: Path) -> None:
     """Draws accuracy against the shift."""
-    curves = {
-        name: [(x, 100 * y, 100 * error) for x, y, error in curve(runs, "accuracies", SHIFTS)]
-        for name, runs in found.items()
-    }
     labels = ("diagonal shift, pixels", "test accuracy, %")
-    plots.lines_with_errors(curves, path, *labels, log_x=False)
+    draw_curves(found, "accuracies", SHIFTS, path, labels)
 
 
 STUDY = Study(
@@ -99,6 +98,7 @@ STUDY = Study(
     verdict=verdict,
     table=table,
     draw=draw,
+    images=True,
 )
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.studies.digits import splits
+from experiments.studies.images import splits
 from experiments.studies.study import (
     Options,
     Record,
@@ -62,7 +62,7 @@ def network(padding: str, border: int, frozen: bool) -> Any:
 def measure(condition: tuple[str, str], seed: int, options: Options) -> dict[str, Any]:
     """Trains with each border on images of its own."""
     padding, how = condition
-    parts = splits()
+    parts = splits(options)
     rng = np.random.default_rng(seed)
     found = []
     for border in BORDERS:

@@ -12,14 +12,14 @@ from experiments.studies.study import (
     Record,
     Study,
     accuracy,
-    curve,
+    draw_curves,
     main,
     mean,
     percent,
     rows,
     train,
 )
-from low_rank_local_connectivity import FullConv2D, WithBackground, plots
+from low_rank_local_connectivity import FullConv2D, WithBackground
 
 SIZE, SQUARE, GAP = 32, 4, 5
 SHIFTS = (0, 1, 2, 4, 8, 12, 16)
@@ -132,12 +132,8 @@ def table(found: Mapping[str, list[Record]]) -> str:
 
 def draw(found: Mapping[str, list[Record]], path: Path) -> None:
     """Draws accuracy against the shift."""
-    curves = {
-        name: [(x, 100 * y, 100 * error) for x, y, error in curve(runs, "accuracies", SHIFTS)]
-        for name, runs in found.items()
-    }
     labels = ("shift, rows", "test accuracy, %")
-    plots.lines_with_errors(curves, path, *labels, levels={"chance": 50.0}, log_x=False)
+    draw_curves(found, "accuracies", SHIFTS, path, labels, levels={"chance": 50.0})
 
 
 STUDY = Study(

@@ -11,10 +11,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from low_rank_local_connectivity import plots
 from low_rank_local_connectivity.training.records import append_record, read_records, versions
 from low_rank_local_connectivity.training.sweep import mean_and_error
 
 RESULTS = Path(__file__).parent / "results"
+# The data set that needs no file, and all those whose images a study can use.
+DATASET = "digits"
+IMAGES = (DATASET, "mnist", "cifar10")
 Record = dict[str, Any]
 
 
@@ -25,14 +29,18 @@ class Options:
     Args:
         seeds: How many runs of each condition.
         epochs: Longest training; None for the study's own.
-        data_dir: Folder with real images, or None.
         output: Folder of records, tables and pictures.
+        dataset: Name of the data set, where a study can do with several.
+        data_dir: Folder with real images, or None.
+        flags: The study's own flags, by name.
     """
 
     seeds: int
     epochs: int | None
-    data_dir: str | None
     output: Path
+    dataset: str = DATASET
+    data_dir: str | None = None
+    flags: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +59,10 @@ class Study:
         table: Function of the records by condition to a Markdown table.
         draw: Function of the records by condition and a PNG's path that draws the picture.
         seeds: Runs of each condition unless the command line says otherwise.
+        images: Whether it is made of the images of any data set, `--dataset`.
+        flags: Its own flags, by name, with what `ArgumentParser.add_argument` takes.
+        chosen: Function of the options to the names of the conditions that they ask for; None
+            for all.
     """
 
     name: str
@@ -62,20 +74,25 @@ class Study:
     table: Callable[[Mapping[str, list[Record]]], str]
     draw: Callable[[Mapping[str, list[Record]], Path], None] | None = None
     seeds: int = 5
+    images: bool = False
+    flags: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    chosen: Callable[[Options], Sequence[str]] | None = None
+
+    def file(self, options: Options, ending: str) -> Path:
+        """Returns the path of a file of results; each data set has its own."""
+        name = self.name if options.dataset == DATASET else f"{self.name}-{options.dataset}"
+        return options.output / f"{name}.{ending}"
+
+    def asked_for(self, options: Options) -> list[str]:
+        """Returns the names of the conditions to run."""
+        return list(self.conditions if self.chosen is None else self.chosen(options))
 
 
 def main(study: Study, arguments: Sequence[str] | None = None) -> None:
     """Runs what is missing of a study, then writes its table and picture."""
-    parser = argparse.ArgumentParser(description=f"{study.claim} {study.criterion}")
-    parser.add_argument("--seeds", type=int, default=study.seeds, help="runs of each condition")
-    parser.add_argument("--epochs", type=int, help="longest training, in epochs")
-    parser.add_argument("--data_dir", help="folder of data prepared by tensorflow-datasets")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of what is written")
-    options = Options(**vars(parser.parse_args(arguments)))
-    if options.seeds < 1:
-        parser.error(f"--seeds must be at least 1. Received: --seeds={options.seeds}.")
-    path = options.output / f"{study.name}.jsonl"
-    for seed, condition in itertools.product(range(options.seeds), study.conditions):
+    options = parse(study, arguments)
+    path = study.file(options, "jsonl")
+    for seed, condition in itertools.product(range(options.seeds), study.asked_for(options)):
         name = f"{condition}, seed {seed}"
         if name in {record["name"] for record in _records(path)}:
             continue
@@ -89,12 +106,50 @@ def main(study: Study, arguments: Sequence[str] | None = None) -> None:
     report(study, options)
 
 
+def parse(study: Study, arguments: Sequence[str] | None) -> Options:
+    """Returns what the command line says.
+
+    Raises:
+        SystemExit: If it says what cannot be, with the reason on standard error.
+    """
+    parser = argparse.ArgumentParser(description=f"{study.claim} {study.criterion}")
+    parser.add_argument("--seeds", type=int, default=study.seeds, help="runs of each condition")
+    parser.add_argument("--epochs", type=int, help="longest training, in epochs")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of what is written")
+    if study.images:
+        parser.add_argument(
+            "--dataset", choices=list(IMAGES), default=DATASET, help="where the images are from"
+        )
+        parser.add_argument("--data_dir", help="folder of data prepared by tensorflow-datasets")
+    for name, about in study.flags.items():
+        parser.add_argument(f"--{name}", **about)
+    found = vars(parser.parse_args(arguments))
+    own = {name: found.pop(name) for name in study.flags}
+    options = Options(**found, flags=own)
+    for name in ("seeds", "epochs"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} must be at least 1. Received: --{name}={value}.")
+    if options.dataset != DATASET and options.data_dir is None:
+        parser.error(
+            f"--dataset={options.dataset} must come with the folder that holds it. Received: no "
+            "--data_dir. Name the folder."
+        )
+    try:
+        study.asked_for(options)
+    except ValueError as error:
+        parser.error(str(error))
+    return options
+
+
 def report(study: Study, options: Options) -> None:
     """Writes a study's table and picture from its records, and prints the table."""
     found: dict[str, list[Record]] = {condition: [] for condition in study.conditions}
-    for record in _records(options.output / f"{study.name}.jsonl"):
+    for record in _records(study.file(options, "jsonl")):
         if record["condition"] in found:
             found[record["condition"]].append(record)
+    if study.chosen is not None:
+        found = {name: records for name, records in found.items() if records}
     if not all(found.values()):
         return
     sentence, met = study.verdict(found)
@@ -104,9 +159,9 @@ def report(study: Study, options: Options) -> None:
         f"**Outcome ({'met' if met else 'not met'}; {' to '.join(map(str, seeds))} seeds).** "
         f"{sentence}\n\n{study.table(found)}\n"
     )
-    (options.output / f"{study.name}.md").write_text(text)
+    study.file(options, "md").write_text(text)
     if study.draw is not None:
-        study.draw(found, options.output / f"{study.name}.png")
+        study.draw(found, study.file(options, "png"))
     print(text)  # noqa: T201
 
 
@@ -145,6 +200,61 @@ def curve(records: Sequence[Record], name: str, x: Sequence[float]) -> list[tupl
     """Returns points `(x, mean, standard error)` of lists of numbers."""
     columns = zip(*values(records, name), strict=True)
     return [(at, *mean_and_error(column)) for at, column in zip(x, columns, strict=True)]
+
+
+def draw_curves(
+    found: Mapping[str, Sequence[Record]],
+    name: str,
+    x: Sequence[float],
+    path: Path,
+    labels: tuple[str, str],
+    *,
+    log_x: bool = False,
+    levels: Mapping[str, float] | None = None,
+) -> None:
+    """Draws shares that were found, in percent, against a quantity: a line for each condition.
+
+    Args:
+        found: The records by condition.
+        name: Name of the lists of shares.
+        x: The quantity for each share of a list.
+        path: The PNG to write.
+        labels: What the axes are, with their units.
+        log_x: Whether the quantity is on a logarithmic axis.
+        levels: Horizontal lines to compare with, by name.
+    """
+    curves = {
+        condition: [(at, 100 * share, 100 * error) for at, share, error in curve(runs, name, x)]
+        for condition, runs in found.items()
+    }
+    plots.lines_with_errors(curves, path, *labels, levels=levels, log_x=log_x)
+
+
+def draw_bars(
+    found: Mapping[str, Sequence[Record]],
+    name: str,
+    kinds: Iterable[str],
+    cases: Sequence[str],
+    path: Path,
+    label: str,
+) -> None:
+    """Draws shares that were found, in percent: a bar for each case of each kind.
+
+    Args:
+        found: The records by condition, `"kind, case"`.
+        name: Name of the shares.
+        kinds: Names of the groups of bars.
+        cases: Names of the bars of each group.
+        path: The PNG to write.
+        label: What the shares are.
+    """
+    groups: dict[str, dict[str, tuple[float, float]]] = {}
+    for kind in kinds:
+        groups[kind] = {}
+        for case in cases:
+            share, error = mean_and_error(values(found[f"{kind}, {case}"], name))
+            groups[kind][case] = (100 * share, 100 * error)
+    plots.bars_with_errors(groups, path, label)
 
 
 Examples = tuple[np.ndarray, np.ndarray]

@@ -10,10 +10,11 @@ import numpy as np
 
 from low_rank_local_connectivity.conversion.checks import not_built
 from low_rank_local_connectivity.conversion.weights import to_numpy
+from low_rank_local_connectivity.layers.full_conv import FullConv2D
 from low_rank_local_connectivity.ops.cascade import merge_cascade as merge_kernels
 
 
-def merge_cascade(layers: Sequence[keras.layers.Conv2D]) -> keras.layers.Conv2D:
+def merge_cascade(layers: Sequence[keras.layers.Layer]) -> keras.layers.Layer:
     """Returns the one convolution that computes what a chain of linear ones does.
 
     `kernel = ops.merge_cascade(kernels, dilations)`, in which a layer's dilation counts in
@@ -22,14 +23,16 @@ def merge_cascade(layers: Sequence[keras.layers.Conv2D]) -> keras.layers.Conv2D:
     which kernel a chain stands for; it seldom saves time, since that kernel has more taps.
 
     Args:
-        layers: Built `Conv2D` layers in the order in which they are applied, with `groups=1`, of
-            one data format, without activations but for the last one's. Those with more than one
-            tap must have `padding="valid"`: with `"same"` each layer but the first reads zeros
-            beyond the border of its input, where one convolution reads responses to the image,
-            so the border would differ.
+        layers: Built layers in the order in which they are applied, of one data format, without
+            activations but for the last one's: all `Conv2D`, with `groups=1`, or all
+            `FullConv2D`. Those of the former with more than one tap must have
+            `padding="valid"`: with `"same"` each layer but the first reads zeros beyond the
+            border of its input, where one convolution reads responses to the image, so the border
+            would differ. For that reason too a bias may belong to the last of the latter only.
 
     Returns:
-        Built layer with the name, dtype policy, `trainable` flag and activation of the last.
+        Built layer of their kind, with the name, dtype policy, `trainable` flag and activation of
+        the last.
 
     Raises:
         ValueError: If a layer is of another kind or not built, or they are not a chain that one
@@ -51,7 +54,7 @@ def merge_cascade(layers: Sequence[keras.layers.Conv2D]) -> keras.layers.Conv2D:
         strides = tuple(map(math.prod, zip(strides, layer.strides, strict=True)))
     kernel = to_numpy(merge_kernels(kernels, dilations))
     last = layers[-1]
-    found = keras.layers.Conv2D(
+    found = type(last)(
         last.filters,
         kernel.shape[:2],
         strides=strides,
@@ -85,7 +88,7 @@ def _require_cascade(layers: Sequence[Any]) -> None:
     if not layers:
         raise ValueError("merge_cascade() takes at least one layer. Received: none.")
     for layer in layers:
-        _require_mergeable(layer, layer is layers[-1])
+        _require_mergeable(layer, type(layers[0]), layer is layers[-1])
     for one, other in itertools.pairwise(layers):
         if (one.filters, one.data_format) != (other.kernel.shape[2], other.data_format):
             raise ValueError(
@@ -96,26 +99,44 @@ def _require_cascade(layers: Sequence[Any]) -> None:
             )
 
 
-def _require_mergeable(layer: Any, last: bool) -> None:
-    if type(layer) is not keras.layers.Conv2D or layer.groups != 1:
+def _require_mergeable(layer: Any, kind: type, last: bool) -> None:
+    if type(layer) not in (keras.layers.Conv2D, FullConv2D) or getattr(layer, "groups", 1) != 1:
         groups = f" with groups={layer.groups}" if hasattr(layer, "groups") else ""
         raise ValueError(
-            "merge_cascade() takes Conv2D layers with groups=1. Received: "
+            "merge_cascade() takes Conv2D layers with groups=1, or FullConv2D layers. Received: "
             f"{type(layer).__name__}{groups}."
+        )
+    if type(layer) is not kind:
+        raise ValueError(
+            "The layers of a cascade must be all Conv2D or all FullConv2D, since one layer pads in "
+            f"one way. Received: {kind.__name__} and {type(layer).__name__}."
         )
     if not layer.built:
         raise ValueError(not_built("merge_cascade", layer))
-    if layer.padding != "valid" and layer.kernel_size != (1, 1):
+    if kind is FullConv2D:
+        _require_zeros_beyond(layer, last)
+    elif layer.padding != "valid" and layer.kernel_size != (1, 1):
         raise ValueError(
             "One convolution can stand for a cascade only if its layers have padding='valid': with "
             f"padding={layer.padding!r} a layer reads zeros beyond the border where one "
             "convolution reads responses to the image, so outputs near the border would differ. "
             f"Received: layer {layer.name!r} with padding={layer.padding!r}. Pad the input of the "
-            "first layer instead."
+            "first layer instead, or use FullConv2D layers."
         )
     if not last and layer.activation is not keras.activations.linear:
         raise ValueError(
             "Every layer of a cascade but the last must be linear: what an activation does no "
             f"convolution can. Received: layer {layer.name!r} with "
             f"activation={keras.activations.serialize(layer.activation)!r}."
+        )
+
+
+def _require_zeros_beyond(layer: Any, last: bool) -> None:
+    """Refuses a full convolution whose responses to nothing are not what the next one pads with."""
+    if layer.padding_value != "zeros" or (layer.use_bias and not last):
+        raise ValueError(
+            "Full convolutions can be merged only with padding_value='zeros', and with a bias in "
+            "the last one only: the next one's padding is not the response to zeros otherwise. "
+            f"Received: layer {layer.name!r} with padding_value={layer.padding_value!r}, "
+            f"use_bias={layer.use_bias}."
         )
