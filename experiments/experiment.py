@@ -149,6 +149,9 @@ class Experiment:
         sentence = "changes sizes, so a ResNet is full as a whole: --network=full_resnet18"
         for name in ("insert_layer", "replace_with"):
             self._require(name, getattr(self, name) != "full_conv2d", sentence)
+        what = "x".join(map(str, self.data.input_shape[:2]))
+        fits = min(map(min, sizes.values())) >= 1
+        self._require("network", fits, f"must see no more than the {what} pixels of the images")
         sites = dict.fromkeys(self.replace, self.replace_with)
         if self.insert_layer:
             sites["insert"] = self.insert_layer

@@ -4,7 +4,7 @@ from .convolutions import CONVOLUTIONS as CONVOLUTIONS
 from .convolutions import Settings as Settings
 from .convolutions import convolution as convolution
 from .network import Network as Network
-from .network import residual_network, unpadded_sizes
+from .network import bag_network, residual_network, unpadded_sizes
 
 MODELS = {
     "simple_network": Network("simple_network", "simple_network", 3, unpadded_sizes(3)),
@@ -16,4 +16,7 @@ MODELS = {
     "full_resnet34": residual_network(34, full=True),
     "full_resnet50": residual_network(50, full=True),
     "full_resnet101": residual_network(101, full=True),
+    "bagnet9": bag_network(9),
+    "bagnet17": bag_network(17),
+    "bagnet33": bag_network(33),
 }

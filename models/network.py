@@ -9,6 +9,9 @@ from typing import Any
 RESNET_STAGES = ("conv2", "conv3", "conv4", "conv5")
 # Blocks of each stage, by the number of layers.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+# Stages of a BagNet that begin with a 3x3 convolution, by the pixels that its features see.
+BAGNET_STAGES = {9: 2, 17: 3, 33: 4}
+BAGNET_STRIDES = (2, 2, 2, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,4 +131,34 @@ def residual_network(depth: int, full: bool = False) -> Network:
         stages=RESNET_STAGES,
         site_sizes=grown_sizes(depth) if full else halved_sizes,
         arguments={"depth": depth, **({"full": True} if full else {})},
+    )
+
+
+def bag_network(receptive_field: int) -> Network:
+    """Returns the bag of local features that see so many pixels; see `models.bagnet`.
+
+    Example:
+        >>> bag_network(17).stages
+        ('conv2', 'conv3', 'conv4')
+        >>> bag_network(33).site_sizes((224, 200, 3))["conv5"]
+        (24, 21)
+    """
+    stages = RESNET_STAGES[: BAGNET_STAGES[receptive_field]]
+
+    def sizes(image_shape: tuple[int, int, int]) -> dict[str, tuple[int, int]]:
+        rows, columns = image_shape[0] - 2, image_shape[1] - 2
+        found = {"insert": (rows - 2, columns - 2)}
+        for stage, strides in zip(stages, BAGNET_STRIDES, strict=False):
+            rows, columns = (rows - 3) // strides + 1, (columns - 3) // strides + 1
+            found[stage] = (rows, columns)
+        return found
+
+    return Network(
+        "bagnet",
+        "bagnet",
+        0,
+        unpadded_sizes(0),
+        stages=stages,
+        site_sizes=sizes,
+        arguments={"receptive_field": receptive_field},
     )

@@ -40,6 +40,8 @@ REFUSED = {
     "layer's number of positions, 1. Received: --spatial_rank=4.",
     "--network=resnet18 --insert_layer=full_conv2d": "--insert_layer changes sizes, so a ResNet is "
     "full as a whole: --network=full_resnet18. Received: --insert_layer=full_conv2d.",
+    "--network=bagnet33": "--network must see no more than the 16x16 pixels of the images. "
+    "Received: --network=bagnet33.",
     "--momentum=1": "--momentum must be from 0 to below 1. Received: --momentum=1.0.",
     "--label_smoothing=-1": "--label_smoothing must be from 0 to below 1. "
     "Received: --label_smoothing=-1.0.",

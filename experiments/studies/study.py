@@ -19,6 +19,8 @@ RESULTS = Path(__file__).parent / "results"
 # The data set that needs no file, and all those whose images a study can use.
 DATASET = "digits"
 IMAGES = (DATASET, "mnist", "cifar10")
+# Examples of a batch where nothing is learned.
+AT_ONCE = 500
 Record = dict[str, Any]
 
 
@@ -63,6 +65,8 @@ class Study:
         flags: Its own flags, by name, with what `ArgumentParser.add_argument` takes.
         chosen: Function of the options to the names of the conditions that they ask for; None
             for all.
+        variant: Name of the flag, if any, each value of which but the default has files of its
+            own.
     """
 
     name: str
@@ -77,11 +81,16 @@ class Study:
     images: bool = False
     flags: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     chosen: Callable[[Options], Sequence[str]] | None = None
+    variant: str | None = None
 
     def file(self, options: Options, ending: str) -> Path:
         """Returns the path of a file of results; each data set has its own."""
-        name = self.name if options.dataset == DATASET else f"{self.name}-{options.dataset}"
-        return options.output / f"{name}.{ending}"
+        parts = [self.name]
+        if self.variant and options.flags[self.variant] != self.flags[self.variant]["default"]:
+            parts.append(options.flags[self.variant])
+        if options.dataset != DATASET:
+            parts.append(options.dataset)
+        return options.output / f"{'-'.join(parts)}.{ending}"
 
     def asked_for(self, options: Options) -> list[str]:
         """Returns the names of the conditions to run."""
@@ -269,6 +278,7 @@ def train(
     batch_size: int,
     seed: int,
     patience: int | None = None,
+    evaluated_at_once: int = AT_ONCE,
 ) -> list[float]:
     """Trains a compiled model and gives it the weights of its best epoch.
 
@@ -280,6 +290,7 @@ def train(
         batch_size: Examples of a step.
         seed: Of the order of the examples, a new one each epoch.
         patience: Epochs without a lower validation loss after which training ends; None: never.
+        evaluated_at_once: Examples of a batch in validation, fewer where they are large.
 
     Returns:
         The training loss of each epoch.
@@ -293,7 +304,7 @@ def train(
         images, labels = (part[order] for part in examples)
         history = model.fit(images, labels, batch_size=batch_size, shuffle=False, verbose=0)
         losses.append(float(history.history["loss"][0]))
-        found = model.evaluate(*valid, batch_size=500, verbose=0)
+        found = model.evaluate(*valid, batch_size=evaluated_at_once, verbose=0)
         loss = found[0] if isinstance(found, list) else found
         if loss < best:
             best, best_weights, best_epoch = loss, model.get_weights(), epoch
@@ -303,7 +314,7 @@ def train(
     return losses
 
 
-def accuracy(model: Any, examples: Examples) -> float:
+def accuracy(model: Any, examples: Examples, at_once: int = AT_ONCE) -> float:
     """Returns the share of examples whose largest logit is that of their class."""
-    logits = model.predict(examples[0], batch_size=500, verbose=0)
+    logits = model.predict(examples[0], batch_size=at_once, verbose=0)
     return float((logits.argmax(-1) == examples[1]).mean())
