@@ -51,9 +51,9 @@ PATIENCE, AT_ONCE = 5, 10
 PUBLISHED = {
     "small": "",
     "bagnet33": "chance from a border of 32 on for all weights.",
-    "resnet18": "from scratch 100 up to 256 pixels, 50 at 512; random and frozen 100, 100, 100, 80, "
-    "52, 50 at 0, 16, 32, 64, 128, 256; ImageNet's weights about 99, 97, 96, 97, 94 up to 128, "
-    "then 50.",
+    "resnet18": "from scratch 100 up to 256 pixels, 50 at 512; random and frozen 100, 100, 100, "
+    "80, 52, 50 at 0, 16, 32, 64, 128, 256; ImageNet's weights about 99, 97, 96, 97, 94 up to "
+    "128, then 50.",
     "densenet121": "from scratch 100 up to 256 pixels; random and frozen 100 up to 64, 96 at 128, "
     "50 at 256; ImageNet's weights 99.5 to 100 up to 128, 88 at 256, 50 at 512.",
 }

@@ -162,10 +162,11 @@ def report(study: Study, options: Options) -> None:
     if not all(found.values()):
         return
     sentence, met = study.verdict(found)
-    seeds = sorted({len(records) for records in found.values()})
+    counts = sorted({len(records) for records in found.values()})
+    seeds = f"{' to '.join(map(str, counts))} seed{'s' if counts[-1] > 1 else ''}"
     text = (
         f"# {study.name}\n\n{study.claim}\n\n**Criterion.** {study.criterion}\n\n"
-        f"**Outcome ({'met' if met else 'not met'}; {' to '.join(map(str, seeds))} seeds).** "
+        f"**Outcome ({'met' if met else 'not met'}; {seeds}).** "
         f"{sentence}\n\n{study.table(found)}\n"
     )
     study.file(options, "md").write_text(text)
