@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from low_rank_local_connectivity.layers.configured_layer import split_shape
@@ -21,9 +22,10 @@ def is_pyramid(given: Any) -> bool:
         >>> is_pyramid((None, 4, 9, 8, 3)), is_pyramid([(None, 9, 8, 3), (None, 4, 4, 3)])
         (False, True)
     """
-    if isinstance(given, (list, tuple)) and given:
-        return hasattr(given[0], "shape") or isinstance(given[0], (list, tuple))
-    return False
+    if not isinstance(given, (list, tuple)) or not given:
+        return False
+    # A shape begins with the batch; tensors may look like integers.
+    return given[0] is not None and not isinstance(given[0], (int, np.integer))
 
 
 def checked_base(value: Any) -> float:
