@@ -170,11 +170,11 @@ def experiment_from_flags() -> Experiment:
     values: dict[str, Any] = {
         field.name: FLAGS[field.name].value for field in dataclasses.fields(Experiment)
     }
-    stages = MODELS[values["network"]].stages
-    if stages and FLAGS["layer_types"].using_default_value:
+    network = MODELS[values["network"]]
+    if not network.num_layers and FLAGS["layer_types"].using_default_value:
         values["layer_types"] = []
     if values["replace"] == ["all"]:
-        values["replace"] = stages
+        values["replace"] = network.stages
     for name in ("layer_types", "replace", "export_formats"):
         stripped = (item.strip() for item in values[name])
         values[name] = tuple(item for item in stripped if item not in ("", "none"))

@@ -84,8 +84,10 @@ class Experiment:
         self._check_data()
         if MODELS[self.network].stages:
             self._check_residual_layers()
-        else:
+        elif MODELS[self.network].num_layers:
             self._check_layers()
+        else:
+            self._check_fixed_layers()
         shared = self.share_row_combining_weights or self.share_col_combining_weights
         self._require(
             "input_dependent",
@@ -157,6 +159,13 @@ class Experiment:
             sites["insert"] = self.insert_layer
         self._check_rank((kind, sizes[site]) for site, kind in sites.items())
 
+    def _check_fixed_layers(self) -> None:
+        sentence = f"belongs to networks whose layers can be chosen, not to {self.network}"
+        fixed = {"layer_types": (), "insert_layer": None, "replace": (), "coord_conv": False}
+        fixed |= {"kernel_size": 3, "filters": 64}
+        for name, value in fixed.items():
+            self._require(name, getattr(self, name) == value, sentence)
+
     def _check_rank(self, layers: Iterable[tuple[str, tuple[int, int]]]) -> None:
         for kind, size in layers:
             if kind == "low_rank_locally_connected2d":
@@ -225,7 +234,7 @@ class Experiment:
                 stage: convolution(self.replace_with, self.settings) for stage in self.replace
             }
             of_all |= {"insert": insert, "replace": replace}
-        else:
+        elif network.num_layers:
             makers = [convolution(kind, self.settings) for kind in self.filled_layer_types]
             names = ("filters", "kernel_size", "coord_conv")
             of_all |= {"convolutions": makers} | {name: getattr(self, name) for name in names}
@@ -240,7 +249,7 @@ class Experiment:
     @property
     def layers_in_words(self) -> str:
         """The kinds of the network's layers, in a line."""
-        if not MODELS[self.network].stages:
+        if MODELS[self.network].num_layers:
             return " > ".join(self.filled_layer_types)
         changes = [f"{self.insert_layer} inserted"] if self.insert_layer else []
         changes += [f"{self.replace_with} in {', '.join(self.replace)}"] if self.replace else []

@@ -4,7 +4,8 @@ from .convolutions import CONVOLUTIONS as CONVOLUTIONS
 from .convolutions import Settings as Settings
 from .convolutions import convolution as convolution
 from .network import Network as Network
-from .network import bag_network, residual_network, unpadded_sizes
+from .network import bag_network, residual_network, scale_network, unpadded_sizes
+from .scales import Scales as Scales
 
 MODELS = {
     "simple_network": Network("simple_network", "simple_network", 3, unpadded_sizes(3)),
@@ -19,4 +20,10 @@ MODELS = {
     "bagnet9": bag_network(9),
     "bagnet17": bag_network(17),
     "bagnet33": bag_network(33),
+    "scale_network": scale_network("scale_network"),
+    "scale_pyramid_network": scale_network(
+        "scale_network", scales=Scales(3, method="bilinear", pyramid=True)
+    ),
+    "scale_resnet18": scale_network("scale_resnet", depth=18),
+    "scale_resnet34": scale_network("scale_resnet", depth=34),
 }

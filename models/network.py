@@ -5,6 +5,8 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .scales import Scales
+
 # A ResNet's groups of blocks, by the names that its paper gives them.
 RESNET_STAGES = ("conv2", "conv3", "conv4", "conv5")
 # Blocks of each stage, by the number of layers.
@@ -22,9 +24,10 @@ class Network:
         module: Module of this package that holds the function that builds it.
         function: Name of that function. Of a network with `num_layers` it takes `image_shape`,
             `num_classes`, `convolutions`, `filters`, `kernel_size` and `coord_conv`; of one with
-            `stages`, `image_shape`, `num_classes`, `insert` and `replace`; of both
-            `weight_decay` and `synchronized`.
-        num_layers: How many of its layers may be of any kind, each by itself; 0 if it has stages.
+            `stages`, `image_shape`, `num_classes`, `insert` and `replace`; of one with neither
+            `image_shape` and `num_classes`; of all `weight_decay` and `synchronized`.
+        num_layers: How many of its layers may be of any kind, each by itself; 0 if it has stages,
+            or if its layers cannot be chosen.
         output_sizes: Function of `(image_shape, kernel_size)` to the number of rows and columns
             of positions of each of them.
         stages: Names of the stages whose 3x3 convolutions may be of any kind.
@@ -162,3 +165,18 @@ def bag_network(receptive_field: int) -> Network:
         site_sizes=sizes,
         arguments={"receptive_field": receptive_field},
     )
+
+
+def scale_network(function: str, **arguments: Any) -> Network:
+    """Returns a network on a scale space, whose layers cannot be chosen; see `models.scales`.
+
+    Args:
+        function: Name of the function in `models.scale_network`.
+        **arguments: Its arguments.
+
+    Example:
+        >>> scale_network("scale_resnet", depth=18).arguments["scales"].number
+        4
+    """
+    arguments = {"scales": Scales(), **arguments}
+    return Network("scale_network", function, 0, unpadded_sizes(0), arguments=arguments)

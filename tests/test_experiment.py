@@ -42,6 +42,10 @@ REFUSED = {
     "full as a whole: --network=full_resnet18. Received: --insert_layer=full_conv2d.",
     "--network=bagnet33": "--network must see no more than the 16x16 pixels of the images. "
     "Received: --network=bagnet33.",
+    "--network=scale_network --filters=32": "--filters belongs to networks whose layers can be "
+    "chosen, not to scale_network. Received: --filters=32.",
+    "--network=scale_network --layer_types=conv2d": "--layer_types belongs to networks whose "
+    "layers can be chosen, not to scale_network. Received: --layer_types=conv2d.",
     "--momentum=1": "--momentum must be from 0 to below 1. Received: --momentum=1.0.",
     "--label_smoothing=-1": "--label_smoothing must be from 0 to below 1. "
     "Received: --label_smoothing=-1.0.",

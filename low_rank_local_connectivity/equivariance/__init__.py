@@ -16,6 +16,9 @@ from low_rank_local_connectivity.equivariance.measuring import curve as curve
 from low_rank_local_connectivity.equivariance.measuring import error as error
 from low_rank_local_connectivity.equivariance.probe import LocationProbe as LocationProbe
 from low_rank_local_connectivity.equivariance.probe import location_probe as location_probe
+from low_rank_local_connectivity.equivariance.scale_space import (
+    ScaleSpaceAction as ScaleSpaceAction,
+)
 from low_rank_local_connectivity.equivariance.transforms import Rotation as Rotation
 from low_rank_local_connectivity.equivariance.transforms import Scale as Scale
 from low_rank_local_connectivity.equivariance.transforms import Shift as Shift

@@ -7,6 +7,7 @@ import numpy as np
 
 from low_rank_local_connectivity.equivariance.curves import Curve
 from low_rank_local_connectivity.equivariance.features import Features, Measured, batches
+from low_rank_local_connectivity.equivariance.scale_space import ScaleSpaceAction
 from low_rank_local_connectivity.equivariance.transforms import Transform
 from low_rank_local_connectivity.layers.configured_layer import one_of
 
@@ -59,15 +60,17 @@ def error(
             width)`; or a stream of batches: an iterable, `tf.data.Dataset` or
             `keras.utils.PyDataset`, whose items are such arrays or begin with one. A stream is
             read once, with a progress bar.
-        transform: `Shift`, `Scale`, `Rotation`; or a function of a batch of images, which then
-            needs `act_on_outputs` unless it is the invariance that is asked for.
+        transform: `Shift`, `Scale`, `Rotation`; `ScaleSpaceAction` for features with an axis of
+            scales; or a function of a batch of images, which then needs `act_on_outputs` unless
+            it is the invariance that is asked for.
         kind: `"equivariance"` or `"invariance"`.
         layer: Layer whose outputs are the features, `"block/conv"` for the layer `conv` of the
             model `block` within the model; the model's outputs if None.
         margin: Positions of the feature map to leave out at each side, at least 0.
         act_on_outputs: `T'`, if it does not follow from `transform`: a transform in positions of
             the feature map, or a function of a batch of features that returns as many, or
-            `(features, counted)` with `counted` of shape `(height, width)` true where they exist.
+            `(features, counted)` with `counted` true where they exist: of shape
+            `(height, width)`, or of that of an example's features, to which no margin is added.
         batch_size: Images at a time, at least 1; a stream's batches are taken as they are.
         strides: Pixels between neighbouring positions of the feature map, for shifts. If None:
             those of `receptive_field`, or 1 for features of the images' size.
@@ -156,13 +159,14 @@ def curve(
                 f"{len(transforms)} transforms."
             )
     if values is None:
-        unknown = [one for one in transforms if not isinstance(one, Transform)]
+        known = (Transform, ScaleSpaceAction)
+        unknown = [one for one in transforms if not isinstance(one, known)]
         if unknown:
             raise ValueError(
                 "A function does not tell its parameter, so a curve over functions needs `values`. "
                 f"Received: values=None with {len(unknown)} functions among the transforms."
             )
-        values = [one.amount for one in transforms if isinstance(one, Transform)]
+        values = [one.amount for one in transforms if isinstance(one, known)]
     measurement = _Measurement("curve", model, kind, layer, margin, strides, data_format)
     stream = batches(images, None, batch_size, progress)
     return Curve(np.asarray(values, float), measurement.of(transforms, act_on_outputs, stream))
@@ -243,6 +247,8 @@ class _Measurement:
         self, images: np.ndarray, features: np.ndarray, transform: Action, action: Action | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns `T' f(x)` and where it counts: everywhere, apart from the margin, if None."""
+        if action is None and isinstance(transform, ScaleSpaceAction):
+            return transform.on_features(features)
         if action is None and not isinstance(transform, Transform):
             raise ValueError(
                 "What a function of images does to features is not known. Received: "
@@ -278,6 +284,14 @@ class _Measurement:
                     f"margin={self.margin} for features of shape {values.shape}."
                 )
             return np.square(values).reshape(len(values), -1).sum(axis=1)
+        if counted is not None and counted.shape == values.shape[1:]:
+            if self.margin:
+                raise ValueError(
+                    "What acts on the features says itself which of their elements count. "
+                    f"Received: margin={self.margin}. Give the margin to it: "
+                    "ScaleSpaceAction(margin=...)."
+                )
+            return np.square(values)[:, counted].sum(axis=1)
         squares = np.square(self.features.channels_last(values))
         height, width = squares.shape[1:3]
         inside = np.zeros((height, width), bool)
