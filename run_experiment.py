@@ -171,7 +171,7 @@ def experiment_from_flags() -> Experiment:
         field.name: FLAGS[field.name].value for field in dataclasses.fields(Experiment)
     }
     stages = MODELS[values["network"]].stages
-    if stages and FLAGS["layer_types"].using_default_value:
+    if not MODELS[values["network"]].num_layers and FLAGS["layer_types"].using_default_value:
         values["layer_types"] = []
     if values["replace"] == ["all"]:
         values["replace"] = stages

@@ -40,6 +40,14 @@ REFUSED = {
     "layer's number of positions, 1. Received: --spatial_rank=4.",
     "--network=resnet18 --insert_layer=full_conv2d": "--insert_layer changes sizes, so a ResNet is "
     "full as a whole: --network=full_resnet18. Received: --insert_layer=full_conv2d.",
+    "--network=group_network --layer_types=conv2d": "--layer_types does not go with group_network, "
+    "whose layers are its own. Received: --layer_types=conv2d.",
+    "--network=group_resnet18 --filters=32": "--filters does not go with group_resnet18, whose "
+    "layers are its own. Received: --filters=32.",
+    "--network=group_network --replace=conv5": "--replace needs a ResNet whose layers can be "
+    "replaced, not group_network. Received: --replace=conv5.",
+    "--network=group_network --kernel_size=4": "--kernel_size must be odd in group_network. "
+    "Received: --kernel_size=4.",
     "--momentum=1": "--momentum must be from 0 to below 1. Received: --momentum=1.0.",
     "--label_smoothing=-1": "--label_smoothing must be from 0 to below 1. "
     "Received: --label_smoothing=-1.0.",

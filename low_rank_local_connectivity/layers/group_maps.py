@@ -5,8 +5,10 @@ Channels-last `(batch, height, width, order, channels)`, channels-first
 with `order * channels` channels.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 
@@ -41,3 +43,17 @@ def split_orientations(maps, order: int, data_format: str) -> Any:
     if data_format == "channels_last":
         return ops.reshape(maps, (-1, shape[1], shape[2], order, shape[3] // order))
     return ops.reshape(maps, (-1, order, shape[1] // order, shape[2], shape[3]))
+
+
+def works_by_value(activation: Callable) -> bool:
+    """Whether an activation reads no other value, so that it may see orientations as channels.
+
+    Example:
+        >>> works_by_value(ops.tanh), works_by_value(ops.softmax)
+        (True, False)
+    """
+    values = np.linspace(-2, 2, 24, dtype="float32")
+    apart, together = (activation(ops.reshape(values, shape)) for shape in ((2, 3, 4), (2, 12)))
+    if tuple(apart.shape) != (2, 3, 4):
+        return False
+    return np.allclose(np.ravel(ops.convert_to_numpy(apart)), ops.convert_to_numpy(together).flat)

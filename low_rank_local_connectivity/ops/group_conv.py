@@ -53,8 +53,10 @@ def rotation_matrix(kernel_size: int, degrees: float) -> np.ndarray:
 
     Example:
         >>> matrix = rotation_matrix(5, 45.0)
-        >>> int(matrix[2].argmax()), matrix.sum(0).round(5).tolist()[:5]  # without its corners
-        (3, [0.0, 1.0, 1.0, 1.0, 0.0])
+        >>> int(matrix[2].argmax())  # (0, 2), above the centre, reads most of (1, 3)
+        8
+        >>> matrix.sum(0).round(5).tolist()[:5]  # without the corners
+        [0.0, 1.0, 1.0, 1.0, 0.0]
     """
     centre = (kernel_size - 1) / 2
     rows, columns = np.indices((kernel_size, kernel_size)) - centre
