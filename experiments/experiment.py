@@ -87,7 +87,7 @@ class Experiment:
         elif MODELS[self.network].num_layers:
             self._check_layers()
         else:
-            self._check_fixed_layers()
+            self._check_own_layers()
         shared = self.share_row_combining_weights or self.share_col_combining_weights
         self._require(
             "input_dependent",
@@ -133,7 +133,7 @@ class Experiment:
         for name in ("insert_layer", "replace"):
             self._require(name, not getattr(self, name), f"needs a ResNet, not {self.network}")
         shape = self.data.input_shape
-        sizes = network.output_sizes(shape, self.kernel_size)
+        sizes = network.output_sizes(shape, self.kernel_size) if network.output_sizes else []
         fits = min(map(min, sizes)) >= 1
         what = "x".join(map(str, shape[:2]))
         self._require("kernel_size", fits, f"must leave {count} layers a position in {what} images")
@@ -159,12 +159,23 @@ class Experiment:
             sites["insert"] = self.insert_layer
         self._check_rank((kind, sizes[site]) for site, kind in sites.items())
 
-    def _check_fixed_layers(self) -> None:
-        sentence = f"belongs to networks whose layers can be chosen, not to {self.network}"
-        fixed = {"layer_types": (), "insert_layer": None, "replace": (), "coord_conv": False}
-        fixed |= {"kernel_size": 3, "filters": 64}
-        for name, value in fixed.items():
-            self._require(name, getattr(self, name) == value, sentence)
+    def _check_own_layers(self) -> None:
+        """Checks the flags of a network whose layers are its own."""
+        plain = {"layer_types": (), "kernel_size": 3, "filters": 64, "coord_conv": False}
+        for name, value in plain.items():
+            if name not in MODELS[self.network].options:
+                sentence = f"does not go with {self.network}, whose layers are its own"
+                self._require(name, getattr(self, name) == value, sentence)
+        sentence = f"needs a ResNet whose layers can be replaced, not {self.network}"
+        for name in ("insert_layer", "replace"):
+            self._require(name, not getattr(self, name), sentence)
+        if not MODELS[self.network].turned:
+            return
+        odd = self.kernel_size % 2 == 1
+        self._require("kernel_size", odd, f"must be odd in {self.network}")
+        height, width, _ = self.data.input_shape
+        sentence = f"needs images whose sides are both even or both odd, not {height}x{width}"
+        self._require("network", (height - width) % 2 == 0, sentence)
 
     def _check_rank(self, layers: Iterable[tuple[str, tuple[int, int]]]) -> None:
         for kind, size in layers:
@@ -236,8 +247,8 @@ class Experiment:
             of_all |= {"insert": insert, "replace": replace}
         elif network.num_layers:
             makers = [convolution(kind, self.settings) for kind in self.filled_layer_types]
-            names = ("filters", "kernel_size", "coord_conv")
-            of_all |= {"convolutions": makers} | {name: getattr(self, name) for name in names}
+            of_all |= {"convolutions": makers}
+        of_all |= {name: getattr(self, name) for name in network.options}
         return network.build(dataset.input_shape, dataset.num_classes, **of_all)
 
     @property

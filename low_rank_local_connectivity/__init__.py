@@ -9,6 +9,10 @@ from low_rank_local_connectivity.layers import DynamicLocalFilter2D as DynamicLo
 from low_rank_local_connectivity.layers import FullConv1D as FullConv1D
 from low_rank_local_connectivity.layers import FullConv2D as FullConv2D
 from low_rank_local_connectivity.layers import FullConv3D as FullConv3D
+from low_rank_local_connectivity.layers import GroupBatchNormalization as GroupBatchNormalization
+from low_rank_local_connectivity.layers import GroupConv2D as GroupConv2D
+from low_rank_local_connectivity.layers import GroupLiftConv2D as GroupLiftConv2D
+from low_rank_local_connectivity.layers import GroupPooling2D as GroupPooling2D
 from low_rank_local_connectivity.layers import (
     InputDependentCombiningWeights as InputDependentCombiningWeights,
 )

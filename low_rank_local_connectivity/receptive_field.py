@@ -120,7 +120,7 @@ def receptive_field(
             "receptive_field() needs a model whose input has 1 to 3 spatial axes. Received: "
             f"model {model.name!r} with an input of shape {model.inputs[0].shape}."
         )
-    walk = _Walk(rules or {}, _data_format_of(model))
+    walk = _Walk(rules or {}, _data_format_of(model), dimensions)
     walk.through(model, [(_Axis(),) * dimensions], output or "", "")
     return tuple(walk.rows)
 
@@ -136,8 +136,9 @@ def _data_format_of(model: Any) -> str:
 class _Walk:
     """The rows so far, of a model and those within it."""
 
-    def __init__(self, rules: Mapping[type, Rule], data_format: str) -> None:
+    def __init__(self, rules: Mapping[type, Rule], data_format: str, dimensions: int) -> None:
         self.rules = rules
+        self.dimensions = dimensions
         self.data_format = data_format
         self.rows: list[ReceptiveField] = []
 
@@ -182,9 +183,11 @@ class _Walk:
         return _union(call.operation, found)
 
     def sizes(self, tensor: Any) -> tuple[int | None, ...]:
-        """Returns the spatial part of a tensor's shape."""
+        """Returns the spatial part of a tensor's shape, without orientations if it has them."""
         last = self.data_format == "channels_last"
-        return tuple(tensor.shape[1:-1] if last else tensor.shape[2:])
+        sizes = tuple(tensor.shape[1:-1] if last else tensor.shape[2:])
+        extra = max(len(sizes) - self.dimensions, 0)
+        return sizes[: len(sizes) - extra] if last else sizes[extra:]
 
 
 def _union(layer: Any, fields: Sequence[Field], shapes: Sequence[tuple] = ()) -> Field:

@@ -11,6 +11,7 @@ from low_rank_local_connectivity.layers import (
     CondConv2D,
     CoordConv2D,
     DilatedContext2D,
+    GroupPooling2D,
     InputDependentCombiningWeights,
     SpatialBias,
 )
@@ -70,6 +71,7 @@ POINTWISE = (
     layers.Minimum,
     SpatialBias,
     AddCoordinates2D,
+    GroupPooling2D,
 )
 # Pointwise if the axis they work along is that of the channels.
 ALONG_AN_AXIS = (
@@ -137,7 +139,7 @@ def windows_through(
         return [_at(before for before, _ in _pairs(layer.padding))]
     if isinstance(layer, CROPPINGS):
         return [_at(-before for before, _ in _pairs(layer.cropping))]
-    return [_placement(windows, sizes) for windows in _windows_of(layer)]
+    return [_placement(windows, sizes) for windows in _windows_of(layer, len(sizes))]
 
 
 def reads_everything(layer: Any) -> bool:
@@ -157,7 +159,7 @@ def _scatters(layer: Any, rank: int, data_format: str) -> bool:
     return {axis % rank for axis in axes} != {channels}
 
 
-def _windows_of(layer: Any) -> list[Windows]:
+def _windows_of(layer: Any, dimensions: int) -> list[Windows]:
     if isinstance(layer, CoordConv2D):
         layer = layer.convolution
     if isinstance(layer, LowRankLocallyConnected):
@@ -170,13 +172,19 @@ def _windows_of(layer: Any) -> list[Windows]:
     if isinstance(layer, CONVOLUTIONS) and not isinstance(layer, TRANSPOSED):
         return [Windows(layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)]
     if isinstance(layer, POOLINGS):
-        ones = (1,) * len(layer.pool_size)
-        return [Windows(layer.pool_size, layer.strides, ones, layer.padding)]
+        return [_pooled(layer, dimensions)]
     raise ValueError(
         f"receptive_field() has no rule for layer {layer.name!r} of class {type(layer).__name__}. "
         "Give one: rules={its class: function of the layer that returns its ops.Windows, or None "
         "if it mixes all positions}."
     )
+
+
+def _pooled(layer: Any, dimensions: int) -> Windows:
+    """Returns the windows of a pooling; of maps with orientations, those over positions."""
+    last = layer.data_format == "channels_last"
+    kept = slice(dimensions) if last else slice(len(layer.pool_size) - dimensions, None)
+    return Windows(layer.pool_size[kept], layer.strides[kept], (1,) * dimensions, layer.padding)
 
 
 def _placement(windows: Windows, sizes: Sequence[int | None]) -> Placement:

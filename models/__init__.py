@@ -8,7 +8,13 @@ from .network import bag_network, residual_network, scale_network, unpadded_size
 from .scales import Scales as Scales
 
 MODELS = {
-    "simple_network": Network("simple_network", "simple_network", 3, unpadded_sizes(3)),
+    "simple_network": Network(
+        "simple_network",
+        "simple_network",
+        3,
+        unpadded_sizes(3),
+        options=("filters", "kernel_size", "coord_conv"),
+    ),
     "resnet18": residual_network(18),
     "resnet34": residual_network(34),
     "resnet50": residual_network(50),
@@ -20,10 +26,17 @@ MODELS = {
     "bagnet9": bag_network(9),
     "bagnet17": bag_network(17),
     "bagnet33": bag_network(33),
-    "scale_network": scale_network("scale_network"),
+    "scale_network": scale_network("scale_network", options=("filters", "kernel_size")),
     "scale_pyramid_network": scale_network(
-        "scale_network", scales=Scales(3, method="bilinear", pyramid=True)
+        "scale_network",
+        options=("filters", "kernel_size"),
+        scales=Scales(3, method="bilinear", pyramid=True),
     ),
     "scale_resnet18": scale_network("scale_resnet", depth=18),
     "scale_resnet34": scale_network("scale_resnet", depth=34),
+    "group_network": Network(
+        "group_network", "group_network", options=("filters", "kernel_size"), turned=True
+    ),
+    "group_resnet18": Network("group_resnet", "group_resnet", arguments={"depth": 18}, turned=True),
+    "group_resnet34": Network("group_resnet", "group_resnet", arguments={"depth": 34}, turned=True),
 }

@@ -19,6 +19,9 @@ from low_rank_local_connectivity import (
     AddCoordinates2D,
     CoordConv2D,
     FullConv2D,
+    GroupConv2D,
+    GroupLiftConv2D,
+    GroupPooling2D,
     LocallyConnected2D,
     LowRankLocallyConnected2D,
     SpatialBias,
@@ -263,6 +266,10 @@ def _pooling(layer: Any) -> int:
     return math.prod(layer.pool_size) * _outputs(layer)
 
 
+def _group_pooling(layer: Any) -> int:
+    return math.prod(_shape(layer.input))
+
+
 def _global_pooling(layer: Any) -> int:
     return math.prod(_shape(layer.input)) + _outputs(layer)
 
@@ -272,12 +279,17 @@ COUNTS: dict[type, Callable[[Any], int]] = {
     AddCoordinates2D: _free,
     CoordConv2D: _coord_conv2d,
     FullConv2D: _conv2d,
+    # Their outputs include the orientations; turning the filters is done once for all images.
+    GroupConv2D: _conv2d,
+    GroupLiftConv2D: _conv2d,
+    GroupPooling2D: _group_pooling,
     LocallyConnected2D: _locally_connected2d,
     LowRankLocallyConnected2D: _low_rank_locally_connected2d,
     SpatialBias: _one_per_output,
     layers.Activation: _activation,
     layers.Add: _addition,
     layers.AveragePooling2D: _pooling,
+    layers.AveragePooling3D: _pooling,
     # One product and one sum: with its statistics fixed it is a factor and a constant.
     layers.BatchNormalization: _two_per_output,
     layers.Conv2D: _conv2d,
@@ -287,6 +299,7 @@ COUNTS: dict[type, Callable[[Any], int]] = {
     layers.GlobalAveragePooling2D: _global_pooling,
     layers.InputLayer: _free,
     layers.MaxPooling2D: _pooling,
+    layers.MaxPooling3D: _pooling,
     layers.ReLU: _one_per_output,
     layers.ZeroPadding2D: _free,
 }

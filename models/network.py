@@ -22,12 +22,11 @@ class Network:
 
     Args:
         module: Module of this package that holds the function that builds it.
-        function: Name of that function. Of a network with `num_layers` it takes `image_shape`,
-            `num_classes`, `convolutions`, `filters`, `kernel_size` and `coord_conv`; of one with
-            `stages`, `image_shape`, `num_classes`, `insert` and `replace`; of one with neither
-            `image_shape` and `num_classes`; of all `weight_decay` and `synchronized`.
-        num_layers: How many of its layers may be of any kind, each by itself; 0 if it has stages,
-            or if its layers cannot be chosen.
+        function: Name of that function. It takes `image_shape`, `num_classes`, `weight_decay`,
+            `synchronized` and its `options`; of a network with `num_layers` also `convolutions`, of
+            one with `stages` also `insert` and `replace`.
+        num_layers: How many of its layers may be of any kind, each by itself; 0 if none, or if it
+            has stages.
         output_sizes: Function of `(image_shape, kernel_size)` to the number of rows and columns
             of positions of each of them.
         stages: Names of the stages whose 3x3 convolutions may be of any kind.
@@ -35,6 +34,10 @@ class Network:
             the layers of each stage, and of the layer that may be inserted, under `"insert"`;
             None if there are no stages.
         arguments: Arguments that are always given to the function, by name.
+        options: Names of further arguments, which are flags too: among `"filters"`,
+            `"kernel_size"` and `"coord_conv"`.
+        turned: Whether it turns its filters, so that every window must sit alike in a turned
+            image: odd kernels, and sides both even or both odd.
 
     Example:
         >>> network = residual_network(50)
@@ -44,11 +47,13 @@ class Network:
 
     module: str
     function: str
-    num_layers: int
-    output_sizes: Callable[[tuple[int, int, int], int], list[tuple[int, int]]]
+    num_layers: int = 0
+    output_sizes: Callable[[tuple[int, int, int], int], list[tuple[int, int]]] | None = None
     stages: tuple[str, ...] = ()
     site_sizes: Callable[[tuple[int, int, int]], dict[str, tuple[int, int]]] | None = None
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    turned: bool = False
 
     def build(self, *args: Any, **kwargs: Any):
         """Imports and calls the function; see it for its arguments."""
@@ -129,8 +134,6 @@ def residual_network(depth: int, full: bool = False) -> Network:
     return Network(
         "resnet",
         "resnet",
-        0,
-        unpadded_sizes(0),
         stages=RESNET_STAGES,
         site_sizes=grown_sizes(depth) if full else halved_sizes,
         arguments={"depth": depth, **({"full": True} if full else {})},
@@ -167,16 +170,17 @@ def bag_network(receptive_field: int) -> Network:
     )
 
 
-def scale_network(function: str, **arguments: Any) -> Network:
-    """Returns a network on a scale space, whose layers cannot be chosen; see `models.scales`.
+def scale_network(function: str, options: tuple[str, ...] = (), **arguments: Any) -> Network:
+    """Returns a network on a scale space, whose kinds of layers are its own; see `models.scales`.
 
     Args:
         function: Name of the function in `models.scale_network`.
-        **arguments: Its arguments.
+        options: Those of its arguments that the command line sets.
+        **arguments: Its other arguments.
 
     Example:
         >>> scale_network("scale_resnet", depth=18).arguments["scales"].number
         4
     """
     arguments = {"scales": Scales(), **arguments}
-    return Network("scale_network", function, 0, unpadded_sizes(0), arguments=arguments)
+    return Network("scale_network", function, options=options, arguments=arguments)

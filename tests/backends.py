@@ -10,9 +10,13 @@ def to_numpy(tensor) -> np.ndarray:
 
 
 def randomize(layer, rng, scale=0.5):
-    """Gives every weight of a layer or model random values, so that none is 0 or alike."""
+    """Gives every weight of a layer or model random values, so that none is 0 or alike.
+
+    Variances are positive.
+    """
     for weight in layer.weights:
-        weight.assign(scale * rng.normal(size=weight.shape))
+        values = scale * rng.normal(size=weight.shape)
+        weight.assign(np.abs(values) + 0.1 if weight.name == "moving_variance" else values)
 
 
 def call(layer, inputs):

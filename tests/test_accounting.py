@@ -73,6 +73,7 @@ LAYERS = {
     ),
     "wide": (keras.layers.Conv2D, {"filters": 111, "kernel_size": 3}),
     "coordinates": (layers.CoordConv2D, {"filters": 32, "kernel_size": 3}),
+    "turned": (layers.GroupLiftConv2D, {"filters": 8, "kernel_size": 3}),
     "locally_connected": (layers.LocallyConnected2D, {"filters": 32, "kernel_size": 3}),
     "rank_1": (layers.LowRankLocallyConnected2D, {**LOW_RANK, "spatial_rank": 1}),
     "low_rank": (layers.LowRankLocallyConnected2D, LOW_RANK),

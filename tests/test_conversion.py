@@ -446,10 +446,22 @@ def test_what_cannot_be_converted_is_refused_in_a_sentence(number):
     assert str(caught.value) == sentence
 
 
+def test_models_within_a_model_become_plain_too(rng):
+    inner = keras.Sequential(
+        [keras.Input((8, 9, 2)), layers.GroupLiftConv2D(3, 3), layers.GroupPooling2D()], name="in"
+    )
+    inputs = keras.Input((8, 9, 2))
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 3)(inner(inputs)))
+    plain = conversion.to_plain_convolutions(model)
+    images = rng.normal(size=(2, 8, 9, 2)).astype("float32")
+    np.testing.assert_allclose(call(plain, images), call(model, images), atol=1e-5)
+    assert type(plain.get_layer("in").layers[0]) is keras.layers.Conv2D
+
+
 def test_every_function_of_the_package_is_tested_here():
     text = Path(__file__).read_text()
     public = [name for name in vars(conversion) if callable(getattr(conversion, name))]
-    assert len(public) == 10
+    assert len(public) == 11
     # The second is tested in tests/test_kronecker.py.
     elsewhere = {"for_serving", "merge_cascade"}
     assert all(f"conversion.{name}" in text for name in public if name not in elsewhere)

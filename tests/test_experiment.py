@@ -42,10 +42,18 @@ REFUSED = {
     "full as a whole: --network=full_resnet18. Received: --insert_layer=full_conv2d.",
     "--network=bagnet33": "--network must see no more than the 16x16 pixels of the images. "
     "Received: --network=bagnet33.",
-    "--network=scale_network --filters=32": "--filters belongs to networks whose layers can be "
-    "chosen, not to scale_network. Received: --filters=32.",
-    "--network=scale_network --layer_types=conv2d": "--layer_types belongs to networks whose "
-    "layers can be chosen, not to scale_network. Received: --layer_types=conv2d.",
+    "--network=scale_resnet18 --filters=32": "--filters does not go with scale_resnet18, whose "
+    "layers are its own. Received: --filters=32.",
+    "--network=scale_network --layer_types=conv2d": "--layer_types does not go with scale_network, "
+    "whose layers are its own. Received: --layer_types=conv2d.",
+    "--network=group_network --layer_types=conv2d": "--layer_types does not go with group_network, "
+    "whose layers are its own. Received: --layer_types=conv2d.",
+    "--network=group_resnet18 --filters=32": "--filters does not go with group_resnet18, whose "
+    "layers are its own. Received: --filters=32.",
+    "--network=group_network --replace=conv5": "--replace needs a ResNet whose layers can be "
+    "replaced, not group_network. Received: --replace=conv5.",
+    "--network=group_network --kernel_size=4": "--kernel_size must be odd in group_network. "
+    "Received: --kernel_size=4.",
     "--momentum=1": "--momentum must be from 0 to below 1. Received: --momentum=1.0.",
     "--label_smoothing=-1": "--label_smoothing must be from 0 to below 1. "
     "Received: --label_smoothing=-1.0.",

@@ -21,5 +21,8 @@ from low_rank_local_connectivity.conversion.folding import (
 )
 from low_rank_local_connectivity.conversion.models import convert as convert
 from low_rank_local_connectivity.conversion.models import for_serving as for_serving
+from low_rank_local_connectivity.conversion.orientations import (
+    to_plain_convolutions as to_plain_convolutions,
+)
 from low_rank_local_connectivity.conversion.relaxation import from_convolution as from_convolution
 from low_rank_local_connectivity.conversion.resizing import resize as resize

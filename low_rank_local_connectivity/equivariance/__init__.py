@@ -12,6 +12,7 @@ from low_rank_local_connectivity.equivariance.consistency import (
     shift_consistency as shift_consistency,
 )
 from low_rank_local_connectivity.equivariance.curves import Curve as Curve
+from low_rank_local_connectivity.equivariance.group_rotation import GroupRotation as GroupRotation
 from low_rank_local_connectivity.equivariance.measuring import curve as curve
 from low_rank_local_connectivity.equivariance.measuring import error as error
 from low_rank_local_connectivity.equivariance.probe import LocationProbe as LocationProbe

@@ -60,9 +60,9 @@ def error(
             width)`; or a stream of batches: an iterable, `tf.data.Dataset` or
             `keras.utils.PyDataset`, whose items are such arrays or begin with one. A stream is
             read once, with a progress bar.
-        transform: `Shift`, `Scale`, `Rotation`; `ScaleSpaceAction` for features with an axis of
-            scales; or a function of a batch of images, which then needs `act_on_outputs` unless
-            it is the invariance that is asked for.
+        transform: `Shift`, `Scale`, `Rotation`; `ScaleSpaceAction` or `GroupRotation` for features
+            with an axis of scales or of orientations; or a function of a batch of images, which
+            then needs `act_on_outputs` unless it is the invariance that is asked for.
         kind: `"equivariance"` or `"invariance"`.
         layer: Layer whose outputs are the features, `"block/conv"` for the layer `conv` of the
             model `block` within the model; the model's outputs if None.

@@ -14,7 +14,11 @@ import keras
 import numpy as np
 
 from low_rank_local_connectivity.conversion import convert as convert_model
-from low_rank_local_connectivity.conversion import fold_batch_normalization
+from low_rank_local_connectivity.conversion import (
+    fold_batch_normalization,
+    to_plain_convolutions,
+)
+from low_rank_local_connectivity.conversion.orientations import has_orientations
 from low_rank_local_connectivity.export.formats import FORMATS, Served
 from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
 
@@ -39,11 +43,11 @@ def export_model(
 ) -> dict[str, Any]:
     """Writes a model in formats that servers read, and proves that they compute the same.
 
-    The model is converted first: low-rank layers with fixed weights mix their filters once, and
-    batch normalisations become part of the layers before them where that is exact. Everything is
-    written to a temporary folder, loaded again by the format's own runtime and compared with the
-    model on batches of 1 and of the whole sample; only then is it moved to its place, so nothing
-    half-written or wrong remains.
+    The model is converted first: low-rank layers with fixed weights mix their filters once, turned
+    filters are spelled out as plain convolutions, and batch normalisations become part of the
+    layers before them where that is exact. Everything is written to a temporary folder, loaded
+    again by the format's own runtime and compared with the model on batches of 1 and of the whole
+    sample; only then is it moved to its place, so nothing half-written or wrong remains.
 
     Args:
         model: Built functional or `Sequential` model with one input and one output.
@@ -197,6 +201,8 @@ def _form(
     """Returns the form of a model to serve, its name, and what was measured to choose it."""
     if convert is False:
         return "unconverted", model, {}
+    if has_orientations(model):
+        model = to_plain_convolutions(model)
     if convert is True:
         return "converted", fold_batch_normalization(convert_model(model)), {}
     forms = {

@@ -14,6 +14,12 @@ from low_rank_local_connectivity.layers.dynamic_local_filter import (
 from low_rank_local_connectivity.layers.full_conv import FullConv1D as FullConv1D
 from low_rank_local_connectivity.layers.full_conv import FullConv2D as FullConv2D
 from low_rank_local_connectivity.layers.full_conv import FullConv3D as FullConv3D
+from low_rank_local_connectivity.layers.group_batch_normalization import (
+    GroupBatchNormalization as GroupBatchNormalization,
+)
+from low_rank_local_connectivity.layers.group_conv import GroupConv2D as GroupConv2D
+from low_rank_local_connectivity.layers.group_conv import GroupLiftConv2D as GroupLiftConv2D
+from low_rank_local_connectivity.layers.group_pooling import GroupPooling2D as GroupPooling2D
 from low_rank_local_connectivity.layers.kronecker_conv import KroneckerConv2D as KroneckerConv2D
 from low_rank_local_connectivity.layers.locally_connected import (
     LocallyConnected1D as LocallyConnected1D,

@@ -55,6 +55,36 @@ def draw_filters(initializer: Callable, shape: Sequence[int], count: int, dtype:
     return ops.stack(banks, axis=-2)
 
 
+def draw_turned_filters(
+    initializer: Callable, shape: Sequence[int], taps: int, order: int, dtype: Any
+):
+    """Draws filters that a layer applies in several orientations.
+
+    Values have the variance that the plain kernel with all orientations would get: of `taps` taps,
+    all orientations of the input among its channels and `order` times as many filters.
+
+    Args:
+        initializer: Keras initializer or callable `(shape, dtype) -> tensor`.
+        shape: `(k, k, channels, filters)` or `(k, k, orientations, channels, filters)`.
+        taps: How many of the `k * k` taps are used.
+        order: In how many orientations.
+        dtype: Data type of the values.
+
+    Returns:
+        Tensor of that shape.
+
+    Example:
+        >>> shape = (3, 3, 4, 5, 6)
+        >>> ops.shape(draw_turned_filters(initializers.HeNormal(), shape, 9, 4, "float32"))
+        (3, 3, 4, 5, 6)
+    """
+    values = initializer(shape, dtype=dtype)
+    if not _has_usual_fans(initializer):
+        return values
+    plain = (taps, math.prod(shape[2:-1]), order * shape[-1])
+    return values * math.sqrt(_fan(shape, initializer.mode) / _fan(plain, initializer.mode))
+
+
 def draw_factor(initializer: Callable, factors: Factors, rank: int, index: int, dtype: Any):
     """Draws the coarse (index 0) or fine (index 1) kernels of a sum of Kronecker products.
 

@@ -3,6 +3,8 @@
 from low_rank_local_connectivity.ops.cascade import merge_cascade as merge_cascade
 from low_rank_local_connectivity.ops.combining_weights import normalize_logits as normalize_logits
 from low_rank_local_connectivity.ops.combining_weights import sum_over_axes as sum_over_axes
+from low_rank_local_connectivity.ops.group_conv import expand_kernel as expand_kernel
+from low_rank_local_connectivity.ops.group_conv import rotation_matrix as rotation_matrix
 from low_rank_local_connectivity.ops.kronecker import kronecker_convolution as kronecker_convolution
 from low_rank_local_connectivity.ops.kronecker import kronecker_kernel as kronecker_kernel
 from low_rank_local_connectivity.ops.kronecker import (

@@ -1,0 +1,71 @@
+"""Batch normalisation that treats all orientations alike."""
+
+from typing import Any
+
+import keras
+
+from low_rank_local_connectivity.layers.configured_layer import standardize_data_format
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+class GroupBatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalisation of maps with orientations: statistics and weights per channel only.
+
+    `outputs[b, p, r, c] = (inputs[b, p, r, c] - mean[c]) / sqrt(variance[c] + epsilon) * gamma[c]
+    + beta[c]`, mean and variance over examples, positions and orientations. It computes what
+    `keras.layers.BatchNormalization` does along the channel axis of such maps; but that axis, not
+    the usual one under `"channels_first"`, need not be known here, and maps without
+    orientations, on which a value for each of `order * channels` would break equivariance, are
+    refused.
+
+    Args:
+        momentum: Share of a moving average that stays at each step, from 0 to 1.
+        epsilon: Added to the variance; above 0.
+        data_format: `"channels_last"` or `"channels_first"`; Keras's global setting if None.
+        **kwargs: Further arguments of `keras.layers.BatchNormalization`, but for `axis`.
+
+    Input:
+        `(batch, height, width, order, channels)`, or `(batch, order, channels, height, width)`
+        under `"channels_first"`.
+
+    Output:
+        The same shape.
+
+    Raises:
+        ValueError: If the input has another number of axes.
+
+    Example:
+        >>> layer = GroupBatchNormalization()
+        >>> tuple(layer(keras.ops.ones((2, 9, 8, 4, 5))).shape), tuple(layer.gamma.shape)
+        ((2, 9, 8, 4, 5), (5,))
+    """
+
+    def __init__(
+        self,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        data_format = standardize_data_format(data_format)
+        axis = -1 if data_format == "channels_last" else 2
+        super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, **kwargs)
+        self.data_format = data_format
+        # Keras's masks are of sequences.
+        self.supports_masking = False
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the weights for inputs of this shape."""
+        if len(input_shape) != 5:
+            raise ValueError(
+                f"Layer {self.name!r} needs maps with orientations, (batch, height, width, order, "
+                "channels) or (batch, order, channels, height, width). Received: "
+                f"input_shape={tuple(input_shape)}. Use keras.layers.BatchNormalization for others."
+            )
+        super().build(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments as plain values."""
+        config = super().get_config()
+        del config["axis"]
+        return {**config, "data_format": self.data_format}
