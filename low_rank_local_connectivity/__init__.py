@@ -4,6 +4,7 @@ from low_rank_local_connectivity.initializers import IdentityConv as IdentityCon
 from low_rank_local_connectivity.layers import AddCoordinates2D as AddCoordinates2D
 from low_rank_local_connectivity.layers import CondConv2D as CondConv2D
 from low_rank_local_connectivity.layers import CoordConv2D as CoordConv2D
+from low_rank_local_connectivity.layers import DeformableConv2D as DeformableConv2D
 from low_rank_local_connectivity.layers import DilatedContext2D as DilatedContext2D
 from low_rank_local_connectivity.layers import DynamicLocalFilter2D as DynamicLocalFilter2D
 from low_rank_local_connectivity.layers import FullConv1D as FullConv1D
