@@ -26,6 +26,10 @@ from low_rank_local_connectivity.layers import (
 from low_rank_local_connectivity.layers import (
     LowRankLocallyConnected3D as LowRankLocallyConnected3D,
 )
+from low_rank_local_connectivity.layers import OverLevels as OverLevels
+from low_rank_local_connectivity.layers import ScaleConv2D as ScaleConv2D
+from low_rank_local_connectivity.layers import ScalePooling2D as ScalePooling2D
+from low_rank_local_connectivity.layers import ScaleSpaceLifting2D as ScaleSpaceLifting2D
 from low_rank_local_connectivity.layers import SpatialBias as SpatialBias
 from low_rank_local_connectivity.layers import WithBackground as WithBackground
 from low_rank_local_connectivity.regularizers import SpatialSmoothness as SpatialSmoothness

@@ -34,4 +34,10 @@ from low_rank_local_connectivity.layers.low_rank_locally_connected import (
 from low_rank_local_connectivity.layers.low_rank_locally_connected import (
     LowRankLocallyConnected3D as LowRankLocallyConnected3D,
 )
+from low_rank_local_connectivity.layers.over_levels import OverLevels as OverLevels
+from low_rank_local_connectivity.layers.scale_conv import ScaleConv2D as ScaleConv2D
+from low_rank_local_connectivity.layers.scale_pooling import ScalePooling2D as ScalePooling2D
+from low_rank_local_connectivity.layers.scale_space_lifting import (
+    ScaleSpaceLifting2D as ScaleSpaceLifting2D,
+)
 from low_rank_local_connectivity.layers.spatial_bias import SpatialBias as SpatialBias

@@ -30,4 +30,7 @@ from low_rank_local_connectivity.ops.low_rank_local_convolution import embed_ban
 from low_rank_local_connectivity.ops.plan_costs import Request as Request
 from low_rank_local_connectivity.ops.plan_costs import choose_plan as choose_plan
 from low_rank_local_connectivity.ops.resampling import resize_aligned as resize_aligned
+from low_rank_local_connectivity.ops.scale_space import discrete_gaussian as discrete_gaussian
+from low_rank_local_connectivity.ops.scale_space import level_variances as level_variances
+from low_rank_local_connectivity.ops.scale_space import scale_correlation as scale_correlation
 from low_rank_local_connectivity.ops.windows import Windows as Windows

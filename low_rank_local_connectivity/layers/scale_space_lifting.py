@@ -1,0 +1,174 @@
+"""From images to scale spaces."""
+
+from typing import Any, Literal
+
+import keras
+from keras import ops
+
+from low_rank_local_connectivity.layers.configured_layer import (
+    ConfiguredLayer,
+    join_shape,
+    one_of,
+    positive_int,
+    split_shape,
+    standardize_data_format,
+    to_channels_last,
+)
+from low_rank_local_connectivity.layers.scale_levels import checked_base, join_levels
+from low_rank_local_connectivity.ops.scale_space import (
+    apply_to_rows_and_columns,
+    bilinear_matrix,
+    gaussian_matrix,
+    level_factor,
+    level_variances,
+    reduced_length,
+)
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+class ScaleSpaceLifting2D(ConfiguredLayer):
+    """Stacks an image and ever coarser versions of it: a scale space.
+
+    `outputs[k] = G[t_k] * image`, `t_k = zero_scale^2 (base^(2 k) - 1)`, for `k` from 0,
+
+    with the Gaussian `G` of the integers (`ops.discrete_gaussian`), zeros around the image. If the
+    image has the smoothness of a Gaussian of standard deviation `zero_scale`, level `k` has that
+    of `zero_scale * base^k`: the levels of an image that is subsampled by `base`, once smoothed by
+    `t_1`, are those of the image, subsampled, one level on.
+
+    `method="bilinear"` resizes instead: level `k` is interpolated at `floor(size / base^k)`
+    positions, half of them apart at the borders.
+
+    Args:
+        num_scales: Number of levels, the image included.
+        base: Factor from one level to the next, above 1. `ScaleConv2D` wants a whole number.
+        zero_scale: Standard deviation, in pixels, of the smoothness that images already have;
+            above 0. Half a pixel is about what sampling leaves. Without meaning for
+            `method="bilinear"`.
+        method: `"gaussian"` or `"bilinear"`.
+        pyramid: False for levels of the image's size in one tensor, to be read with dilation;
+            those of `method="bilinear"` are interpolated back. True for a list of levels as small
+            as they are coarse, to be read without: of Gaussian levels every `base^k`th row and
+            column, for which `base` must be whole. Convolutions of a pyramid compute what they
+            would compute at these positions of the full size, for less than
+            `base^2 / (base^2 - 1)` times an image's work instead of `num_scales` times.
+        antialias: Whether `method="bilinear"` smooths by a triangle before it reduces.
+        data_format: `"channels_last"` or `"channels_first"`; Keras's global setting if None.
+
+    Input:
+        `(batch, height, width, channels)` or `(batch, channels, height, width)`; any size.
+
+    Output:
+        `(batch, num_scales, height, width, channels)`, or `(batch, channels, num_scales, height,
+        width)`, on which Keras's 3D layers work as on three spatial axes; for a pyramid, a list
+        of as many maps. In one tensor the time is mostly that of products with matrices of
+        `height^2` and `width^2` elements.
+
+    Raises:
+        ValueError: If an argument is out of range, or an image too small for its coarsest level.
+
+    Example:
+        >>> tuple(ScaleSpaceLifting2D(4)(ops.ones((1, 16, 24, 3))).shape)
+        (1, 4, 16, 24, 3)
+        >>> pyramid = ScaleSpaceLifting2D(3, method="bilinear", pyramid=True)
+        >>> [tuple(level.shape) for level in pyramid(ops.ones((1, 17, 24, 3)))]
+        [(1, 17, 24, 3), (1, 8, 12, 3), (1, 4, 6, 3)]
+
+    Reference:
+        Worrall and Welling, "Deep Scale-spaces: Equivariance Over Scale", NeurIPS 2019,
+        https://arxiv.org/abs/1905.11697.
+    """
+
+    ARGUMENTS = (
+        "num_scales",
+        "base",
+        "zero_scale",
+        "method",
+        "pyramid",
+        "antialias",
+        "data_format",
+    )
+
+    def __init__(
+        self,
+        num_scales: int,
+        base: float = 2,
+        zero_scale: float = 0.5,
+        method: Literal["gaussian", "bilinear"] = "gaussian",
+        pyramid: bool = False,
+        antialias: bool = False,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_scales = positive_int("num_scales", num_scales)
+        self.base = checked_base(base)
+        if not 0 < zero_scale < float("inf"):
+            raise ValueError(
+                f"`zero_scale` must be a number above 0. Received: zero_scale={zero_scale!r}."
+            )
+        self.zero_scale = zero_scale
+        self.method = one_of("method", method, ("gaussian", "bilinear"))
+        self.pyramid = pyramid
+        self.antialias = antialias
+        self.data_format = standardize_data_format(data_format)
+        if antialias and method == "gaussian":
+            raise ValueError(
+                "`antialias` belongs to method='bilinear'; a Gaussian scale space is smooth "
+                "already. Received: antialias=True with method='gaussian'. Leave it out."
+            )
+        if pyramid and method == "gaussian" and not isinstance(self.base, int):
+            raise ValueError(
+                "The levels of a Gaussian pyramid are every `base ** k`th row and column, so "
+                f"`base` must be a whole number. Received: base={base!r} with method='gaussian' "
+                "and pyramid=True. Use method='bilinear', or pyramid=False."
+            )
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def _level_lengths(self, level: int, sizes: Any) -> list[Any]:
+        """Returns the lengths of a level of the pyramid, None where they are not known."""
+        factor = level_factor(self.base, level)
+        if self.method == "bilinear":
+            return [reduced_length(length, factor) for length in sizes]
+        return [None if length is None else -(-length // factor) for length in sizes]
+
+    def build(self, input_shape: Any) -> None:
+        """Checks that images of this shape are large enough; there are no weights."""
+        sizes, channels = split_shape(input_shape, self.data_format)
+        coarsest = self._level_lengths(self.num_scales - 1, sizes)
+        if self.method == "bilinear" and 0 in coarsest:
+            factor = level_factor(self.base, self.num_scales - 1)
+            raise ValueError(
+                f"The coarsest level of layer {self.name!r} is {factor} times smaller than the "
+                f"images, which must be that large. Received: spatial input size {sizes} with "
+                f"num_scales={self.num_scales} and base={self.base}. Use fewer scales."
+            )
+        axis = -1 if self.data_format == "channels_last" else 1
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={axis: channels})
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the shape of the scale space, of each level if it is a pyramid."""
+        sizes, channels = split_shape(input_shape, self.data_format)
+        if not self.pyramid:
+            sizes = (self.num_scales, *sizes)
+            return join_shape(input_shape[0], sizes, channels, self.data_format)
+        lengths = [self._level_lengths(level, sizes) for level in range(self.num_scales)]
+        return [join_shape(input_shape[0], one, channels, self.data_format) for one in lengths]
+
+    def call(self, inputs):
+        """Makes the levels, each from the image."""
+        image = to_channels_last(ops.cast(inputs, self.compute_dtype), self.data_format)
+        levels = [image]
+        for level in range(1, self.num_scales):
+            lengths = ops.shape(image)[1:3]
+            rows, columns = (self._matrix(level, length) for length in lengths)
+            levels.append(apply_to_rows_and_columns(image, rows, columns))
+        return join_levels(levels, self.data_format, self.pyramid)
+
+    def _matrix(self, level: int, length: Any) -> Any:
+        """Returns the matrix that makes an axis of a level from the image's."""
+        factor = level_factor(self.base, level)
+        if self.method == "bilinear":
+            return bilinear_matrix(factor, self.antialias, length, enlarge=not self.pyramid)
+        variance = level_variances(level + 1, self.base, self.zero_scale)[level]
+        return gaussian_matrix(variance, int(factor) if self.pyramid else 1, length)
