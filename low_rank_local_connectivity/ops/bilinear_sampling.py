@@ -8,6 +8,8 @@ Coordinates count pixels: 0 is the centre of the first one. A tensor's name ends
     r  row of pixels laid out one after another: a pixel of the padded images
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -87,7 +89,8 @@ def _cell(coordinates, length):
     """Returns the padded index of the pixel before each coordinate, and how far it is from it."""
     # From a pixel's length on outside, all is zero, and so are gradients. What is not a number
     # stays so, as a weight.
-    outside = ops.logical_or(coordinates < -1, coordinates >= length)
+    beyond: Any = ops.greater_equal(coordinates, ops.cast(length, coordinates.dtype))
+    outside = ops.logical_or(coordinates < -1, beyond)
     coordinates = ops.where(outside, -ops.ones_like(coordinates), coordinates)
     before = ops.stop_gradient(ops.floor(coordinates))
     # As an index it must not leave the image.
