@@ -13,7 +13,7 @@ from reference import finite_difference
 
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.export import export_model
-from low_rank_local_connectivity.ops import deform_conv2d
+from low_rank_local_connectivity.ops import deform_conv, deform_conv2d
 
 SHAPE = (2, 8, 11, 4)
 # Kernel size, strides, dilations, pads, offset groups.
@@ -90,6 +90,13 @@ def by_definition(geometry, x, kernel, offset, mask=None):
     return outputs
 
 
+@pytest.fixture(params=[True, False], ids=["at once", "tap by tap"])
+def both_ways(request, monkeypatch):
+    """Reads all taps at once, or one after another, whatever the size."""
+    monkeypatch.setattr(deform_conv, "FEW", 2**20 if request.param else 0)
+
+
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("modulated", [True, False])
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 def test_the_convolution_is_its_definition(geometry, modulated, rng):
@@ -231,6 +238,7 @@ class Free(keras.Layer):
         return convolve(self.geometry, x, kernel, offset, mask)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
     "geometry", [GEOMETRIES[name] for name in ("padded", "strided, dilated, in groups")]
 )
@@ -395,6 +403,7 @@ def test_images_may_have_any_size(padding, strides, rng):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow writes ONNX")
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("format_name", ["onnx", "tf_saved_model", "litert"])
 def test_an_export_computes_the_same(format_name, rng, tmp_path):
     for package in {"onnx": ["onnxruntime", "tf2onnx"], "litert": ["ai_edge_litert"]}.get(

@@ -28,6 +28,7 @@ def some_maps(rng):
 
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("output_size", [None, (5, 13), (1, 6)])
+@pytest.mark.filterwarnings("ignore:Since version 1.3.0, affine_grid:UserWarning")
 def test_sampling_is_that_of_pytorch(output_size, align_corners, rng):
     torch = pytest.importorskip("torch")
     images, maps = rng.normal(size=SHAPE).astype("float32"), some_maps(rng)
@@ -116,7 +117,8 @@ def test_an_export_to_onnx_computes_the_same(rng, tmp_path):
     for package in ("onnxruntime", "tf2onnx"):
         pytest.importorskip(package)
     layer = layers.SpatialTransformer2D(network(), output_size=(5, 6))
-    model = keras.Sequential([keras.Input(SHAPE[1:], name="image"), layer])
+    inputs = keras.Input(SHAPE[1:], name="image")
+    model = keras.Model(inputs, layer(inputs))
     layer.kernel.assign(0.1 * rng.normal(size=layer.kernel.shape))
     # Verified on batches of 1 and of 7.
     manifest = export_model(model, tmp_path / "served", ["onnx"], tolerance=1e-5)

@@ -12,6 +12,7 @@ A tensor's name ends in its axes:
     r  group of channels of a pixel of the padded inputs, one after another
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,11 @@ from low_rank_local_connectivity.ops.bilinear_sampling import (
     weighted_corners,
 )
 from low_rank_local_connectivity.ops.windows import Windows, extent
+
+# Numbers to read up to which all taps are read at once.
+FEW = 2**20
+# What an unknown batch is taken for in deciding so.
+USUAL_BATCH = 32
 
 Padding = str | Sequence[Sequence[int]]
 
@@ -54,7 +60,8 @@ def deform_conv2d(
 
     Memory: beside `x`, offsets and outputs, what is kept for the gradient are four numbers and
     four indices for every tap, group and position; sampled pixels are made tap by tap, forward
-    and again backward, `4 * batch * positions * channels` at a time.
+    and again backward, `4 * batch * positions * channels` at a time; if those of all taps are
+    few, at once.
 
     Args:
         x: Inputs `(batch, height, width, channels)`; batch and size may be unknown.
@@ -99,7 +106,9 @@ def deform_conv2d(
     reads_tngk, weights_tngk = _reads(x_bhwc, offset, mask, geometry, offset_groups)
     pixels_rd = padded_pixels(x_bhwc, offset_groups)
     kernel_tcf = ops.reshape(kernel_yxcf, (-1, *kernel_yxcf.shape[2:]))
-    outputs_nf = _convolve_samples(pixels_rd, reads_tngk, weights_tngk, kernel_tcf)
+    outputs_nf = _convolve_samples(
+        pixels_rd, reads_tngk, weights_tngk, kernel_tcf, _few_samples(offset, kernel_tcf)
+    )
     shape: Any = ops.shape(offset)
     outputs_bijf = ops.reshape(outputs_nf, (-1, shape[1], shape[2], kernel_yxcf.shape[-1]))
     return outputs_bijf if data_format == "channels_last" else ops.moveaxis(outputs_bijf, -1, 1)
@@ -226,6 +235,17 @@ def _reads(x_bhwc, offset, mask, geometry: Geometry, groups: int):
     return ops.reshape(reads_tbijgk, flat), weights_tngk
 
 
+def _few_samples(offset, kernel_tcf) -> bool:
+    """Whether so little is read that the number of operations matters more."""
+    batch, *positions, _ = offset.shape
+    if not all(isinstance(size, int) for size in positions):
+        return False
+    # An unknown batch is None, or a symbol where JAX exports.
+    examples = batch if isinstance(batch, int) else USUAL_BATCH
+    taps, channels, _ = kernel_tcf.shape
+    return 4 * examples * math.prod(positions) * taps * channels <= FEW
+
+
 def _starts(geometry: Geometry, axis: int, sizes, outputs, dtype):
     """Returns where, along an axis, each tap reads at each position if it is not moved."""
     first = ops.arange(outputs, dtype="int32") * geometry.strides[axis]
@@ -233,55 +253,65 @@ def _starts(geometry: Geometry, axis: int, sizes, outputs, dtype):
     return ops.cast(taps[:, None] + first - geometry.before(sizes, axis), dtype)
 
 
-def _convolve_samples(pixels_rd, reads_tngk, weights_tngk, kernel_tcf):
-    """Samples and multiplies by the kernel, tap by tap; `nf`.
+def _convolve_samples(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, at_once: bool):
+    """Samples and multiplies by the kernel, all taps at once or one after another; `nf`.
 
     Keeping no samples for the gradient is faster than keeping them, which are as many as taps
     times the inputs: most of the time goes into memory that was not used before. For the same
-    reason taps come one after another.
+    reason taps come one after another where samples are many. Where they are few, a graph that
+    does not grow with the taps is better.
     """
     taps, channels, _ = kernel_tcf.shape
-
-    def sample(pixels_rd, weights_tngk, tap: int):
-        samples_ngd = weighted_corners(pixels_rd, reads_tngk[tap], weights_tngk[tap])
-        return ops.reshape(samples_ngd, (-1, channels))
+    parts = [slice(None)] if at_once else list(range(taps))
+    leading = (taps,) if at_once else ()
 
     @ops.custom_gradient
     def apply(pixels_rd, weights_tngk, kernel_tcf):
-        outputs_nf = sum(
-            ops.matmul(sample(pixels_rd, weights_tngk, tap), kernel_tcf[tap]) for tap in range(taps)
-        )
+        outputs_nf = 0.0
+        for part in parts:
+            samples = weighted_corners(pixels_rd, reads_tngk[part], weights_tngk[part])
+            samples = ops.reshape(samples, (*leading, -1, channels))
+            product: Any = ops.matmul(samples, kernel_tcf[part])
+            outputs_nf += ops.sum(product, axis=0) if at_once else product
 
         def gradient(*arguments, upstream=None):
             if upstream is None:
                 (upstream,) = arguments
             found = [
-                _gradients_of_tap(
-                    pixels_rd, reads_tngk[tap], weights_tngk[tap], kernel_tcf[tap], upstream
+                _gradients(
+                    pixels_rd, reads_tngk[part], weights_tngk[part], kernel_tcf[part], upstream
                 )
-                for tap in range(taps)
+                for part in parts
             ]
             pixel, weight, kernel = zip(*found, strict=True)
-            return sum(pixel), ops.stack(weight), ops.stack(kernel)
+            weight, kernel = (
+                one[0] if at_once else ops.stack(one, axis=0) for one in (weight, kernel)
+            )
+            return sum(pixel), weight, kernel
 
         return outputs_nf, gradient
 
     return apply(ops.copy(pixels_rd), ops.copy(weights_tngk), ops.copy(kernel_tcf))
 
 
-def _gradients_of_tap(pixels_rd, reads_ngk, weights_ngk, kernel_cf, upstream_nf):
-    """Returns the gradients for the pixels, the weights and the kernel through one tap."""
-    groups, corners = reads_ngk.shape[1:]
+def _gradients(pixels_rd, reads_ngk, weights_ngk, kernel_cf, upstream_nf):
+    """Returns the gradients for the pixels, the weights and the kernel.
+
+    All but the pixels and the upstream gradient may have an axis of taps in front.
+    """
+    groups, corners = reads_ngk.shape[-2:]
     depth = pixels_rd.shape[-1]
+    leading = tuple(kernel_cf.shape[:-2])
     reads = ops.reshape(reads_ngk, (-1,))
-    corners_ngkd = ops.reshape(ops.take(pixels_rd, reads, axis=0), (-1, groups, corners, depth))
-    samples_ngd = ops.matmul(weights_ngk[:, :, None], corners_ngkd)
-    samples_nc = ops.reshape(samples_ngd, (-1, groups * depth))
-    kernel_gradient_cf = ops.matmul(ops.transpose(samples_nc), upstream_nf)
-    upstream_nc = ops.matmul(upstream_nf, ops.transpose(kernel_cf))
-    upstream_ngd = ops.reshape(upstream_nc, (-1, groups, depth))
+    corners_ngkd = ops.take(pixels_rd, reads, axis=0)
+    corners_ngkd = ops.reshape(corners_ngkd, (*leading, -1, groups, corners, depth))
+    samples_ngd = ops.matmul(weights_ngk[..., None, :], corners_ngkd)
+    samples_nc = ops.reshape(samples_ngd, (*leading, -1, groups * depth))
+    kernel_gradient_cf = ops.matmul(ops.swapaxes(samples_nc, -1, -2), upstream_nf)
+    upstream_nc = ops.matmul(upstream_nf, ops.swapaxes(kernel_cf, -1, -2))
+    upstream_ngd = ops.reshape(upstream_nc, (*leading, -1, groups, depth))
     weight_gradient_ngk = ops.matmul(corners_ngkd, upstream_ngd[..., None])[..., 0]
-    spread_ngkd = upstream_ngd[:, :, None] * weights_ngk[..., None]
+    spread_ngkd = upstream_ngd[..., None, :] * weights_ngk[..., None]
     pixel_gradient_rd = ops.segment_sum(
         ops.reshape(spread_ngkd, (-1, depth)), reads, num_segments=ops.shape(pixels_rd)[0]
     )
