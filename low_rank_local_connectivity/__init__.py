@@ -4,6 +4,8 @@ from low_rank_local_connectivity.initializers import IdentityConv as IdentityCon
 from low_rank_local_connectivity.layers import AddCoordinates2D as AddCoordinates2D
 from low_rank_local_connectivity.layers import CondConv2D as CondConv2D
 from low_rank_local_connectivity.layers import CoordConv2D as CoordConv2D
+from low_rank_local_connectivity.layers import DeformableConv2D as DeformableConv2D
+from low_rank_local_connectivity.layers import DeformableScaleConv2D as DeformableScaleConv2D
 from low_rank_local_connectivity.layers import DilatedContext2D as DilatedContext2D
 from low_rank_local_connectivity.layers import DynamicLocalFilter2D as DynamicLocalFilter2D
 from low_rank_local_connectivity.layers import FullConv1D as FullConv1D
@@ -34,6 +36,7 @@ from low_rank_local_connectivity.layers import ScaleConv2D as ScaleConv2D
 from low_rank_local_connectivity.layers import ScalePooling2D as ScalePooling2D
 from low_rank_local_connectivity.layers import ScaleSpaceLifting2D as ScaleSpaceLifting2D
 from low_rank_local_connectivity.layers import SpatialBias as SpatialBias
+from low_rank_local_connectivity.layers import SpatialTransformer2D as SpatialTransformer2D
 from low_rank_local_connectivity.layers import WithBackground as WithBackground
 from low_rank_local_connectivity.regularizers import SpatialSmoothness as SpatialSmoothness
 

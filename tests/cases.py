@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+import keras
+
 from low_rank_local_connectivity import SpatialSmoothness, layers
 
 
@@ -52,6 +54,17 @@ LOW_RANK_FULL = {
     "spatial_bias_regularizer": "l2",
     "spatial_bias_constraint": "max_norm",
 }
+
+
+def localization() -> dict[str, Any]:
+    """Configuration of a network that finds five features in an image; each layer makes its own."""
+    steps = [
+        keras.Input((8, 11, 4)),
+        keras.layers.Conv2D(5, (3, 2), activation="tanh"),
+        keras.layers.GlobalAveragePooling2D(),
+    ]
+    return keras.saving.serialize_keras_object(keras.Sequential(steps))
+
 
 CASES = [
     Case("LocallyConnected1D", LC, (2, 13, 4)),
@@ -241,6 +254,64 @@ CASES = [
         (3, 4, 8, 11),
         "channels_first",
     ),
+    Case("DeformableConv2D", {"filters": 6, "kernel_size": 3}, (2, 8, 11, 4)),
+    Case(
+        "DeformableConv2D",
+        {
+            **FULL,
+            "filters": 6,
+            "kernel_size": (3, 2),
+            "strides": (2, 1),
+            "offset_groups": 2,
+            "mask_scale": 1.5,
+            "offset_lr_multiplier": 0.1,
+        },
+        (2, 8, 11, 4),
+        "full",
+    ),
+    Case(
+        "DeformableConv2D",
+        {
+            "filters": 6,
+            "kernel_size": (2, 3),
+            "dilation_rate": (2, 1),
+            "modulated": False,
+            "use_bias": False,
+            "data_format": "channels_first",
+        },
+        (2, 4, 8, 11),
+        "channels_first",
+    ),
+    Case("DeformableScaleConv2D", {"filters": 6, "kernel_size": 3}, (2, 3, 8, 11, 4)),
+    Case(
+        "DeformableScaleConv2D",
+        {
+            "filters": 6,
+            "kernel_size": (3, 2),
+            "interaction": 2,
+            "strides": (2, 1),
+            "rounding": "floor",
+            "offset_groups": 2,
+            "scale_offsets": False,
+            "offset_lr_multiplier": 0.1,
+            **{name: value for name, value in FULL.items() if name != "padding"},
+        },
+        (2, 3, 8, 11, 4),
+        "full",
+    ),
+    Case(
+        "DeformableScaleConv2D",
+        {
+            "filters": 6,
+            "kernel_size": (1, 3),
+            "interaction": 2,
+            "base": 3,
+            "data_format": "channels_first",
+            "use_bias": False,
+        },
+        (2, 4, 3, 8, 11),
+        "channels_first",
+    ),
     Case("DynamicLocalFilter2D", {"kernel_size": 3}, (2, 8, 11, 4)),
     Case(
         "DynamicLocalFilter2D",
@@ -401,6 +472,20 @@ CASES = [
             "use_bias": False,
         },
         (2, 4, 3, 8, 11),
+        "channels_first",
+    ),
+    Case("SpatialTransformer2D", {"localization": localization()}, (2, 8, 11, 4)),
+    Case(
+        "SpatialTransformer2D",
+        {
+            "localization": keras.saving.serialize_keras_object(
+                keras.layers.AveragePooling2D(3, data_format="channels_first")
+            ),
+            "output_size": (5, 6),
+            "align_corners": False,
+            "data_format": "channels_first",
+        },
+        (2, 4, 8, 11),
         "channels_first",
     ),
     Case("ScalePooling2D", {}, (2, 5, 8, 11, 4)),

@@ -7,6 +7,10 @@ from low_rank_local_connectivity.layers.combining_weights import (
 from low_rank_local_connectivity.layers.cond_conv import CondConv2D as CondConv2D
 from low_rank_local_connectivity.layers.coord_conv import AddCoordinates2D as AddCoordinates2D
 from low_rank_local_connectivity.layers.coord_conv import CoordConv2D as CoordConv2D
+from low_rank_local_connectivity.layers.deformable_conv import DeformableConv2D as DeformableConv2D
+from low_rank_local_connectivity.layers.deformable_scale_conv import (
+    DeformableScaleConv2D as DeformableScaleConv2D,
+)
 from low_rank_local_connectivity.layers.dilated_context import DilatedContext2D as DilatedContext2D
 from low_rank_local_connectivity.layers.dynamic_local_filter import (
     DynamicLocalFilter2D as DynamicLocalFilter2D,
@@ -46,3 +50,6 @@ from low_rank_local_connectivity.layers.scale_space_lifting import (
     ScaleSpaceLifting2D as ScaleSpaceLifting2D,
 )
 from low_rank_local_connectivity.layers.spatial_bias import SpatialBias as SpatialBias
+from low_rank_local_connectivity.layers.spatial_transformer import (
+    SpatialTransformer2D as SpatialTransformer2D,
+)

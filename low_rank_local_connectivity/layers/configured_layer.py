@@ -58,6 +58,15 @@ def positive_int(name: str, value: Any) -> int:
     return int(value)
 
 
+def number_above(name: str, value: Any, least: float, or_equal: bool = False) -> float:
+    """Returns `value` if it is a finite number above `least`, or equal to it if that is allowed."""
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not fits or not (least < value < float("inf") or (or_equal and value == least)):
+        bound = f"of at least {least}" if or_equal else f"above {least}"
+        raise ValueError(f"`{name}` must be a finite number {bound}. Received: {name}={value!r}.")
+    return float(value)
+
+
 def per_axis(name: str, value: Any, dimensions: int) -> tuple[int, ...]:
     """Returns one positive integer per spatial axis from one for all or a sequence of them."""
     values = value if isinstance(value, (tuple, list)) else (value,) * dimensions

@@ -217,13 +217,17 @@ class ScaleConv2D(ConfiguredLayer):
         size = (len(levels), *sizes[0])
         return join_shape(input_shape[0], size, self.filters, self.data_format)
 
+    def correlate(self, levels: list[Any], dilations: list[int]) -> list[Any]:
+        """Correlates every level, its channels last, with the kernel."""
+        kernel = ops.convert_to_tensor(self.kernel)
+        return scale_correlation(levels, kernel, dilations, self.strides)
+
     def call(self, inputs):
         """Convolves every level, adds the biases and applies the activation."""
         levels = levels_of(inputs, self.data_format)
         pyramid = is_pyramid(inputs)
         dilations = [1] * len(levels) if pyramid else self.dilations(len(levels))
-        kernel = ops.convert_to_tensor(self.kernel)
-        outputs = scale_correlation(levels, kernel, dilations, self.strides)
+        outputs = self.correlate(levels, dilations)
         if self.bias is not None:
             bias = ops.convert_to_tensor(self.bias)
             outputs = [level + bias for level in outputs]

@@ -1,8 +1,14 @@
 """Pure functions of tensors: no layer, no state."""
 
+from low_rank_local_connectivity.ops.affine_sampling import sample_affine as sample_affine
+from low_rank_local_connectivity.ops.bilinear_sampling import sample_bilinear as sample_bilinear
 from low_rank_local_connectivity.ops.cascade import merge_cascade as merge_cascade
 from low_rank_local_connectivity.ops.combining_weights import normalize_logits as normalize_logits
 from low_rank_local_connectivity.ops.combining_weights import sum_over_axes as sum_over_axes
+from low_rank_local_connectivity.ops.deform_conv import deform_conv2d as deform_conv2d
+from low_rank_local_connectivity.ops.deformable_scale import (
+    deformable_scale_correlation as deformable_scale_correlation,
+)
 from low_rank_local_connectivity.ops.group_conv import expand_kernel as expand_kernel
 from low_rank_local_connectivity.ops.group_conv import rotation_matrix as rotation_matrix
 from low_rank_local_connectivity.ops.kronecker import kronecker_convolution as kronecker_convolution

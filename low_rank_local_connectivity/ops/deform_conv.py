@@ -1,0 +1,318 @@
+"""Deformable convolution: every tap of every position is read where an offset moves it.
+
+A tensor's name ends in its axes:
+
+    b  example                   h, w  row and column of the inputs
+    c  input channel             i, j  row and column of the outputs
+    f  filter                    y, x  row and column of a tap
+    t  tap, row after row        g     offset group: channels that move together
+    d  channel of a group        o     direction of an offset: down, right
+    n  output position of any example, one after another
+    k  corner: the four pixels around a point
+    r  group of channels of a pixel of the padded inputs, one after another
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from low_rank_local_connectivity.ops.bilinear_sampling import (
+    coordinate_dtype,
+    corner_reads,
+    first_pixels,
+    padded_pixels,
+    weighted_corners,
+)
+from low_rank_local_connectivity.ops.windows import Windows, extent
+
+# Numbers to read up to which all taps are read at once.
+FEW = 2**20
+# What an unknown batch is taken for in deciding so.
+USUAL_BATCH = 32
+
+Padding = str | Sequence[Sequence[int]]
+
+
+def deform_conv2d(
+    x: Any,
+    kernel: Any,
+    offset: Any,
+    mask: Any = None,
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "valid",
+    dilation_rate: int | Sequence[int] = 1,
+    offset_groups: int = 1,
+    data_format: str | None = None,
+):
+    """Convolves with taps that are moved, each at every position by an offset of its own.
+
+    `outputs[p] = sum_t mask_t[p] x(s p - pad + d t + offset_t[p]) @ kernel[t]`
+
+    where `x(.)` is bilinear interpolation and 0 outside: the pixels of the border fall off to 0
+    over one pixel's length. The convention is that of torchvision and of ONNX's `DeformConv`:
+    offsets count input pixels, whatever the dilation; the channels of `offset` are, for every
+    offset group and in it for every tap, row after row, first the offset down, then that to the
+    right. With offsets of 0 and without a mask this is a convolution.
+
+    Memory: beside `x`, offsets and outputs, what is kept for the gradient are four numbers and
+    four indices for every tap, group and position; sampled pixels are made tap by tap, forward
+    and again backward, `4 * batch * positions * channels` at a time; if those of all taps are
+    few, at once.
+
+    Args:
+        x: Inputs `(batch, height, width, channels)`; batch and size may be unknown.
+        kernel: Tensor `(rows, columns, channels, filters)` in either data format.
+        offset: Tensor `(batch, out height, out width, 2 * offset_groups * taps)`.
+        mask: Factor of each sample, `(batch, out height, out width, offset_groups * taps)`; all 1
+            if None.
+        strides: Step between windows, in input elements.
+        padding: `"valid"`, `"same"` (Keras's: what is uneven goes below and right) or
+            `((top, bottom), (left, right))`. It only says where windows sit: there are zeros
+            all around in any case.
+        dilation_rate: Step between taps, in input elements.
+        offset_groups: How many groups of channels have offsets of their own; divides `channels`.
+        data_format: Of `x`, `offset`, `mask` and the outputs: `"channels_last"` or
+            `"channels_first"`; Keras's global setting if None.
+
+    Returns:
+        Tensor `(batch, out height, out width, filters)`, in the data type of `x`. Offsets are
+        added in at least float32.
+
+    Raises:
+        ValueError: If shapes do not fit together.
+
+    Example:
+        >>> image = ops.reshape(ops.arange(12, dtype="float32"), (1, 3, 4, 1))
+        >>> half_a_pixel_right = ops.reshape(ops.array([0.0, 0.5]), (1, 1, 1, 2))
+        >>> offset = ops.broadcast_to(half_a_pixel_right, (1, 3, 4, 2))
+        >>> moved = deform_conv2d(image, ops.ones((1, 1, 1, 1)), offset)
+        >>> ops.convert_to_numpy(moved)[0, 0, :, 0].tolist()
+        [0.5, 1.5, 2.5, 1.5]
+
+    Reference:
+        Dai et al., "Deformable Convolutional Networks", ICCV 2017; Zhu et al., "Deformable
+        ConvNets v2: More Deformable, Better Results", CVPR 2019.
+    """
+    data_format = data_format or keras.config.image_data_format()
+    x_bhwc, offset, mask = (_channels_last(tensor, data_format) for tensor in (x, offset, mask))
+    kernel_yxcf = ops.convert_to_tensor(kernel)
+    taps = (kernel_yxcf.shape[0], kernel_yxcf.shape[1])
+    geometry = Geometry(taps, _pair(strides), _pair(dilation_rate), padding)
+    geometry.check(x_bhwc, kernel_yxcf, offset, mask, offset_groups)
+    reads_tngk, weights_tngk = _reads(x_bhwc, offset, mask, geometry, offset_groups)
+    pixels_rd = padded_pixels(x_bhwc, offset_groups)
+    kernel_tcf = ops.reshape(kernel_yxcf, (-1, *kernel_yxcf.shape[2:]))
+    outputs_nf = _convolve_samples(
+        pixels_rd, reads_tngk, weights_tngk, kernel_tcf, _few_samples(offset, kernel_tcf)
+    )
+    shape: Any = ops.shape(offset)
+    outputs_bijf = ops.reshape(outputs_nf, (-1, shape[1], shape[2], kernel_yxcf.shape[-1]))
+    return outputs_bijf if data_format == "channels_last" else ops.moveaxis(outputs_bijf, -1, 1)
+
+
+class Geometry:
+    """Where the windows of a deformable convolution sit.
+
+    Args:
+        taps: Rows and columns of the kernel.
+        strides: Step between windows per axis.
+        dilations: Step between taps per axis.
+        padding: `"valid"`, `"same"` or `((top, bottom), (left, right))`.
+    """
+
+    def __init__(self, taps, strides, dilations, padding: Padding) -> None:
+        self.taps, self.strides, self.dilations = taps, strides, dilations
+        named = isinstance(padding, str)
+        if named and padding not in ("valid", "same"):
+            raise ValueError(
+                "`padding` must be 'valid', 'same' or ((top, bottom), (left, right)). Received: "
+                f"padding={padding!r}."
+            )
+        self.pads = None if named else tuple(tuple(pair) for pair in padding)
+        self.windows = Windows(taps, strides, dilations, padding if named else "valid")
+
+    def output_shape(self, sizes) -> tuple[int | None, ...]:
+        """Returns the number of windows per axis."""
+        if self.pads is not None:
+            sizes = [
+                None if size is None else size + sum(pair)
+                for size, pair in zip(sizes, self.pads, strict=True)
+            ]
+        return self.windows.output_shape(sizes)
+
+    def before(self, sizes, axis: int):
+        """Returns how far before the input the first window starts; a tensor if it must be."""
+        if self.pads is not None:
+            return self.pads[axis][0]
+        size, stride = sizes[axis], self.strides[axis]
+        if isinstance(size, int) or stride == 1 or self.windows.padding == "valid":
+            known = size if isinstance(size, int) else None
+            return self.windows.pad_amounts([known if axis == a else 1 for a in (0, 1)])[axis][0]
+        reach = extent(self.taps[axis], self.dilations[axis])
+        return ops.maximum((-(-size // stride) - 1) * stride + reach - size, 0) // 2
+
+    def check(self, x_bhwc, kernel_yxcf, offset, mask, groups: int) -> None:
+        """Refuses tensors that do not fit together.
+
+        Raises:
+            ValueError: If they do not.
+        """
+        channels = x_bhwc.shape[-1]
+        if kernel_yxcf.shape[2] != channels:
+            raise ValueError(
+                "`kernel` must have the shape (rows, columns, channels, filters), with the "
+                f"channels of the inputs, {channels}. Received: kernel of shape "
+                f"{tuple(kernel_yxcf.shape)}."
+            )
+        if channels % groups:
+            raise ValueError(
+                "`offset_groups` must divide the number of channels. Received: "
+                f"offset_groups={groups} for inputs with {channels} channels."
+            )
+        count = groups * self.taps[0] * self.taps[1]
+        positions = self.output_shape(x_bhwc.shape[1:3])
+        _require_shape("offset", offset, positions, 2 * count, f"2 * {groups} * {count // groups}")
+        if mask is not None:
+            _require_shape("mask", mask, positions, count, f"{groups} * {count // groups}")
+
+
+def _require_shape(name: str, tensor, positions, channels: int, spelled: str) -> None:
+    expected = (*positions, channels)
+    received = tuple(tensor.shape)
+    known = zip(received[1:], expected, strict=False)
+    if len(received) != 4 or any(a != b for a, b in known if None not in (a, b)):
+        raise ValueError(
+            f"`{name}` must have a value for each output position and, in its channels, "
+            f"{spelled} = {channels}: here the shape (batch, {', '.join(map(str, expected))}) "
+            f"with channels last. Received: {name} of shape {received}."
+        )
+
+
+def _channels_last(tensor, data_format: str):
+    if tensor is None:
+        return None
+    tensor = ops.convert_to_tensor(tensor)
+    return tensor if data_format == "channels_last" else ops.moveaxis(tensor, 1, -1)
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    rows, columns = (value, value) if isinstance(value, int) else value
+    return rows, columns
+
+
+def _reads(x_bhwc, offset, mask, geometry: Geometry, groups: int):
+    """Returns which rows of `padded_pixels` are sampled, and with which weights: axes `tngk`."""
+    dtype = coordinate_dtype(x_bhwc)
+    rows, columns = geometry.taps
+    batch, height, width, _ = ops.shape(x_bhwc)
+    _, out_height, out_width, _ = ops.shape(offset)
+    shape = (-1, out_height, out_width, groups, rows * columns)
+    offset_bijgto = ops.reshape(ops.cast(offset, dtype), (*shape, 2))
+    offset_otbijg = ops.transpose(offset_bijgto, (5, 4, 0, 1, 2, 3))
+    sizes = (height, width)
+    start_y_ti = _starts(geometry, 0, sizes, out_height, dtype)
+    start_x_tj = _starts(geometry, 1, sizes, out_width, dtype)
+    # Of all taps: those of a row one after another.
+    start_y_ti = ops.repeat(start_y_ti, columns, axis=0)
+    start_x_tj = ops.tile(start_x_tj, (rows, 1))
+    reads_tbijgk, weights_tbijgk = corner_reads(
+        offset_otbijg[0] + start_y_ti[:, None, :, None, None],
+        offset_otbijg[1] + start_x_tj[:, None, None, :, None],
+        height,
+        width,
+    )
+    reads_tbijgk = reads_tbijgk + first_pixels(batch, height, width)[:, None, None, None, None]
+    reads_tbijgk = reads_tbijgk * groups + ops.arange(groups, dtype="int32")[:, None]
+    if mask is not None:
+        mask_bijgt = ops.reshape(ops.cast(mask, dtype), shape)
+        weights_tbijgk = weights_tbijgk * ops.transpose(mask_bijgt, (4, 0, 1, 2, 3))[..., None]
+    flat = (rows * columns, -1, groups, 4)
+    weights_tngk = ops.cast(ops.reshape(weights_tbijgk, flat), x_bhwc.dtype)
+    return ops.reshape(reads_tbijgk, flat), weights_tngk
+
+
+def _few_samples(offset, kernel_tcf) -> bool:
+    """Whether so little is read that the number of operations matters more."""
+    batch, *positions, _ = offset.shape
+    if not all(isinstance(size, int) for size in positions):
+        return False
+    # An unknown batch is None, or a symbol where JAX exports.
+    examples = batch if isinstance(batch, int) else USUAL_BATCH
+    taps, channels, _ = kernel_tcf.shape
+    return 4 * examples * math.prod(positions) * taps * channels <= FEW
+
+
+def _starts(geometry: Geometry, axis: int, sizes, outputs, dtype):
+    """Returns where, along an axis, each tap reads at each position if it is not moved."""
+    first = ops.arange(outputs, dtype="int32") * geometry.strides[axis]
+    taps = ops.arange(geometry.taps[axis], dtype="int32") * geometry.dilations[axis]
+    return ops.cast(taps[:, None] + first - geometry.before(sizes, axis), dtype)
+
+
+def _convolve_samples(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, at_once: bool):
+    """Samples and multiplies by the kernel, all taps at once or one after another; `nf`.
+
+    Keeping no samples for the gradient is faster than keeping them, which are as many as taps
+    times the inputs: most of the time goes into memory that was not used before. For the same
+    reason taps come one after another where samples are many. Where they are few, a graph that
+    does not grow with the taps is better.
+    """
+    taps, channels, _ = kernel_tcf.shape
+    parts = [slice(None)] if at_once else list(range(taps))
+    leading = (taps,) if at_once else ()
+
+    @ops.custom_gradient
+    def apply(pixels_rd, weights_tngk, kernel_tcf):
+        outputs_nf = 0.0
+        for part in parts:
+            samples = weighted_corners(pixels_rd, reads_tngk[part], weights_tngk[part])
+            samples = ops.reshape(samples, (*leading, -1, channels))
+            product: Any = ops.matmul(samples, kernel_tcf[part])
+            outputs_nf += ops.sum(product, axis=0) if at_once else product
+
+        def gradient(*arguments, upstream=None):
+            if upstream is None:
+                (upstream,) = arguments
+            found = [
+                _gradients(
+                    pixels_rd, reads_tngk[part], weights_tngk[part], kernel_tcf[part], upstream
+                )
+                for part in parts
+            ]
+            pixel, weight, kernel = zip(*found, strict=True)
+            weight, kernel = (
+                one[0] if at_once else ops.stack(one, axis=0) for one in (weight, kernel)
+            )
+            return sum(pixel), weight, kernel
+
+        return outputs_nf, gradient
+
+    return apply(ops.copy(pixels_rd), ops.copy(weights_tngk), ops.copy(kernel_tcf))
+
+
+def _gradients(pixels_rd, reads_ngk, weights_ngk, kernel_cf, upstream_nf):
+    """Returns the gradients for the pixels, the weights and the kernel.
+
+    All but the pixels and the upstream gradient may have an axis of taps in front.
+    """
+    groups, corners = reads_ngk.shape[-2:]
+    depth = pixels_rd.shape[-1]
+    leading = tuple(kernel_cf.shape[:-2])
+    reads = ops.reshape(reads_ngk, (-1,))
+    corners_ngkd = ops.take(pixels_rd, reads, axis=0)
+    corners_ngkd = ops.reshape(corners_ngkd, (*leading, -1, groups, corners, depth))
+    samples_ngd = ops.matmul(weights_ngk[..., None, :], corners_ngkd)
+    samples_nc = ops.reshape(samples_ngd, (*leading, -1, groups * depth))
+    kernel_gradient_cf = ops.matmul(ops.swapaxes(samples_nc, -1, -2), upstream_nf)
+    upstream_nc = ops.matmul(upstream_nf, ops.swapaxes(kernel_cf, -1, -2))
+    upstream_ngd = ops.reshape(upstream_nc, (*leading, -1, groups, depth))
+    weight_gradient_ngk = ops.matmul(corners_ngkd, upstream_ngd[..., None])[..., 0]
+    spread_ngkd = upstream_ngd[..., None, :] * weights_ngk[..., None]
+    pixel_gradient_rd = ops.segment_sum(
+        ops.reshape(spread_ngkd, (-1, depth)), reads, num_segments=ops.shape(pixels_rd)[0]
+    )
+    return pixel_gradient_rd, weight_gradient_ngk, kernel_gradient_cf
