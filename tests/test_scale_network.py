@@ -59,6 +59,7 @@ def test_a_network_trains_and_is_saved(build, pyramid, rng, tmp_path):
     np.testing.assert_array_equal(loaded.predict(images, verbose=0), expected)
 
 
+@pytest.mark.once  # the layers' own tests measure it on every backend
 @pytest.mark.parametrize("build", [scale_network, scale_resnet])
 def test_features_before_the_scale_pooling_are_equivariant(build):
     """Up to the lifting: the levels of the image and of the one that is half as large differ."""
