@@ -19,7 +19,8 @@ NAMES = [name for name in MODELS if name.startswith("scale_")]
 def test_every_network_gives_logits_and_has_a_kernel_for_all_scales(name):
     entry = MODELS[name]
     assert (entry.num_layers, entry.stages) == (0, ())
-    model = entry.build((56, 48, 3), 7, weight_decay=1e-4, synchronized=True)
+    tensorflow = keras.backend.backend() == "tensorflow"  # others have no such option
+    model = entry.build((56, 48, 3), 7, weight_decay=1e-4, synchronized=tensorflow)
     assert model.output_shape == (None, 7)
     convolutions = [layer for layer in model.layers if isinstance(layer, ScaleConv2D)]
     assert len(convolutions) == {"scale_resnet18": 21, "scale_resnet34": 37}.get(name, 3)
@@ -58,6 +59,7 @@ def test_a_network_trains_and_is_saved(build, pyramid, rng, tmp_path):
     np.testing.assert_array_equal(loaded.predict(images, verbose=0), expected)
 
 
+@pytest.mark.once  # the layers' own tests measure it on every backend
 @pytest.mark.parametrize("build", [scale_network, scale_resnet])
 def test_features_before_the_scale_pooling_are_equivariant(build):
     """Up to the lifting: the levels of the image and of the one that is half as large differ."""
