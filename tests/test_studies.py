@@ -16,6 +16,7 @@ STUDIES = (
     "cascade",
     "compression",
     "coordinates",
+    "deformable",
     "dense_shift",
     "far_cue",
     "few_examples",
@@ -24,6 +25,8 @@ STUDIES = (
     "quadrant",
     "red_green",
     "rook",
+    "rotation",
+    "scale",
 )
 pytestmark = pytest.mark.once
 

@@ -29,7 +29,7 @@ from low_rank_local_connectivity import DeformableConv2D, SpatialTransformer2D
 STRENGTHS = (0.0, 1.0, 2.0, 3.0, 4.0)
 TRAINED, SMOOTHNESS = 2.0, 4.0
 FILTERS, STRIDES = (16, 32, 32), (2, 1, 2)
-EPOCHS, BATCH, RATE = 12, 32, 0.003
+EPOCHS, BATCH, RATE = 8, 32, 0.003
 # Rows and columns by which the toy's target is moved.
 OFFSET = (0.6, -0.3)
 NETWORKS = ("convolution", "deformable v1", "deformable v2", "spatial transformer")

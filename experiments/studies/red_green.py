@@ -23,8 +23,8 @@ from low_rank_local_connectivity import FullConv2D, WithBackground
 
 SIZE, SQUARE, GAP = 32, 4, 5
 SHIFTS = (0, 1, 2, 4, 8, 12, 16)
-EPOCHS, PATIENCE = 30, 8
-COUNTS = {"train": 2000, "valid": 1000, "test": 1000}
+EPOCHS, PATIENCE = 30, 6
+COUNTS = {"train": 1000, "valid": 500, "test": 500}
 # Filters and strides of the layers, all 3x3.
 LAYERS = ((32, 1), (32, 2), (64, 2), (64, 2))
 CONDITIONS = {
@@ -87,7 +87,7 @@ def measure(condition: Mapping[str, Any], seed: int, options: Options) -> dict[s
         parts["train"],
         parts["valid"],
         epochs=options.epochs or EPOCHS,
-        batch_size=200,
+        batch_size=100,
         seed=seed,
         patience=PATIENCE,
     )

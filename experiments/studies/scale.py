@@ -45,7 +45,7 @@ SMALLEST = 0.3
 SCALES = (1.0, 1.1, 1.5, 2.0, 2.5, 3.0)
 FILTERS, STRIDES = (16, 16, 32), (2, 1, 1)
 LEVELS = 3
-EPOCHS, BATCH = 10, 32
+EPOCHS, BATCH = 6, 32
 RATE = 0.003
 # Images of the errors, each on a canvas twice as large, and what is left out at its border.
 SHOWN, MARGIN = 100, 4
