@@ -47,8 +47,8 @@ FILTERS, STRIDES = (16, 16, 32), (2, 1, 1)
 LEVELS = 3
 EPOCHS, BATCH = 6, 32
 RATE = 0.003
-# Images of the errors, each on a canvas twice as large, and what is left out at its border.
-SHOWN, MARGIN = 100, 4
+# Images of the errors, each on a canvas three times as large, and what is left out at its border.
+SHOWN, MARGIN = 50, 3
 
 
 def zoomed(images: np.ndarray, factors: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -191,7 +191,7 @@ def measure(kind: str, seed: int, options: Options) -> dict[str, Any]:
 def own_action_error(space: Any, images: np.ndarray) -> float:
     """Returns the error of a scale space where images are halved: its levels move by one."""
     height, width = images.shape[1:3]
-    around = [(0, 0), (height // 2, height - height // 2), (width // 2, width - width // 2), (0, 0)]
+    around = [(0, 0), (height, height), (width, width), (0, 0)]
     body = keras.models.clone_model(
         space, input_tensors=keras.Input((None, None, images.shape[-1]))
     )
