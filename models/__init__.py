@@ -4,21 +4,24 @@ from .convolutions import CONVOLUTIONS as CONVOLUTIONS
 from .convolutions import Settings as Settings
 from .convolutions import convolution as convolution
 from .network import Network as Network
-from .network import bag_network, residual_network, scale_network, unpadded_sizes
+from .network import bag_network, residual_network, scale_network, transformed, unpadded_sizes
 from .scales import Scales as Scales
 
+SIMPLE = Network(
+    "simple_network",
+    "simple_network",
+    3,
+    unpadded_sizes(3),
+    options=("filters", "kernel_size", "coord_conv"),
+)
 MODELS = {
-    "simple_network": Network(
-        "simple_network",
-        "simple_network",
-        3,
-        unpadded_sizes(3),
-        options=("filters", "kernel_size", "coord_conv"),
-    ),
+    "simple_network": SIMPLE,
+    "transformer_network": transformed(SIMPLE),
     "resnet18": residual_network(18),
     "resnet34": residual_network(34),
     "resnet50": residual_network(50),
     "resnet101": residual_network(101),
+    "transformer_resnet18": transformed(residual_network(18)),
     "full_resnet18": residual_network(18, full=True),
     "full_resnet34": residual_network(34, full=True),
     "full_resnet50": residual_network(50, full=True),
@@ -31,6 +34,14 @@ MODELS = {
         "scale_network",
         options=("filters", "kernel_size"),
         scales=Scales(3, method="bilinear", pyramid=True),
+    ),
+    "deformable_scale_network": scale_network(
+        "scale_network",
+        options=("filters", "kernel_size"),
+        convolution="deformable_scale_conv2d",
+    ),
+    "deformable_scale_resnet18": scale_network(
+        "scale_resnet", depth=18, convolution="deformable_scale_conv2d"
     ),
     "scale_resnet18": scale_network("scale_resnet", depth=18),
     "scale_resnet34": scale_network("scale_resnet", depth=34),

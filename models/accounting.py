@@ -18,6 +18,7 @@ from keras import layers
 from low_rank_local_connectivity import (
     AddCoordinates2D,
     CoordConv2D,
+    DeformableConv2D,
     FullConv2D,
     GroupConv2D,
     GroupLiftConv2D,
@@ -201,6 +202,17 @@ def _convolution(layer: Any, outputs: int) -> int:
     return 2 * products + _afterwards(outputs, layer.use_bias, layer.activation)
 
 
+def _deformable_conv2d(layer: Any) -> int:
+    """Counts the convolution, the one that finds offsets and masks, and the sampling.
+
+    A sample is a sum of four products, times its mask.
+    """
+    positions, offsets = _positions(layer), layer.offset_kernel.shape
+    found = (2 * math.prod(offsets[:3]) + 1) * offsets[-1] * positions
+    samples = math.prod(offsets[:3]) * positions
+    return _conv2d(layer) + found + (7 + layer.modulated) * samples
+
+
 def _locally_connected2d(layer: Any) -> int:
     products = math.prod(layer.kernel.shape)
     return 2 * products + _afterwards(_outputs(layer), layer.use_bias, layer.activation)
@@ -278,6 +290,7 @@ def _global_pooling(layer: Any) -> int:
 COUNTS: dict[type, Callable[[Any], int]] = {
     AddCoordinates2D: _free,
     CoordConv2D: _coord_conv2d,
+    DeformableConv2D: _deformable_conv2d,
     FullConv2D: _conv2d,
     # Their outputs include the orientations; turning the filters is done once for all images.
     GroupConv2D: _conv2d,

@@ -329,6 +329,19 @@ def _full_conv2d(settings: Settings, site: Site):
     return layers.FullConv2D(**arguments, use_bias=not site.normalized)
 
 
+def _deformable_conv2d(settings: Settings, site: Site, modulated: bool = True):
+    del settings
+    from low_rank_local_connectivity import layers
+
+    return layers.DeformableConv2D(
+        **site.arguments(), use_bias=not site.normalized, modulated=modulated
+    )
+
+
+def _deformable_conv2d_v1(settings: Settings, site: Site):
+    return _deformable_conv2d(settings, site, modulated=False)
+
+
 def _locally_connected2d(settings: Settings, site: Site):
     from low_rank_local_connectivity import layers
 
@@ -360,6 +373,8 @@ CONVOLUTIONS: dict[str, Callable[[Settings, Site], Any]] = {
     "wide_conv2d": _wide_conv2d,
     "coord_conv2d": _coord_conv2d,
     "full_conv2d": _full_conv2d,
+    "deformable_conv2d": _deformable_conv2d,
+    "deformable_conv2d_v1": _deformable_conv2d_v1,
     "locally_connected2d": _locally_connected2d,
     "low_rank_locally_connected2d": _low_rank_locally_connected2d,
 }

@@ -184,3 +184,16 @@ def scale_network(function: str, options: tuple[str, ...] = (), **arguments: Any
     """
     arguments = {"scales": Scales(), **arguments}
     return Network("scale_network", function, options=options, arguments=arguments)
+
+
+def transformed(network: Network) -> Network:
+    """Returns a network behind a spatial transformer; see `models.transformer`.
+
+    Example:
+        >>> transformed(residual_network(18)).stages
+        ('conv2', 'conv3', 'conv4', 'conv5')
+    """
+    arguments = {**network.arguments, "network": network.function}
+    return dataclasses.replace(
+        network, module="transformer", function="transformer", arguments=arguments
+    )

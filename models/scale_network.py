@@ -8,6 +8,7 @@ import keras
 from keras import layers
 
 from low_rank_local_connectivity import (
+    DeformableScaleConv2D,
     OverLevels,
     ScaleConv2D,
     ScalePooling2D,
@@ -21,6 +22,10 @@ from .scales import Scales
 
 # Makes a layer from the arguments of a ScaleConv2D.
 ScaleConvolution = Callable[..., Any]
+KINDS: dict[str, ScaleConvolution] = {
+    "scale_conv2d": ScaleConv2D,
+    "deformable_scale_conv2d": DeformableScaleConv2D,
+}
 Pooling = Literal["max", "average"]
 
 
@@ -32,7 +37,7 @@ def scale_network(
     num_layers: int = 3,
     *,
     scales: Scales | None = None,
-    convolution: ScaleConvolution = ScaleConv2D,
+    convolution: ScaleConvolution | str = "scale_conv2d",
     scale_pooling: Literal["max", "mean"] = "max",
     pooling: Pooling = "max",
     weight_decay: float = 0.0,
@@ -50,7 +55,8 @@ def scale_network(
         kernel_size: Taps per axis.
         num_layers: Number of convolutions.
         scales: The scale space; `Scales()` if None.
-        convolution: `ScaleConv2D`, or what makes a layer from its arguments.
+        convolution: `"scale_conv2d"`, `"deformable_scale_conv2d"`, or what makes a layer from the
+            arguments of a `ScaleConv2D`.
         scale_pooling: How levels are pooled.
         pooling: How positions are pooled. The largest response of a smaller image is about the
             same; the mean falls with the size of what is around it.
@@ -72,7 +78,8 @@ def scale_network(
     Reference:
         Worrall and Welling, "Deep Scale-spaces: Equivariance Over Scale", NeurIPS 2019.
     """
-    graph = _Graph(scales or Scales(), convolution, kernel_decay(weight_decay), synchronized)
+    make = KINDS[convolution] if isinstance(convolution, str) else convolution
+    graph = _Graph(scales or Scales(), make, kernel_decay(weight_decay), synchronized)
     inputs = keras.Input(image_shape, name="image")
     x = graph.lift(inputs)
     for index in range(num_layers):
@@ -88,7 +95,7 @@ def scale_resnet(
     filters: int = 64,
     *,
     scales: Scales | None = None,
-    convolution: ScaleConvolution = ScaleConv2D,
+    convolution: ScaleConvolution | str = "scale_conv2d",
     scale_pooling: Literal["max", "mean"] = "max",
     pooling: Pooling = "average",
     weight_decay: float = 0.0,
@@ -128,7 +135,8 @@ def scale_resnet(
     """
     if depth not in (18, 34):
         raise ValueError(f"`depth` must be 18 or 34. Received: depth={depth!r}.")
-    graph = _Graph(scales or Scales(), convolution, kernel_decay(weight_decay), synchronized)
+    make = KINDS[convolution] if isinstance(convolution, str) else convolution
+    graph = _Graph(scales or Scales(), make, kernel_decay(weight_decay), synchronized)
     inputs = keras.Input(image_shape, name="image")
     x = graph.convolve(graph.lift(inputs), filters, 7, "conv1", strides=2, make=ScaleConv2D)
     for index, (stage, blocks) in enumerate(zip(RESNET_STAGES, BLOCKS[depth], strict=True)):

@@ -141,7 +141,7 @@ def test_the_wide_convolution_s_formula(rank, channels, last, expected):
     assert wide_filters(64, channels, rank, last) == expected
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name].num_layers])
+@pytest.mark.parametrize("name", [n for n in MODELS if MODELS[n].module == "simple_network"])
 def test_sizes_known_before_a_framework_loads_are_those_of_the_network(name):
     entry = MODELS[name]
     makers = [convolution(PLAIN, Settings())] * entry.num_layers
@@ -277,3 +277,38 @@ def test_every_kind_of_layer_honours_its_site(kind, rng):
     (kernel,) = (weight for weight in layer.trainable_weights if weight.name.startswith("kernel"))
     expected = np.square(keras.ops.convert_to_numpy(kernel.value)).sum()
     np.testing.assert_allclose(to_numpy(penalty), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["transformer_network", "transformer_resnet18"])
+def test_a_network_behind_a_transformer_starts_as_the_network(name, rng):
+    entry = MODELS[name]
+    makers = [convolution(PLAIN, Settings())] * entry.num_layers
+    model = entry.build((19, 22, 3), 7, *([makers] if makers else []), weight_decay=0.1)
+    images = rng.normal(size=(2, 19, 22, 3)).astype("float32")
+    network = model.layers[-1]
+    np.testing.assert_allclose(
+        to_numpy(model(images)), to_numpy(network(images)), rtol=1e-4, atol=1e-4
+    )
+    transformer = model.get_layer("spatial_transformer")
+    assert not transformer.losses
+    assert len(model.losses) == len(network.losses) > 0
+    kernel = transformer.trainable_weights[0]
+    before = to_numpy(kernel)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.train_on_batch(images, np.array([0, 1]))
+    assert np.abs(to_numpy(kernel) - before).max() > 0
+
+
+@pytest.mark.parametrize("kind", ["deformable_conv2d", "deformable_conv2d_v1"])
+def test_a_deformable_network_starts_as_a_plain_one(kind, rng):
+    plain, other = (network([one] * 3, batch_norm=False) for one in (PLAIN, kind))
+    for index in range(3):
+        name = f"layer_{index + 1}"
+        kernels = plain.get_layer(name).weights
+        for weight, value in zip(
+            other.get_layer(name).weights[: len(kernels)], kernels, strict=True
+        ):
+            weight.assign(value)
+    other.get_layer("logits").set_weights(plain.get_layer("logits").get_weights())
+    images = rng.normal(size=(2, *plain.input_shape[1:])).astype("float32")
+    np.testing.assert_allclose(to_numpy(other(images)), to_numpy(plain(images)), rtol=0, atol=1e-5)

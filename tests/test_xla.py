@@ -14,6 +14,8 @@ pytestmark = [
 BATCH = 4
 # In the compiled module each of these would be a way to the host.
 TO_THE_HOST = ("outfeed", "infeed", "callback", "send(", "recv(", 'custom_call_target="Py')
+# Networks whose kinds of layers cannot be chosen.
+OWN = [name for name in MODELS if not MODELS[name].stages and not MODELS[name].num_layers]
 KINDS = [*CONVOLUTIONS, "input-dependent"]
 
 
@@ -28,9 +30,12 @@ def network(name, kind):
             share_col_combining_weights=False,
         )
     make = convolution(kind, settings)
+    if not MODELS[name].stages and not MODELS[name].num_layers:
+        return MODELS[name].build((32, 32, 3), 5)
     if not MODELS[name].stages:
         return MODELS[name].build((12, 11, 3), 5, [make] * 3, filters=4)
-    return MODELS[name].build((64, 96, 3), 5, insert=make, replace={"conv5": make})
+    last = MODELS[name].stages[-1]
+    return MODELS[name].build((64, 96, 3), 5, insert=make, replace={last: make})
 
 
 def lowered(name, kind):
@@ -74,7 +79,15 @@ def test_residual_networks_steps_compile(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name].stages])
 def test_every_residual_networks_steps_compile(name, kind):
+    if kind == "full_conv2d" and not name.startswith("full_"):
+        pytest.skip("A network is full as a whole.")
     check(name, kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["transformer_network", *OWN])
+def test_the_steps_of_networks_with_layers_of_their_own_compile(name):
+    check(name, "conv2d")
 
 
 def test_a_gpu_compiles_what_xla_can_make_deterministic(monkeypatch):
