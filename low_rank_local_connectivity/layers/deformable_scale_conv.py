@@ -181,14 +181,14 @@ class DeformableScaleConv2D(ScaleConv2D):
             Offsets with `2 * offset_groups * taps` channels: for every group and tap the pixels
             down and to the right, already multiplied by `base^k` if the layer does so.
         """
+        pyramid = is_pyramid(inputs)
+        if not pyramid:
+            inputs = ops.convert_to_tensor(inputs)
         levels = [
             ops.cast(level, self.compute_dtype) for level in levels_of(inputs, self.data_format)
         ]
-        found = self._offsets_of(levels, self._tap_distances(inputs, len(levels)))
-        return join_levels(found, self.data_format, is_pyramid(inputs))
-
-    def _tap_distances(self, inputs, num_levels: int) -> list[int]:
-        return [1] * num_levels if is_pyramid(inputs) else self.dilations(num_levels)
+        dilations = [1] * len(levels) if pyramid else self.dilations(len(levels))
+        return join_levels(self._offsets_of(levels, dilations), self.data_format, pyramid)
 
     def _offsets_of(self, levels, dilations):
         kernel, bias = (
