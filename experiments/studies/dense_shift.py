@@ -118,7 +118,7 @@ def draw(found: Mapping[str, list[Record]], path: Path) -> None:
         name: [(x, max(y, 1e-14), error) for x, y, error in curve(runs, "errors", SHIFTS)]
         for name, runs in found.items()
     }
-    labels = ("shift, pixels", "equivariance error (squared, relative)")
+    labels = ("shift, pixels", "equivariance error (squared, relative; 0 drawn as 1e-14)")
     plots.lines_with_errors(curves, path, *labels, log_x=False, log_y=True)
 
 

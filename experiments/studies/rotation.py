@@ -34,7 +34,7 @@ EPOCHS = 12
 # What differs is in how many orientations filters are applied; widths are such that the numbers
 # of parameters are about the same. With one orientation it is an ordinary convolution.
 ORDERS = {"convolution": 1, "p4": 4, "C8": 8}
-FILTERS, KERNEL_SIZE = 32, 5
+FILTERS, KERNEL_SIZE = 16, 5
 # What p4's logits may differ by, relative to the largest, and by how much others must be better.
 MOST_SPREAD, LEAST_GAP = 1e-5, 0.1
 
