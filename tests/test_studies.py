@@ -27,6 +27,7 @@ STUDIES = (
     "rook",
     "rotation",
     "scale",
+    "scale_settings",
 )
 pytestmark = pytest.mark.once
 

@@ -96,6 +96,7 @@ def scale_space(
     levels: int = LEVELS,
     base: float = 2,
     interaction: int = 1,
+    wider: float = 1,
     **lifting: Any,
 ) -> Callable[[Any], tuple[Any, Any]]:
     """Returns what makes the maps, and the levels they are pooled from, of a scale space."""
@@ -106,7 +107,7 @@ def scale_space(
         for index, (filters, strides) in enumerate(zip(FILTERS, STRIDES, strict=True)):
             kind = make if index else ScaleConv2D
             x = kind(
-                filters,
+                int(wider * filters),
                 3,
                 interaction=interaction,
                 base=base,
