@@ -312,6 +312,7 @@ def test_an_offset_that_is_no_number_shows_in_its_output_alone(rng):
 def test_the_layer_starts_as_a_convolution(arguments, modulated, rng):
     layer = layers.DeformableConv2D(6, (3, 2), modulated=modulated, **arguments)
     shape = (2, 4, 8, 11) if "data_format" in arguments else SHAPE
+    layer.build(shape)
     x = rng.normal(size=shape).astype("float32")
     found = call(layer, x)
     plain = {name: one for name, one in arguments.items() if name != "offset_groups"}
@@ -327,8 +328,9 @@ def test_the_layer_starts_as_a_convolution(arguments, modulated, rng):
 def test_the_reference_s_mask_halves_what_the_layer_starts_as(rng):
     x = rng.normal(size=SHAPE).astype("float32")
     full, half = (layers.DeformableConv2D(6, 3, mask_scale=scale) for scale in (2.0, 1.0))
-    expected = call(full, x) / 2
+    full.build(SHAPE)
     half.build(SHAPE)
+    expected = call(full, x) / 2
     half.set_weights(full.get_weights())
     np.testing.assert_allclose(call(half, x), expected, atol=1e-5)
 

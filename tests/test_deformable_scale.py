@@ -64,7 +64,9 @@ def test_the_layer_starts_as_a_scale_convolution(interaction, data_format, rng):
     layer = layers.DeformableScaleConv2D(5, 3, interaction, use_bias=False, data_format=data_format)
     maps = rng.normal(size=SHAPE).astype("float32")
     first = data_format == "channels_first"
-    found = call(layer, np.moveaxis(maps, -1, 1) if first else maps)
+    given = np.moveaxis(maps, -1, 1) if first else maps
+    layer.build(given.shape)
+    found = call(layer, given)
     found = np.moveaxis(found, 1, -1) if first else found
     # The sum over levels and taps, with zeros outside.
     kernel = to_numpy(layer.kernel)

@@ -51,6 +51,7 @@ def test_the_layer_starts_as_the_identity(data_format, align_corners, rng):
         network(data_format), align_corners=align_corners, data_format=data_format
     )
     images = rng.normal(size=shape).astype("float32")
+    layer.build(shape)
     np.testing.assert_allclose(call(layer, images), images, rtol=0, atol=1e-6)
 
 
