@@ -43,12 +43,12 @@ from low_rank_local_connectivity import (
 # Trained on images reduced by a factor drawn from here, tested at 1 / s for each s.
 SMALLEST = 0.3
 SCALES = (1.0, 1.1, 1.5, 2.0, 2.5, 3.0)
-FILTERS, STRIDES = (16, 16, 32), (2, 1, 1)
+FILTERS, STRIDES, TAPS = (16, 32, 32), (2, 2, 1), 5
 LEVELS = 3
-EPOCHS, BATCH = 6, 32
+EPOCHS, BATCH = 10, 32
 RATE = 0.003
 # Images of the errors, each on a canvas three times as large, and what is left out at its border.
-SHOWN, MARGIN = 50, 3
+SHOWN, MARGIN = 50, 2
 
 
 def zoomed(images: np.ndarray, factors: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -84,7 +84,7 @@ def plain(make: Callable[..., Any]) -> Callable[[Any], tuple[Any, Any]]:
         for index, (filters, strides) in enumerate(zip(FILTERS, STRIDES, strict=True)):
             # Offsets are learned where there is something to see; the first layer is a plain one.
             kind = make if index else keras.layers.Conv2D
-            x = kind(filters, 3, strides=strides, padding="same", use_bias=False)(x)
+            x = kind(filters, TAPS, strides=strides, padding="same", use_bias=False)(x)
             x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
         return x, None
 
@@ -108,7 +108,7 @@ def scale_space(
             kind = make if index else ScaleConv2D
             x = kind(
                 int(wider * filters),
-                3,
+                TAPS,
                 interaction=interaction,
                 base=base,
                 rounding=rounding,
@@ -129,7 +129,7 @@ def turned(x: Any) -> tuple[Any, Any]:
     """Makes the maps of three layers of filters in four orientations, of as many parameters."""
     for index, (filters, strides) in enumerate(zip(FILTERS, STRIDES, strict=True)):
         kind = GroupConv2D if index else GroupLiftConv2D
-        x = kind(filters // 2, 3, padding="same", use_bias=False)(x)
+        x = kind(filters // 2, TAPS, padding="same", use_bias=False)(x)
         if strides == 2:
             x = keras.layers.AveragePooling3D((2, 2, 1))(x)
         x = keras.layers.ReLU()(GroupBatchNormalization()(x))
