@@ -24,7 +24,7 @@ from models import MODELS, Settings, convolution
 
 # Pixels that the canvas is larger than the images.
 MARGIN = 8
-EPOCHS = 12
+EPOCHS = 8
 KINDS = {
     "convolution": ("conv2d",) * 3,
     "CoordConv": ("conv2d",) * 3,

@@ -22,7 +22,7 @@ from experiments.studies.study import (
 from low_rank_local_connectivity import AddCoordinates2D, LowRankLocallyConnected2D
 
 CANVAS, MARGIN = 24, 4
-WIDTH, EPOCHS = 24, 120
+WIDTH, EPOCHS = 24, 80
 NETWORKS = ("convolution", "CoordConv", "LRLC")
 SPLITS = ("uniform", "quadrant")
 

@@ -35,18 +35,18 @@ DISTANCE = 64
 LAYERS = ((16, 1), (32, 2), (32, 2), (32, 2))
 # Of each network, the borders to try and how many images of each split it can be asked in minutes.
 BORDERS: dict[str, tuple[int, ...]] = {
-    "small": (0, 4, 8, 16, 32, 64),
+    "small": (0, 4, 8, 16, 32),
     "bagnet33": (0, 16, 32, 64),
     "resnet18": (0, 16, 32, 64, 128),
     "densenet121": (0, 16, 32, 64, 128),
 }
 COUNTS = {
-    "small": {"train": 300, "valid": 100, "test": 300},
+    "small": {"train": 100, "valid": 50, "test": 200},
     "bagnet33": {"train": 20, "valid": 10, "test": 25},
     "resnet18": {"train": 20, "valid": 10, "test": 25},
     "densenet121": {"train": 20, "valid": 10, "test": 25},
 }
-EPOCHS = {"small": 20, "bagnet33": 6, "resnet18": 6, "densenet121": 6}
+EPOCHS = {"small": 12, "bagnet33": 6, "resnet18": 6, "densenet121": 6}
 PATIENCE, AT_ONCE = 5, 10
 PUBLISHED = {
     "small": "",

@@ -23,7 +23,7 @@ from low_rank_local_connectivity import FullConv2D, WithBackground
 
 SIZE, SQUARE, GAP = 32, 4, 5
 SHIFTS = (0, 1, 2, 4, 8, 12, 16)
-EPOCHS, PATIENCE = 30, 6
+EPOCHS, PATIENCE = 20, 5
 COUNTS = {"train": 1000, "valid": 500, "test": 500}
 # Filters and strides of the layers, all 3x3.
 LAYERS = ((32, 1), (32, 2), (64, 2), (64, 2))
