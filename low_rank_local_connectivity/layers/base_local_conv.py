@@ -153,3 +153,35 @@ class BaseLocalConv(ConfiguredLayer):
                     f"shape {tuple(inputs.shape)} with data_format={self.data_format!r}. "
                     "Resize the inputs, or the layer with conversion.resize(layer, input_shape)."
                 )
+
+
+class SharedFilterConv(BaseLocalConv):
+    """Base of layers whose filters all positions share, for inputs of any spatial size."""
+
+    def fixed_axes(self) -> tuple[int, ...]:
+        """Returns no axes: the kernel fits inputs of any spatial size."""
+        return ()
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the weights for inputs of this shape."""
+        super().build(input_shape)
+        self.kernel = self.add_weight(
+            shape=(*self.kernel_size, self.input_channels, self.filters),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+            name="kernel",
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                shape=(self.filters,),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+                name="bias",
+            )
+
+    def output_biases(self) -> list:
+        """Returns the filters' bias."""
+        return [] if self.bias is None else [ops.reshape(self.bias, (1,) * self.dimensions + (-1,))]

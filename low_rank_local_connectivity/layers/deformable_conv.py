@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
+from low_rank_local_connectivity.layers.base_local_conv import SharedFilterConv
 from low_rank_local_connectivity.layers.configured_layer import (
     from_channels_last,
     number_above,
@@ -32,7 +32,7 @@ def slow_down(weight: Any, multiplier: float) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class DeformableConv2D(BaseLocalConv):
+class DeformableConv2D(SharedFilterConv):
     """A convolution whose taps move, each at every position, to where the input tells them.
 
     `outputs[p] = sum_t m_t[p] x(s p - pad + d t + offset_t[p]) @ kernel[t]`
@@ -170,10 +170,6 @@ class DeformableConv2D(BaseLocalConv):
             "offset_lr_multiplier", offset_lr_multiplier, 0, or_equal=True
         )
 
-    def fixed_axes(self) -> tuple[int, ...]:
-        """Returns no axes: the kernels fit inputs of any spatial size."""
-        return ()
-
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""
         super().build(input_shape)
@@ -182,22 +178,6 @@ class DeformableConv2D(BaseLocalConv):
                 f"`offset_groups` must divide the number of input channels of layer "
                 f"{self.name!r}. Received: offset_groups={self.offset_groups} and "
                 f"input_shape={tuple(input_shape)}, with {self.input_channels} channels."
-            )
-        self.kernel = self.add_weight(
-            shape=(*self.kernel_size, self.input_channels, self.filters),
-            initializer=self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-            name="kernel",
-        )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                shape=(self.filters,),
-                initializer=self.bias_initializer,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-                name="bias",
             )
         channels = self.windows.taps * self.offset_groups * (3 if self.modulated else 2)
         self.offset_kernel = self.add_weight(
@@ -208,10 +188,6 @@ class DeformableConv2D(BaseLocalConv):
         self.offset_bias = self.add_weight(
             shape=(channels,), initializer="zeros", name="offset_bias"
         )
-
-    def output_biases(self) -> list:
-        """Returns the filters' bias."""
-        return [] if self.bias is None else [self.bias]
 
     def offsets_and_mask(self, x):
         """Returns where the taps go for given inputs, and how much each sample weighs.

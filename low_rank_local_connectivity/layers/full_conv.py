@@ -5,12 +5,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
+from low_rank_local_connectivity.layers.base_local_conv import SharedFilterConv
 from low_rank_local_connectivity.layers.configured_layer import one_of
 from low_rank_local_connectivity.ops.local_convolution import pad_windows
 
 
-class FullConv(BaseLocalConv):
+class FullConv(SharedFilterConv):
     """A convolution that pads each side by all that a filter can reach over it.
 
     `outputs[b, p, f] = activation(sum_{t, c} padded[b, s p + d t, c] * kernel[t, c, f])`, with
@@ -123,34 +123,6 @@ class FullConv(BaseLocalConv):
     def paddings(self) -> tuple[str, ...]:
         """Returns the one padding that the layer has."""
         return ("full",)
-
-    def fixed_axes(self) -> tuple[int, ...]:
-        """Returns no axes: the kernel fits inputs of any spatial size."""
-        return ()
-
-    def build(self, input_shape: Any) -> None:
-        """Creates the weights for inputs of this shape."""
-        super().build(input_shape)
-        self.kernel = self.add_weight(
-            shape=(*self.kernel_size, self.input_channels, self.filters),
-            initializer=self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-            name="kernel",
-        )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                shape=(self.filters,),
-                initializer=self.bias_initializer,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-                name="bias",
-            )
-
-    def output_biases(self) -> list:
-        """Returns the filters' bias."""
-        return [] if self.bias is None else [ops.reshape(self.bias, (1,) * self.dimensions + (-1,))]
 
     def convolve(self, inputs, training: bool | None = None):
         """Pads channels-last inputs and convolves."""
