@@ -1,6 +1,7 @@
 """Where position means something, and where it means nothing: five kinds of layer."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,34 @@ from experiments.studies.study import (
     rows,
     train,
 )
-from models import MODELS, Settings, convolution
+from low_rank_local_connectivity import (
+    CoordConv2D,
+    FullConv2D,
+    LocallyConnected2D,
+    LowRankLocallyConnected2D,
+)
 
 # Pixels that the canvas is larger than the images.
 MARGIN = 8
-EPOCHS = 8
-KINDS = {
-    "convolution": ("conv2d",) * 3,
-    "CoordConv": ("conv2d",) * 3,
-    "LRLC, layer 3": ("conv2d", "conv2d", "low_rank_locally_connected2d"),
-    "locally connected, layer 3": ("conv2d", "conv2d", "locally_connected2d"),
-    "full convolution": ("full_conv2d",) * 3,
+EPOCHS = 10
+# Filters and strides of the layers, all 3x3, without biases or normalisation, which would show a
+# full convolution where the border is.
+LAYERS = ((16, 1), (32, 2), (64, 2))
+PLAIN = functools.partial(keras.layers.Conv2D, padding="same")
+KINDS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "convolution": (PLAIN,) * 3,
+    "CoordConv": (functools.partial(CoordConv2D, padding="same"), PLAIN, PLAIN),
+    "LRLC, layer 3": (
+        PLAIN,
+        PLAIN,
+        functools.partial(LowRankLocallyConnected2D, padding="same", spatial_rank=4),
+    ),
+    "locally connected, layer 3": (
+        PLAIN,
+        PLAIN,
+        functools.partial(LocallyConnected2D, padding="same"),
+    ),
+    "full convolution": (FullConv2D,) * 3,
 }
 PLACES = ("aligned", "translated")
 
@@ -40,24 +58,25 @@ def measure(condition: tuple[str, str], seed: int, options: Options) -> dict[str
     kind, place = condition
     size, _, channels = image_shape(options)
     canvas = size + MARGIN
-    makers = [convolution(name, Settings(spatial_rank=4)) for name in KINDS[kind]]
-    model = MODELS["simple_network"].build(
-        (canvas, canvas, channels), 10, makers, filters=16, coord_conv=kind == "CoordConv"
-    )
+    parts = [keras.Input((canvas, canvas, channels))]
+    for make, (filters, strides) in zip(KINDS[kind], LAYERS, strict=True):
+        layer = make(filters, 3, strides=strides, use_bias=False, kernel_initializer="he_normal")
+        parts += [layer, keras.layers.ReLU()]
+    model = keras.Sequential([*parts, keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(10)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.003), loss)
     rngs = {
         name: np.random.default_rng([seed, index]) for index, name in enumerate(splits(options))
     }
-    parts = {
+    examples = {
         name: on_canvas(part, canvas, rngs[name] if place == "translated" else None)
         for name, part in splits(options).items()
     }
     epochs = options.epochs or EPOCHS
-    train(model, parts["train"], parts["valid"], epochs=epochs, batch_size=32, seed=seed)
+    train(model, examples["train"], examples["valid"], epochs=epochs, batch_size=32, seed=seed)
     return {
-        "train": accuracy(model, parts["train"]),
-        "test": accuracy(model, parts["test"]),
+        "train": accuracy(model, examples["train"]),
+        "test": accuracy(model, examples["test"]),
         "parameters": model.count_params(),
     }
 

@@ -137,11 +137,13 @@ def turned(x: Any) -> tuple[Any, Any]:
 
 
 RAW = "deformable DSS, raw offsets"
+# Pooled to its smallest level's few positions, it has no maps to zoom.
+PYRAMID = "DSS v2"
 NETWORKS: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "convolution": plain(keras.layers.Conv2D),
     "LRLC": plain(functools.partial(LowRankLocallyConnected2D, spatial_rank=4)),
     "DSS": scale_space(),
-    "DSS v2": scale_space(method="bilinear", pyramid=True),
+    PYRAMID: scale_space(method="bilinear", pyramid=True),
     "deformable DSS": scale_space(DeformableScaleConv2D),
     RAW: scale_space(functools.partial(DeformableScaleConv2D, scale_offsets=False)),
     "deformable v1": plain(functools.partial(DeformableConv2D, modulated=False)),
@@ -172,18 +174,19 @@ def measure(kind: str, seed: int, options: Options) -> dict[str, Any]:
     accuracies = [
         accuracy(model, (zoomed(images, [1 / scale] * len(images)), labels)) for scale in SCALES
     ]
-    actions = [equivariance.Scale(1 / scale, "bicubic") for scale in SCALES[1:]]
-    errors = equivariance.curve(
-        lambda batch: maps(batch, training=False), images[:SHOWN], actions, progress=False
-    )
     result = {
         "accuracies": accuracies,
-        "errors": np.asarray(errors.mean).tolist(),
         "mean accuracy": float(np.mean(accuracies)),
         "smallest": accuracies[-1],
-        "halved": float(errors.mean[SCALES.index(2.0) - 1]),
         "parameters": model.count_params(),
     }
+    if kind != PYRAMID:
+        actions = [equivariance.Scale(1 / scale, "bicubic") for scale in SCALES[1:]]
+        errors = equivariance.curve(
+            lambda batch: maps(batch, training=False), images[:SHOWN], actions, progress=False
+        )
+        result["errors"] = np.asarray(errors.mean).tolist()
+        result["halved"] = result["errors"][SCALES.index(2.0) - 1]
     if space is not None:
         result["own action"] = own_action_error(space, images[:SHOWN])
     return result
@@ -237,7 +240,8 @@ def table(found: Mapping[str, list[Record]]) -> str:
             for _, share, error in curve(runs, "accuracies", SCALES)
         ]
         own = f"{mean(runs, 'own action'):.1e}" if name in SPACES else ""
-        cells += [f"{mean(runs, 'halved'):.2f}", own, PUBLISHED.get(name, "")]
+        halved = "" if name == PYRAMID else f"{mean(runs, 'halved'):.2f}"
+        cells += [halved, own, PUBLISHED.get(name, "")]
         lines.append(cells)
     header = ["network", "parameters", *(f"s = {scale:g}, %" for scale in SCALES)]
     header += ["error, halved", "by levels", "published accuracies"]
@@ -258,7 +262,9 @@ def draw(found: Mapping[str, list[Record]], path: Path) -> None:
     """Draws accuracy and error against the scale."""
     labels = ("images are smaller by the factor s", "test accuracy, %")
     draw_curves(found, "accuracies", SCALES, path, labels)
-    curves = {name: curve(runs, "errors", SCALES[1:]) for name, runs in found.items()}
+    curves = {
+        name: curve(runs, "errors", SCALES[1:]) for name, runs in found.items() if name != PYRAMID
+    }
     second = path.with_name(f"{path.stem}-errors{path.suffix}")
     plots.lines_with_errors(curves, second, labels[0], "equivariance error", log_x=False)
 
