@@ -405,9 +405,11 @@ def test_images_may_have_any_size(padding, strides, rng):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow writes ONNX")
-@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize("tap_by_tap", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("format_name", ["onnx", "tf_saved_model", "litert"])
-def test_an_export_computes_the_same(format_name, rng, tmp_path):
+def test_an_export_computes_the_same(format_name, tap_by_tap, rng, tmp_path, monkeypatch):
+    if tap_by_tap:
+        monkeypatch.setattr(deform_conv, "FEW", 0)
     for package in {"onnx": ["onnxruntime", "tf2onnx"], "litert": ["ai_edge_litert"]}.get(
         format_name, []
     ):

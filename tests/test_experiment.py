@@ -22,7 +22,7 @@ REFUSED = {
     "--image_size=32": "--image_size must be at least 1 and goes with images of any size, not "
     "digits. Received: --image_size=32.",
     "--dataset=folder": "The dataset 'folder' needs a folder. Received: --data_dir=None.",
-    "--network=vgg": "flag --network=vgg: value should be one of <simple_network|resnet18|",
+    "--network=vgg": "flag --network=vgg: value should be one of <simple_network|",
     "--train_examples=0": "--train_examples must be from 1 to the 1257 training examples of "
     "digits. Received: --train_examples=0.",
     "--canvas_size=24": "--canvas_size goes with --translate and must be at least the images' 16 "
@@ -83,8 +83,8 @@ REFUSED = {
     "Received: --warmup_epochs=30.",
     "--seed=-1": "--seed must be from 0 to 4294967295. Received: --seed=-1.",
     "--layer_types=conv2d,conv3d": "--layer_types takes names among conv2d, wide_conv2d, "
-    "coord_conv2d, full_conv2d, locally_connected2d, low_rank_locally_connected2d. "
-    "Received: --layer_types=conv2d,conv3d.",
+    "coord_conv2d, full_conv2d, deformable_conv2d, deformable_conv2d_v1, locally_connected2d, "
+    "low_rank_locally_connected2d. Received: --layer_types=conv2d,conv3d.",
     "--layer_types=conv2d,conv2d,conv2d,conv2d": "--layer_types names at most the 3 layers of "
     "simple_network. Received: --layer_types=conv2d,conv2d,conv2d,conv2d.",
     "--input_dependent --share_row_combining_weights": "--input_dependent needs "

@@ -11,7 +11,10 @@ from low_rank_local_connectivity.equivariance import ScaleSpaceAction, error
 from models import MODELS, Scales
 from models.scale_network import scale_network, scale_resnet
 
-NAMES = [name for name in MODELS if name.startswith("scale_")]
+# Convolutions; the small networks have 3.
+DEPTHS = {"scale_resnet18": 21, "deformable_scale_resnet18": 21, "scale_resnet34": 37}
+SLOW = pytest.mark.slow
+NAMES = [name for name in MODELS if "scale_" in name]
 
 
 @pytest.mark.once
@@ -23,7 +26,7 @@ def test_every_network_gives_logits_and_has_a_kernel_for_all_scales(name):
     model = entry.build((56, 48, 3), 7, weight_decay=1e-4, synchronized=tensorflow)
     assert model.output_shape == (None, 7)
     convolutions = [layer for layer in model.layers if isinstance(layer, ScaleConv2D)]
-    assert len(convolutions) == {"scale_resnet18": 21, "scale_resnet34": 37}.get(name, 3)
+    assert len(convolutions) == DEPTHS.get(name, 3)
     for layer in convolutions:
         assert layer.bias is None
         assert layer.kernel_regularizer is not None
@@ -38,7 +41,7 @@ def test_a_scale_resnet_has_the_parameters_of_an_ordinary_one_and_a_projection_m
 
 
 @pytest.mark.parametrize("pyramid", [False, True])
-@pytest.mark.parametrize("build", [scale_network, scale_resnet])
+@pytest.mark.parametrize("build", [scale_network, pytest.param(scale_resnet, marks=SLOW)])
 def test_a_network_trains_and_is_saved(build, pyramid, rng, tmp_path):
     scales = Scales(3, pyramid=pyramid, method="bilinear" if pyramid else "gaussian")
     model = build((24, 28, 2), 5, filters=4, scales=scales)
