@@ -25,7 +25,7 @@ from low_rank_local_connectivity.training.sweep import mean_and_error
 # Pixels that the canvas is larger than the images.
 MARGIN = 16
 PER_CLASS = (5, 10, 20, 50)
-STEPS = 150
+STEPS = 100
 LAYERS = ((16, 1), (32, 2), (64, 2))
 
 
