@@ -25,6 +25,7 @@ from low_rank_local_connectivity.training.sweep import mean_and_error
 # Pixels that the canvas is larger than the images.
 MARGIN = 16
 PER_CLASS = (5, 10, 20, 50)
+VALID_PER_CLASS = 10
 STEPS = 100
 LAYERS = ((16, 1), (32, 2), (64, 2))
 
@@ -49,7 +50,8 @@ def measure(padding: str, seed: int, options: Options) -> dict[str, Any]:
     size, _, channels = image_shape(options)
     canvas = size + MARGIN
     test = on_canvas(parts["test"], canvas, np.random.default_rng([seed, 1]))
-    valid = on_canvas(parts["valid"], canvas, np.random.default_rng([seed, 2]))
+    rng = np.random.default_rng([seed, 2])
+    valid = on_canvas(few(parts["valid"], VALID_PER_CLASS, rng), canvas, rng)
     found = []
     for per_class in PER_CLASS:
         rng = np.random.default_rng([seed, 3, per_class])
