@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -272,7 +273,9 @@ def bars_with_errors(
     lowest = min(value - error for bars in groups.values() for value, error in bars.values())
     highest = max(value + error for bars in groups.values() for value, error in bars.values())
     axis.set_ylim(lowest - 0.25 * (highest - lowest + 1e-6), None)
-    axis.set_xticks(ticks, labels=list(groups))
+    # A group of two bars is as wide as about 15 letters.
+    letters = 7 * max(2, *map(len, groups.values()))
+    axis.set_xticks(ticks, labels=[textwrap.fill(group, letters) for group in groups])
     axis.set_ylabel(y_label)
     axis.set_title(title)
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
