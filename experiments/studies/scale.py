@@ -47,6 +47,8 @@ FILTERS, STRIDES, TAPS = (16, 32, 32), (2, 2, 1), 5
 LEVELS = 3
 EPOCHS, BATCH = 10, 32
 RATE = 0.003
+# Smaller images, scikit-learn's digits, are enlarged to this: reduced, they would leave no maps.
+SIZE = 28
 # Images of the errors, each on a canvas three times as large, and what is left out at its border.
 SHOWN, MARGIN = 50, 2
 
@@ -73,8 +75,16 @@ def parts(dataset: str, data_dir: str | None, seed: int) -> dict[str, Examples]:
     options = Options(1, None, Path(), dataset, data_dir)
     for index, (name, (images, labels)) in enumerate(splits(options).items()):
         factors = np.random.default_rng([seed, index]).uniform(SMALLEST, 1, len(images))
-        found[name] = (images if name == "test" else zoomed(images, factors), labels)
+        enlarge = max(SIZE / images.shape[1], 1)
+        large = ndimage.zoom(images, (1, enlarge, enlarge, 1), order=1)
+        found[name] = (large if name == "test" else zoomed(large, factors), labels)
     return found
+
+
+def shape_of(options: Options) -> tuple[int, int, int]:
+    """Returns the shape of an image as the networks get it."""
+    height, width, channels = image_shape(options)
+    return max(height, SIZE), max(width, SIZE), channels
 
 
 def plain(make: Callable[..., Any]) -> Callable[[Any], tuple[Any, Any]]:
@@ -162,24 +172,30 @@ def build(kind: str, shape: tuple[int, ...]) -> tuple[Any, Any, Any]:
     return keras.Model(inputs, logits), keras.Model(inputs, maps), space
 
 
-def measure(kind: str, seed: int, options: Options) -> dict[str, Any]:
-    """Trains on images of all sizes, tests at each, and measures errors of equivariance."""
+def scores(model: Any, rate: float, seed: int, options: Options) -> dict[str, Any]:
+    """Trains a classifier on images of all sizes, and tests it at each."""
     found = parts(options.dataset, options.data_dir, seed)
-    model, maps, space = build(kind, image_shape(options))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(RATE), loss)
+    model.compile(keras.optimizers.Adam(rate), loss)
     epochs = options.epochs or EPOCHS
     train(model, found["train"], found["valid"], epochs=epochs, batch_size=BATCH, seed=seed)
     images, labels = found["test"]
     accuracies = [
         accuracy(model, (zoomed(images, [1 / scale] * len(images)), labels)) for scale in SCALES
     ]
-    result = {
+    return {
         "accuracies": accuracies,
         "mean accuracy": float(np.mean(accuracies)),
         "smallest": accuracies[-1],
         "parameters": model.count_params(),
     }
+
+
+def measure(kind: str, seed: int, options: Options) -> dict[str, Any]:
+    """Trains on images of all sizes, tests at each, and measures errors of equivariance."""
+    model, maps, space = build(kind, shape_of(options))
+    result = scores(model, RATE, seed, options)
+    images, _ = parts(options.dataset, options.data_dir, seed)["test"]
     if kind != PYRAMID:
         actions = [equivariance.Scale(1 / scale, "bicubic") for scale in SCALES[1:]]
         errors = equivariance.curve(

@@ -5,30 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
-from experiments.studies.images import image_shape
 from experiments.studies.scale import (
-    BATCH,
-    EPOCHS,
     LEVELS,
     RATE,
     SCALES,
-    parts,
     scale_space,
-    zoomed,
+    scores,
+    shape_of,
 )
 from experiments.studies.study import (
     Options,
     Record,
     Study,
-    accuracy,
     curve,
     main,
     mean,
     percent,
     rows,
-    train,
 )
 from low_rank_local_connectivity import DeformableScaleConv2D, ScaleConv2D, plots
 from low_rank_local_connectivity.training.sweep import mean_and_error
@@ -56,27 +50,13 @@ def measure(condition: tuple[str, str], seed: int, options: Options) -> dict[str
     kind, change = condition
     settings = {**USUAL, **CHANGES[change]}
     rate = settings.pop("rate")
-    found = parts(options.dataset, options.data_dir, seed)
-    inputs = keras.Input(image_shape(options))
+    inputs = keras.Input(shape_of(options))
     maps, _ = scale_space(KINDS[kind], **settings)(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalMaxPooling2D()(maps)))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(rate), loss)
-    epochs = options.epochs or EPOCHS
-    train(model, found["train"], found["valid"], epochs=epochs, batch_size=BATCH, seed=seed)
-    images, labels = found["test"]
-    accuracies = [
-        accuracy(model, (zoomed(images, [1 / scale] * len(images)), labels)) for scale in SCALES
-    ]
-    return {
-        "accuracies": accuracies,
-        "mean accuracy": float(np.mean(accuracies)),
-        "smallest": accuracies[-1],
-        "parameters": model.count_params(),
-    }
+    logits = keras.layers.Dense(10)(keras.layers.GlobalMaxPooling2D()(maps))
+    return scores(keras.Model(inputs, logits), rate, seed, options)
 
 
-def verdict(found: Mapping[str, list[Record]]) -> tuple[str, bool]:
+def verdict(found: Mapping[str, list[Record]]) -> tuple[str, None]:
     """Names the best settings of each network."""
     words = []
     for kind in KINDS:
@@ -87,7 +67,7 @@ def verdict(found: Mapping[str, list[Record]]) -> tuple[str, bool]:
             f"{kind}: {usual} % over all scales as usual; best with {best}, "
             f"{percent(of_kind[best], 'mean accuracy')} %"
         )
-    return "; ".join(words) + ".", True
+    return "; ".join(words) + ".", None
 
 
 def table(found: Mapping[str, list[Record]]) -> str:

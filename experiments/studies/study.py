@@ -19,6 +19,7 @@ RESULTS = Path(__file__).parent / "results"
 # The data set that needs no file, and all those whose images a study can use.
 DATASET = "digits"
 IMAGES = (DATASET, "mnist", "cifar10")
+MET = {True: "met; ", False: "not met; ", None: ""}
 # Examples of a batch where nothing is learned.
 AT_ONCE = 500
 Record = dict[str, Any]
@@ -57,7 +58,7 @@ class Study:
         measure: Function of a condition's value, a seed and the options to numbers by name, or
             lists of numbers.
         verdict: Function of the records by condition to what came out, in a sentence, and whether
-            that meets the criterion.
+            that meets the criterion; None if there is none to meet.
         table: Function of the records by condition to a Markdown table.
         draw: Function of the records by condition and a PNG's path that draws the picture.
         seeds: Runs of each condition unless the command line says otherwise.
@@ -74,7 +75,7 @@ class Study:
     criterion: str
     conditions: Mapping[str, Any]
     measure: Callable[[Any, int, Options], dict[str, Any]]
-    verdict: Callable[[Mapping[str, list[Record]]], tuple[str, bool]]
+    verdict: Callable[[Mapping[str, list[Record]]], tuple[str, bool | None]]
     table: Callable[[Mapping[str, list[Record]]], str]
     draw: Callable[[Mapping[str, list[Record]], Path], None] | None = None
     seeds: int = 5
@@ -166,7 +167,7 @@ def report(study: Study, options: Options) -> None:
     seeds = f"{' to '.join(map(str, counts))} seed{'s' if counts[-1] > 1 else ''}"
     text = (
         f"# {study.name}\n\n{study.claim}\n\n**Criterion.** {study.criterion}\n\n"
-        f"**Outcome ({'met' if met else 'not met'}; {seeds}).** "
+        f"**Outcome ({MET[met]}{seeds}).** "
         f"{sentence}\n\n{study.table(found)}\n"
     )
     study.file(options, "md").write_text(text)
