@@ -90,13 +90,13 @@ def by_definition(geometry, x, kernel, offset, mask=None):
     return outputs
 
 
-@pytest.fixture(params=[True, False], ids=["at once", "tap by tap"])
-def both_ways(request, monkeypatch):
-    """Reads all taps at once, or one after another, whatever the size."""
-    monkeypatch.setattr(deform_conv, "FEW", 2**20 if request.param else 0)
+@pytest.fixture(params=[100, 2, 1], ids=["at once", "two by two", "tap by tap"])
+def taps_at_once(request, monkeypatch):
+    """Reads so many taps together, whatever the size."""
+    monkeypatch.setattr(deform_conv, "_taps_at_once", lambda *_: request.param)
 
 
-@pytest.mark.usefixtures("both_ways")
+@pytest.mark.usefixtures("taps_at_once")
 @pytest.mark.parametrize("modulated", [True, False])
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 def test_the_convolution_is_its_definition(geometry, modulated, rng):
@@ -238,7 +238,7 @@ class Free(keras.Layer):
         return convolve(self.geometry, x, kernel, offset, mask)
 
 
-@pytest.mark.usefixtures("both_ways")
+@pytest.mark.usefixtures("taps_at_once")
 @pytest.mark.parametrize(
     "geometry", [GEOMETRIES[name] for name in ("padded", "strided, dilated, in groups")]
 )
@@ -409,7 +409,7 @@ def test_images_may_have_any_size(padding, strides, rng):
 @pytest.mark.parametrize("format_name", ["onnx", "tf_saved_model", "litert"])
 def test_an_export_computes_the_same(format_name, tap_by_tap, rng, tmp_path, monkeypatch):
     if tap_by_tap:
-        monkeypatch.setattr(deform_conv, "FEW", 0)
+        monkeypatch.setattr(deform_conv, "AT_ONCE", 0)
     for package in {"onnx": ["onnxruntime", "tf2onnx"], "litert": ["ai_edge_litert"]}.get(
         format_name, []
     ):

@@ -28,8 +28,9 @@ from low_rank_local_connectivity.ops.bilinear_sampling import (
 )
 from low_rank_local_connectivity.ops.windows import Windows, extent
 
-# Numbers to read up to which all taps are read at once.
-FEW = 2**20
+# Numbers that taps read together may have: with fewer a graph grows with its taps and takes long to
+# trace and to compile, with more the memory of what is read costs more than it saves.
+AT_ONCE = 2**22
 # What an unknown batch is taken for in deciding so.
 USUAL_BATCH = 32
 
@@ -59,9 +60,9 @@ def deform_conv2d(
     right. With offsets of 0 and without a mask this is a convolution.
 
     Memory: beside `x`, offsets and outputs, what is kept for the gradient are four numbers and
-    four indices for every tap, group and position; sampled pixels are made tap by tap, forward
-    and again backward, `4 * batch * positions * channels` at a time; if those of all taps are
-    few, at once.
+    four indices for every tap, group and position; sampled pixels are made a few taps at a time,
+    forward and again backward: `4 * batch * positions * channels` for each tap, of no more than
+    16 MB in float32 together.
 
     Args:
         x: Inputs `(batch, height, width, channels)`; batch and size may be unknown.
@@ -107,7 +108,7 @@ def deform_conv2d(
     pixels_rd = padded_pixels(x_bhwc, offset_groups)
     kernel_tcf = ops.reshape(kernel_yxcf, (-1, *kernel_yxcf.shape[2:]))
     outputs_nf = _convolve_samples(
-        pixels_rd, reads_tngk, weights_tngk, kernel_tcf, _few_samples(offset, kernel_tcf)
+        pixels_rd, reads_tngk, weights_tngk, kernel_tcf, _taps_at_once(offset, kernel_tcf)
     )
     shape: Any = ops.shape(offset)
     outputs_bijf = ops.reshape(outputs_nf, (-1, shape[1], shape[2], kernel_yxcf.shape[-1]))
@@ -235,15 +236,16 @@ def _reads(x_bhwc, offset, mask, geometry: Geometry, groups: int):
     return ops.reshape(reads_tbijgk, flat), weights_tngk
 
 
-def _few_samples(offset, kernel_tcf) -> bool:
-    """Whether so little is read that the number of operations matters more."""
+def _taps_at_once(offset, kernel_tcf) -> int:
+    """Returns how many taps to sample together: as many as read no more than `AT_ONCE` numbers."""
+    taps, channels, _ = kernel_tcf.shape
     batch, *positions, _ = offset.shape
     if not all(isinstance(size, int) for size in positions):
-        return False
+        return 1
     # An unknown batch is None, or a symbol where JAX exports.
     examples = batch if isinstance(batch, int) else USUAL_BATCH
-    taps, channels, _ = kernel_tcf.shape
-    return 4 * examples * math.prod(positions) * taps * channels <= FEW
+    reads = 4 * examples * math.prod(positions) * channels
+    return min(max(AT_ONCE // max(reads, 1), 1), taps)
 
 
 def _starts(geometry: Geometry, axis: int, sizes, outputs, dtype):
@@ -253,26 +255,22 @@ def _starts(geometry: Geometry, axis: int, sizes, outputs, dtype):
     return ops.cast(taps[:, None] + first - geometry.before(sizes, axis), dtype)
 
 
-def _convolve_samples(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, at_once: bool):
-    """Samples and multiplies by the kernel, all taps at once or one after another; `nf`.
+def _convolve_samples(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, at_once: int):
+    """Samples and multiplies by the kernel, so many taps at once; `nf`.
 
     Keeping no samples for the gradient is faster than keeping them, which are as many as taps
-    times the inputs: most of the time goes into memory that was not used before. For the same
-    reason taps come one after another where samples are many. Where they are few, a graph that
-    does not grow with the taps is better.
+    times the inputs: most of the time goes into memory that was not used before.
     """
     taps, channels, _ = kernel_tcf.shape
-    parts = [slice(None)] if at_once else list(range(taps))
-    leading = (taps,) if at_once else ()
+    parts = [slice(first, min(first + at_once, taps)) for first in range(0, taps, at_once)]
 
     @ops.custom_gradient
     def apply(pixels_rd, weights_tngk, kernel_tcf):
         outputs_nf = 0.0
         for part in parts:
             samples = weighted_corners(pixels_rd, reads_tngk[part], weights_tngk[part])
-            samples = ops.reshape(samples, (*leading, -1, channels))
-            product: Any = ops.matmul(samples, kernel_tcf[part])
-            outputs_nf += ops.sum(product, axis=0) if at_once else product
+            samples = ops.reshape(samples, (part.stop - part.start, -1, channels))
+            outputs_nf += ops.sum(ops.matmul(samples, kernel_tcf[part]), axis=0)
 
         def gradient(*arguments, upstream=None):
             if upstream is None:
@@ -284,9 +282,7 @@ def _convolve_samples(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, at_once: 
                 for part in parts
             ]
             pixel, weight, kernel = zip(*found, strict=True)
-            weight, kernel = (
-                one[0] if at_once else ops.stack(one, axis=0) for one in (weight, kernel)
-            )
+            weight, kernel = (ops.concatenate(one, axis=0) for one in (weight, kernel))
             return sum(pixel), weight, kernel
 
         return outputs_nf, gradient
@@ -294,25 +290,21 @@ def _convolve_samples(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, at_once: 
     return apply(ops.copy(pixels_rd), ops.copy(weights_tngk), ops.copy(kernel_tcf))
 
 
-def _gradients(pixels_rd, reads_ngk, weights_ngk, kernel_cf, upstream_nf):
-    """Returns the gradients for the pixels, the weights and the kernel.
-
-    All but the pixels and the upstream gradient may have an axis of taps in front.
-    """
-    groups, corners = reads_ngk.shape[-2:]
+def _gradients(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, upstream_nf):
+    """Returns the gradients of some taps for the pixels, the weights and the kernel."""
+    taps, _, groups, corners = reads_tngk.shape
     depth = pixels_rd.shape[-1]
-    leading = tuple(kernel_cf.shape[:-2])
-    reads = ops.reshape(reads_ngk, (-1,))
-    corners_ngkd = ops.take(pixels_rd, reads, axis=0)
-    corners_ngkd = ops.reshape(corners_ngkd, (*leading, -1, groups, corners, depth))
-    samples_ngd = ops.matmul(weights_ngk[..., None, :], corners_ngkd)
-    samples_nc = ops.reshape(samples_ngd, (*leading, -1, groups * depth))
-    kernel_gradient_cf = ops.matmul(ops.swapaxes(samples_nc, -1, -2), upstream_nf)
-    upstream_nc = ops.matmul(upstream_nf, ops.swapaxes(kernel_cf, -1, -2))
-    upstream_ngd = ops.reshape(upstream_nc, (*leading, -1, groups, depth))
-    weight_gradient_ngk = ops.matmul(corners_ngkd, upstream_ngd[..., None])[..., 0]
-    spread_ngkd = upstream_ngd[..., None, :] * weights_ngk[..., None]
+    reads = ops.reshape(reads_tngk, (-1,))
+    corners_tngkd = ops.take(pixels_rd, reads, axis=0)
+    corners_tngkd = ops.reshape(corners_tngkd, (taps, -1, groups, corners, depth))
+    samples_tngd = ops.matmul(weights_tngk[..., None, :], corners_tngkd)
+    samples_tnc = ops.reshape(samples_tngd, (taps, -1, groups * depth))
+    kernel_gradient_tcf = ops.matmul(ops.swapaxes(samples_tnc, -1, -2), upstream_nf)
+    upstream_tnc = ops.matmul(upstream_nf, ops.swapaxes(kernel_tcf, -1, -2))
+    upstream_tngd = ops.reshape(upstream_tnc, (taps, -1, groups, depth))
+    weight_gradient_tngk = ops.matmul(corners_tngkd, upstream_tngd[..., None])[..., 0]
+    spread_tngkd = upstream_tngd[..., None, :] * weights_tngk[..., None]
     pixel_gradient_rd = ops.segment_sum(
-        ops.reshape(spread_ngkd, (-1, depth)), reads, num_segments=ops.shape(pixels_rd)[0]
+        ops.reshape(spread_tngkd, (-1, depth)), reads, num_segments=ops.shape(pixels_rd)[0]
     )
-    return pixel_gradient_rd, weight_gradient_ngk, kernel_gradient_cf
+    return pixel_gradient_rd, weight_gradient_tngk, kernel_gradient_tcf

@@ -7,8 +7,10 @@ reads, i and j its taps, o what says where taps go: offset groups, taps and dire
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from keras import ops
 
+from low_rank_local_connectivity.ops.bilinear_sampling import coordinate_dtype
 from low_rank_local_connectivity.ops.deform_conv import deform_conv2d
 
 
@@ -44,35 +46,59 @@ def deformable_scale_correlation(
         >>> [tuple(level.shape) for level in found]
         [(2, 9, 8, 5), (2, 9, 8, 5), (2, 9, 8, 5)]
     """
-    depth, rows, columns, channels, filters = kernel_lijcf.shape
-    # A level is sampled once, with all that it reads side by side in the channels.
-    kernel_ijlcf = ops.transpose(kernel_lijcf, (1, 2, 0, 3, 4))
-    outputs = []
-    for level, dilation in enumerate(dilations):
-        read = levels_bhwc[level : level + depth]
-        joined = read[0] if len(read) == 1 else ops.concatenate(read, axis=-1)
-        part = ops.reshape(
-            kernel_ijlcf[:, :, : len(read)], (rows, columns, len(read) * channels, filters)
-        )
-        offset, groups = offsets_bhwo[level], offset_groups
-        if groups > 1 and len(read) > 1:
-            # The groups of one level behind those of the other.
-            offset = ops.concatenate([offset] * len(read), axis=-1)
-            groups = groups * len(read)
-        outputs.append(
-            deform_conv2d(
-                joined,
-                part,
-                offset,
-                strides=strides,
-                # Taps count from the middle one, at every level; Keras's "same" would move those
-                # of an even number.
-                padding=[
-                    ((size - 1) // 2 * dilation, size // 2 * dilation) for size in (rows, columns)
-                ],
-                dilation_rate=dilation,
-                offset_groups=groups,
-                data_format="channels_last",
-            )
-        )
+    depth = kernel_lijcf.shape[0]
+    counts = [len(levels_bhwc[level : level + depth]) for level in range(len(dilations))]
+    together = len({tuple(level.shape[1:]) for level in levels_bhwc}) == 1
+    outputs: list[Any] = []
+    for count in sorted(set(counts), reverse=True):
+        chosen = [level for level, found in enumerate(counts) if found == count]
+        for part in [chosen] if together else [[level] for level in chosen]:
+            read = [_side_by_side(levels_bhwc[level : level + count]) for level in part]
+            offsets = [
+                _spread(offsets_bhwo[level], dilations[level], kernel_lijcf.shape[1:3])
+                for level in part
+            ]
+            found = _deformed(read, kernel_lijcf[:count], offsets, strides, offset_groups)
+            outputs += ops.split(found, len(part), axis=0) if len(part) > 1 else [found]
     return outputs
+
+
+def _side_by_side(levels_bhwc):
+    return levels_bhwc[0] if len(levels_bhwc) == 1 else ops.concatenate(levels_bhwc, axis=-1)
+
+
+def _spread(offset_bhwo, dilation: int, taps):
+    """Moves taps that lie side by side, counted from the middle one, as far apart as dilated."""
+    rows, columns = (np.arange(size) - (size - 1) // 2 for size in taps)
+    places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).ravel()
+    groups = offset_bhwo.shape[-1] // places.size
+    dtype = coordinate_dtype(offset_bhwo)
+    return ops.cast(offset_bhwo, dtype) + ops.cast((dilation - 1) * np.tile(places, groups), dtype)
+
+
+def _deformed(levels_bhwc, kernel_lijcf, offsets_bhwo, strides, offset_groups: int):
+    """Convolves levels of one size, one behind the other along the batch.
+
+    A level is sampled once, with all that it reads side by side in the channels.
+    """
+    count, rows, columns, channels, filters = kernel_lijcf.shape
+    kernel_ijlcf = ops.transpose(kernel_lijcf, (1, 2, 0, 3, 4))
+    joined, offset = (
+        parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=0)
+        for parts in (levels_bhwc, offsets_bhwo)
+    )
+    if offset_groups > 1 and count > 1:
+        # The groups of one level behind those of the other.
+        offset = ops.concatenate([offset] * count, axis=-1)
+        offset_groups *= count
+    return deform_conv2d(
+        joined,
+        ops.reshape(kernel_ijlcf, (rows, columns, count * channels, filters)),
+        offset,
+        strides=strides,
+        # Taps count from the middle one, at every level; Keras's "same" would move those of an
+        # even number.
+        padding=[((size - 1) // 2, size // 2) for size in (rows, columns)],
+        offset_groups=offset_groups,
+        data_format="channels_last",
+    )
