@@ -10,10 +10,12 @@ from low_rank_local_connectivity.layers import (
     AddCoordinates2D,
     CondConv2D,
     CoordConv2D,
+    DeformableConv2D,
     DilatedContext2D,
     GroupPooling2D,
     InputDependentCombiningWeights,
     SpatialBias,
+    SpatialTransformer2D,
 )
 from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
 from low_rank_local_connectivity.ops.windows import Windows
@@ -93,6 +95,7 @@ SCATTERING = (
     layers.GlobalMaxPooling2D,
     layers.GlobalMaxPooling3D,
     InputDependentCombiningWeights,
+    SpatialTransformer2D,
 )
 # Layers of several convolutions, one after another.
 CASCADES: dict[type, Rule] = {
@@ -146,7 +149,9 @@ def reads_everything(layer: Any) -> bool:
     """Whether a layer's positions read all others too, and are where its windows are."""
     pooled = isinstance(layer, CondConv2D) and layer.routing is not None
     normalized = isinstance(layer, layers.GroupNormalization)
-    return pooled or normalized or getattr(layer, "input_dependent", False)
+    # A deformable convolution reads where its offsets say.
+    anywhere = pooled or normalized or isinstance(layer, DeformableConv2D)
+    return anywhere or getattr(layer, "input_dependent", False)
 
 
 def _scatters(layer: Any, rank: int, data_format: str) -> bool:

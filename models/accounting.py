@@ -19,13 +19,19 @@ from low_rank_local_connectivity import (
     AddCoordinates2D,
     CoordConv2D,
     DeformableConv2D,
+    DeformableScaleConv2D,
     FullConv2D,
     GroupConv2D,
     GroupLiftConv2D,
     GroupPooling2D,
     LocallyConnected2D,
     LowRankLocallyConnected2D,
+    OverLevels,
+    ScaleConv2D,
+    ScalePooling2D,
+    ScaleSpaceLifting2D,
     SpatialBias,
+    SpatialTransformer2D,
 )
 
 
@@ -36,7 +42,7 @@ class LayerCost:
     Args:
         name: Name of the layer.
         kind: Name of its class.
-        output_size: Shape of its output, without the batch.
+        output_size: Shape of its output, without the batch; of the first of a pyramid's levels.
         parameters: Trainable parameters.
         flops: Operations per image; of a low-rank layer by its first plan, which convolves with
             all `K` banks and then mixes the responses.
@@ -128,7 +134,7 @@ def _cost(layer: Any) -> LayerCost:
     return LayerCost(
         layer.name,
         type(layer).__name__,
-        _shape(layer.output),
+        _shape(_levels(layer.output)[0]),
         sum(math.prod(weight.shape) for weight in layer.trainable_weights),
         flops,
         combined_flops,
@@ -147,9 +153,19 @@ def _shape(tensor: Any) -> tuple[int, ...]:
     return shape
 
 
+def _levels(tensors: Any) -> list[Any]:
+    """Returns the levels of a pyramid, or a tensor as the only one."""
+    return tensors if isinstance(tensors, list) else [tensors]
+
+
+def _numbers(tensors: Any) -> int:
+    """Returns how many numbers there are for one image."""
+    return sum(math.prod(_shape(level)) for level in _levels(tensors))
+
+
 def _outputs(layer: Any) -> int:
     """Returns how many numbers a layer returns for one image."""
-    return math.prod(_shape(layer.output))
+    return _numbers(layer.output)
 
 
 def _positions(layer: Any) -> int:
@@ -159,6 +175,10 @@ def _positions(layer: Any) -> int:
 def _afterwards(outputs: int, has_bias: bool, activation: Any) -> int:
     """Returns the operations of a bias and an activation, one each per output."""
     return outputs * (has_bias + (activation is not keras.activations.linear))
+
+
+# A number between pixels is a sum of four products.
+SAMPLE = 7
 
 
 def _free(layer: Any) -> int:
@@ -203,14 +223,77 @@ def _convolution(layer: Any, outputs: int) -> int:
 
 
 def _deformable_conv2d(layer: Any) -> int:
-    """Counts the convolution, the one that finds offsets and masks, and the sampling.
-
-    A sample is a sum of four products, times its mask.
-    """
+    """Counts the convolution, the one that finds offsets and masks, and the sampling."""
     positions, offsets = _positions(layer), layer.offset_kernel.shape
     found = (2 * math.prod(offsets[:3]) + 1) * offsets[-1] * positions
     samples = math.prod(offsets[:3]) * positions
-    return _conv2d(layer) + found + (7 + layer.modulated) * samples
+    return _conv2d(layer) + found + (SAMPLE + layer.modulated) * samples
+
+
+def _scale_space_lifting2d(layer: Any) -> int:
+    """Counts, for every level but the image, the products with a matrix along each axis."""
+    channels_last = layer.data_format == "channels_last"
+    shape = _shape(layer.input)
+    (height, width), channels = (shape[:2], shape[2]) if channels_last else (shape[1:], shape[0])
+    first = 0 if channels_last else 1
+    if layer.pyramid:
+        sizes = [_shape(level)[first : first + 2] for level in layer.output[1:]]
+    else:
+        sizes = [(height, width)] * (layer.num_scales - 1)
+    products = sum(rows * width * (height + columns) for rows, columns in sizes)
+    return 2 * channels * products
+
+
+def _scale_conv2d(layer: Any) -> int:
+    """Counts, at every level, a convolution of the levels that it reads."""
+    products = sum(read * positions for read, positions in _reads(layer))
+    products *= math.prod(layer.kernel.shape[1:])
+    return 2 * products + _afterwards(_outputs(layer), layer.use_bias, layer.activation)
+
+
+def _deformable_scale_conv2d(layer: Any) -> int:
+    """Counts the convolution, the offsets of every level, their scaling, and the sampling."""
+    per_position, offsets = math.prod(layer.offset_kernel.shape[:3]), layer.offset_kernel.shape[-1]
+    positions = sum(positions for _, positions in _reads(layer))
+    found = (2 * per_position + 1 + layer.scale_offsets) * offsets * positions
+    samples = per_position * sum(read * positions for read, positions in _reads(layer))
+    return _scale_conv2d(layer) + found + SAMPLE * samples
+
+
+def _reads(layer: Any) -> list[tuple[int, int]]:
+    """Returns how many levels each level of the outputs reads, and its positions."""
+    levels = _levels(layer.output)
+    positions = [math.prod(_shape(level)) // layer.filters for level in levels]
+    if len(levels) == 1:
+        scales = _shape(layer.output)[0 if layer.data_format == "channels_last" else 1]
+        positions = [positions[0] // scales] * scales
+    count = len(positions)
+    return [(min(layer.interaction, count - k), one) for k, one in enumerate(positions)]
+
+
+def _over_levels(layer: Any) -> int:
+    """Counts a layer that acts on each number alone."""
+    count = COUNTS.get(type(layer.layer))
+    if count not in (_free, _one_per_output, _two_per_output):
+        raise ValueError(
+            "Operations over levels are counted for layers that act on each number alone. "
+            f"Received: layer {layer.name!r} over a layer of kind {type(layer.layer).__name__}. "
+            "Add it to `_over_levels` in models/accounting.py."
+        )
+    return count(layer)
+
+
+def _spatial_transformer2d(layer: Any) -> int:
+    """Counts the localization network, the transform and where it leads, and the sampling."""
+    network = layer.localization
+    if not isinstance(network, keras.Model):
+        inputs = keras.Input(_shape(layer.input))
+        network = keras.Model(inputs, network(inputs))
+    features, numbers = layer.kernel.shape
+    outputs = _outputs(layer)
+    channels = _shape(layer.output)[-1 if layer.data_format == "channels_last" else 0]
+    moved = 2 * numbers * (outputs // channels)
+    return total_cost(network).flops + (2 * features + 1) * numbers + moved + SAMPLE * outputs
 
 
 def _locally_connected2d(layer: Any) -> int:
@@ -278,12 +361,12 @@ def _pooling(layer: Any) -> int:
     return math.prod(layer.pool_size) * _outputs(layer)
 
 
-def _group_pooling(layer: Any) -> int:
-    return math.prod(_shape(layer.input))
+def _one_per_input(layer: Any) -> int:
+    return _numbers(layer.input)
 
 
 def _global_pooling(layer: Any) -> int:
-    return math.prod(_shape(layer.input)) + _outputs(layer)
+    return _numbers(layer.input) + _outputs(layer)
 
 
 # Operations per image of each kind of layer, and of kinds derived from it.
@@ -291,14 +374,20 @@ COUNTS: dict[type, Callable[[Any], int]] = {
     AddCoordinates2D: _free,
     CoordConv2D: _coord_conv2d,
     DeformableConv2D: _deformable_conv2d,
+    DeformableScaleConv2D: _deformable_scale_conv2d,
     FullConv2D: _conv2d,
     # Their outputs include the orientations; turning the filters is done once for all images.
     GroupConv2D: _conv2d,
     GroupLiftConv2D: _conv2d,
-    GroupPooling2D: _group_pooling,
+    GroupPooling2D: _one_per_input,
     LocallyConnected2D: _locally_connected2d,
     LowRankLocallyConnected2D: _low_rank_locally_connected2d,
+    OverLevels: _over_levels,
+    ScaleConv2D: _scale_conv2d,
+    ScalePooling2D: _one_per_input,
+    ScaleSpaceLifting2D: _scale_space_lifting2d,
     SpatialBias: _one_per_output,
+    SpatialTransformer2D: _spatial_transformer2d,
     layers.Activation: _activation,
     layers.Add: _addition,
     layers.AveragePooling2D: _pooling,
@@ -310,6 +399,7 @@ COUNTS: dict[type, Callable[[Any], int]] = {
     layers.Dropout: _free,
     layers.Flatten: _free,
     layers.GlobalAveragePooling2D: _global_pooling,
+    layers.GlobalMaxPooling2D: _one_per_input,
     layers.InputLayer: _free,
     layers.MaxPooling2D: _pooling,
     layers.MaxPooling3D: _pooling,

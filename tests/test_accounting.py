@@ -95,6 +95,61 @@ def test_operations_of_a_layer_are_those_counted_elsewhere(label):
     assert total_cost(model).flops == pytest.approx(counted(model), rel=0.005)
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("interaction", [1, 2])
+def test_the_profiler_finds_the_products_of_a_scale_convolution(interaction):
+    model = alone(layers.ScaleConv2D(32, 3, interaction, strides=2), (3, *SHAPE))
+    assert total_cost(model).flops == profiled(model)
+
+
+@pytest.mark.once
+def test_layers_of_levels_are_counted_by_hand():
+    inputs = keras.Input((8, 12, 3))
+    x = layers.ScaleSpaceLifting2D(3, pyramid=True, name="lifting")(inputs)
+    x = layers.ScaleConv2D(5, 3, name="plain")(x)
+    x = layers.OverLevels(keras.layers.BatchNormalization(), name="norm")(x)
+    x = layers.DeformableScaleConv2D(4, 3, name="deformable")(x)
+    x = layers.ScalePooling2D(name="levels")(x)
+    model = keras.Model(inputs, keras.layers.GlobalMaxPooling2D(name="pooling")(x))
+    costs = {cost.name: cost for cost in layer_costs(model)}
+    positions = 8 * 12 + 4 * 6 + 2 * 3
+    products = (4 * 8 * 12 + 4 * 12 * 6) + (2 * 8 * 12 + 2 * 12 * 3)
+    assert costs["lifting"].flops == 2 * 3 * products
+    assert costs["plain"].flops == (2 * 27 + 1) * 5 * positions
+    assert costs["plain"].output_size == (8, 12, 5)
+    assert costs["norm"].flops == 2 * 5 * positions
+    # The convolution, the offsets with bias and factor, and 45 samples for each position.
+    deformable = (2 * 45 + 1) * 4 + (2 * 45 + 2) * 18 + 7 * 45
+    assert costs["deformable"].flops == deformable * positions
+    assert costs["levels"].flops == 4 * positions
+    assert costs["pooling"].flops == 4 * 6
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("as_a_model", [True, False])
+def test_a_spatial_transformer_is_counted_by_hand(as_a_model):
+    network = keras.layers.Dense(4, use_bias=False)
+    if as_a_model:
+        network = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(5)])
+    cost = total_cost(alone(layers.SpatialTransformer2D(network), (8, 9, 3)))
+    features, looking = (5, 2 * 216 * 5 + 5) if as_a_model else (8 * 9 * 4, 2 * 3 * 4 * 72)
+    assert cost.flops == looking + (2 * features + 1) * 6 + 12 * 72 + 7 * 216
+
+
+@pytest.mark.once
+def test_other_layers_over_levels_are_refused():
+    inputs = keras.Input((8, 12, 3))
+    levels = layers.ScaleSpaceLifting2D(2, pyramid=True)(inputs)
+    outputs = layers.OverLevels(keras.layers.Dense(2), name="over")(levels)
+    message = (
+        "Operations over levels are counted for layers that act on each number alone. Received: "
+        "layer 'over' over a layer of kind Dense. Add it to `_over_levels` in "
+        "models/accounting.py."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        layer_costs(keras.Model(inputs, outputs))
+
+
 @needs_a_count
 @pytest.mark.parametrize("label", ["low_rank", "low_rank_rows"])
 def test_operations_of_the_second_plan_are_those_counted_elsewhere(label):

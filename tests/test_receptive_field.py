@@ -175,6 +175,16 @@ def test_input_dependent_weights_read_everything_from_where_their_windows_are():
     assert receptive_field(grouped)[-1].sizes == EVERYTHING
 
 
+def test_what_chooses_where_it_reads_may_read_everything():
+    def build(x):
+        return ours.DeformableConv2D(3, 3, strides=2)(x)
+
+    row = receptive_field(functional(build))[-1]
+    assert (row.sizes, row.strides, row.starts) == (EVERYTHING, (2, 2), EVERYTHING)
+    straightened = functional(ours.SpatialTransformer2D(layers.GlobalAveragePooling2D()))
+    assert receptive_field(straightened)[-1].strides == EVERYTHING
+
+
 def test_an_axis_that_is_not_the_channels_scatters_positions():
     for layer in (
         layers.Softmax(axis=1),
