@@ -43,7 +43,7 @@ from low_rank_local_connectivity import (
 # Trained on images reduced by a factor drawn from here, tested at 1 / s for each s.
 SMALLEST = 0.3
 SCALES = (1.0, 1.1, 1.5, 2.0, 2.5, 3.0)
-FILTERS, STRIDES, TAPS = (16, 32, 32), (2, 2, 1), 5
+FILTERS, STRIDES, TAPS = (16, 32, 32), (2, 2, 1), 3
 LEVELS = 3
 EPOCHS, BATCH = 10, 32
 RATE = 0.003
