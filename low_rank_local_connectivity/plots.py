@@ -236,7 +236,7 @@ def bars_with_errors(
     y_label: str,
     title: str = "",
 ) -> None:
-    """Draws groups of bars with their errors, side by side, from just below the lowest.
+    """Draws groups of bars with their errors, side by side, from just below the lowest or from 0.
 
     Args:
         groups: For each group's name, each bar's name, value and error.
@@ -272,7 +272,8 @@ def bars_with_errors(
         left += len(bars) + 1
     lowest = min(value - error for bars in groups.values() for value, error in bars.values())
     highest = max(value + error for bars in groups.values() for value, error in bars.values())
-    axis.set_ylim(lowest - 0.25 * (highest - lowest + 1e-6), None)
+    bottom = lowest - 0.25 * (highest - lowest + 1e-6)
+    axis.set_ylim(bottom if lowest < 0 else max(bottom, 0), None)
     # A group of two bars is as wide as about 15 letters.
     letters = 7 * max(2, *map(len, groups.values()))
     axis.set_xticks(ticks, labels=[textwrap.fill(group, letters) for group in groups])
