@@ -28,6 +28,7 @@ STUDIES = (
     "rotation",
     "scale",
     "scale_settings",
+    "texture",
 )
 pytestmark = pytest.mark.once
 
