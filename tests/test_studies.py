@@ -114,15 +114,26 @@ def test_training_keeps_the_weights_of_the_best_epoch_and_stops_when_none_is_bet
 
         losses = (3.0, 1.0, 2.0, 2.5, 0.5)
         epoch = 0
+        seen: list[int] = []
 
-        def fit(self, features, labels, **_):
-            assert sorted(labels) == [0, 1, 2]
+        def reset_metrics(self):
+            pass
+
+        def train_on_batch(self, features, labels, return_dict):
+            assert return_dict
             np.testing.assert_array_equal(features[:, 0], labels)
-            self.epoch += 1
-            return type("History", (), {"history": {"loss": [self.losses[self.epoch - 1]]}})
+            if not self.seen:
+                self.epoch += 1
+            self.seen = self.seen + list(labels)
+            if len(self.seen) == 3:
+                assert sorted(self.seen) == [0, 1, 2]
+                self.seen = []
+            return self.test_on_batch(features, labels, return_dict)
 
-        def evaluate(self, *_, **__):
-            return self.losses[self.epoch - 1]
+        def test_on_batch(self, features, labels, return_dict):
+            """Returns losses whose mean over examples is that of the list."""
+            del features, return_dict
+            return {"loss": self.losses[self.epoch - 1] + {3: 0, 2: 1, 1: -2}[len(labels)]}
 
         def get_weights(self):
             return self.epoch

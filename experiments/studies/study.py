@@ -303,17 +303,28 @@ def train(
     for epoch in range(epochs):
         # Keras on TensorFlow with a seed would shuffle arrays alike in every epoch.
         order = rng.permutation(len(examples[0]))
-        images, labels = (part[order] for part in examples)
-        history = model.fit(images, labels, batch_size=batch_size, shuffle=False, verbose=0)
-        losses.append(float(history.history["loss"][0]))
-        found = model.evaluate(*valid, batch_size=evaluated_at_once, verbose=0)
-        loss = found[0] if isinstance(found, list) else found
+        shuffled = tuple(part[order] for part in examples)
+        losses.append(_mean_loss(model.train_on_batch, model, shuffled, batch_size))
+        loss = _mean_loss(model.test_on_batch, model, valid, evaluated_at_once)
         if loss < best:
             best, best_weights, best_epoch = loss, model.get_weights(), epoch
         elif patience is not None and epoch - best_epoch >= patience:
             break
     model.set_weights(best_weights)
     return losses
+
+
+def _mean_loss(step: Callable[..., Any], model: Any, examples: Examples, batch_size: int) -> float:
+    """Takes a step with every batch; returns the mean loss of the examples.
+
+    Of few small batches `fit` and `evaluate` would take most of the time to begin and to end.
+    """
+    total = 0.0
+    for first in range(0, len(examples[0]), batch_size):
+        images, labels = (part[first : first + batch_size] for part in examples)
+        model.reset_metrics()
+        total += len(images) * float(step(images, labels, return_dict=True)["loss"])
+    return total / len(examples[0])
 
 
 def accuracy(model: Any, examples: Examples, at_once: int = AT_ONCE) -> float:
