@@ -114,7 +114,7 @@ def test_training_keeps_the_weights_of_the_best_epoch_and_stops_when_none_is_bet
 
         losses = (3.0, 1.0, 2.0, 2.5, 0.5)
         epoch = 0
-        seen: list[int] = []
+        seen: tuple[int, ...] = ()
 
         def reset_metrics(self):
             pass
@@ -124,10 +124,10 @@ def test_training_keeps_the_weights_of_the_best_epoch_and_stops_when_none_is_bet
             np.testing.assert_array_equal(features[:, 0], labels)
             if not self.seen:
                 self.epoch += 1
-            self.seen = self.seen + list(labels)
+            self.seen = (*self.seen, *labels)
             if len(self.seen) == 3:
                 assert sorted(self.seen) == [0, 1, 2]
-                self.seen = []
+                self.seen = ()
             return self.test_on_batch(features, labels, return_dict)
 
         def test_on_batch(self, features, labels, return_dict):
