@@ -21,13 +21,17 @@ FILES = sorted((ROOT / "experiments").glob("*.flags"))
 PARTS = ("paper_small", "paper_imagenet", "cpu_budget")
 ROWS = [path for path in FILES if path.stem not in PARTS]
 EXAMPLES = 2
+# Of ResNets, whose building takes long; the others differ from these in the kind of layer only.
+QUICK = ("imagenet_insert_input_dependent", "imagenet_replace_lrlc")
 
 
 def steps():
-    """Each file with what a step of it costs less by; ResNet-50's minutes are for `slow`."""
+    """Each file with what a step of it costs less by; most ResNets' minutes are for `slow`."""
     for path in ROWS:
         if path.stem.startswith("imagenet"):
-            yield pytest.param(path, {"image_size": 64, "network": "resnet18"}, id=path.stem)
+            smaller = {"image_size": 64, "network": "resnet18"}
+            marks = () if path.stem in QUICK else (pytest.mark.slow,)
+            yield pytest.param(path, smaller, id=path.stem, marks=marks)
             whole = f"{path.stem}-resnet50"
             yield pytest.param(path, {"image_size": 64}, id=whole, marks=pytest.mark.slow)
         else:
