@@ -18,6 +18,7 @@ from experiments.studies.study import (
     rows,
     train,
     values,
+    with_error,
 )
 from low_rank_local_connectivity import FullConv2D
 from low_rank_local_connectivity.training.sweep import mean_and_error
@@ -77,8 +78,8 @@ def verdict(found: Mapping[str, list[Record]]) -> tuple[str, bool]:
     """Compares the two with the fewest examples."""
     gain, error = mean_and_error(gains(found)[:, 0].tolist())
     sentence = (
-        f"With {PER_CLASS[0]} images of each class full convolutions gain {100 * gain:.1f} ± "
-        f"{100 * error:.1f} points, paired over seeds."
+        f"With {PER_CLASS[0]} images of each class full convolutions gain "
+        f"{with_error(gain, error)} points, paired over seeds."
     )
     return sentence, gain > 0
 
@@ -90,9 +91,9 @@ def table(found: Mapping[str, list[Record]]) -> str:
         cells: list[Any] = [per_class]
         for runs in found.values():
             mean, error = mean_and_error([one[index] for one in values(runs, "accuracies")])
-            cells.append(f"{100 * mean:.1f} ± {100 * error:.1f}")
+            cells.append(with_error(mean, error))
         gain, error = mean_and_error(gains(found)[:, index].tolist())
-        lines.append([*cells, f"{100 * gain:+.1f} ± {100 * error:.1f}"])
+        lines.append([*cells, with_error(gain, error, "+")])
     return rows(["per class", *(f"{name}, %" for name in found), "full - same"], lines)
 
 

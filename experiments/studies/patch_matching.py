@@ -19,6 +19,7 @@ from experiments.studies.study import (
     rows,
     train,
     values,
+    with_error,
 )
 from low_rank_local_connectivity import FullConv2D
 from low_rank_local_connectivity.training.sweep import mean_and_error
@@ -180,7 +181,7 @@ def verdict(found: Mapping[str, list[Record]]) -> tuple[str, bool]:
     """Compares full with same, where there are few pairs."""
     change, error = mean_and_error(changes(found)[:, 0].tolist())
     sentence = (
-        f"With {PAIRS[0]} pairs full convolutions let {100 * change:+.1f} ± {100 * error:.1f} "
+        f"With {PAIRS[0]} pairs full convolutions let {with_error(change, error, '+')} "
         "points more strangers pass than same ones, paired over seeds."
     )
     return sentence, change < 0
@@ -193,9 +194,9 @@ def table(found: Mapping[str, list[Record]]) -> str:
         cells: list[Any] = [count]
         for runs in found.values():
             error, spread = mean_and_error([one[index] for one in values(runs, "errors")])
-            cells.append(f"{100 * error:.1f} ± {100 * spread:.1f}")
+            cells.append(with_error(error, spread))
         change, spread = mean_and_error(changes(found)[:, index].tolist())
-        lines.append([*cells, f"{100 * change:+.1f} ± {100 * spread:.1f}"])
+        lines.append([*cells, with_error(change, spread, "+")])
     note = (
         "\n\nFalse positives at 95 % recall, in percent. Published (HardNet on the Brown patches, "
         "same, and the change by full): 25,000 pairs 14.5, -6.3; 50,000 8.4, -4.1; 100,000 3.8, "

@@ -24,6 +24,7 @@ from experiments.studies.study import (
     main,
     rows,
     train,
+    with_error,
 )
 from low_rank_local_connectivity import FullConv2D
 from low_rank_local_connectivity.training.sweep import mean_and_error
@@ -235,7 +236,7 @@ def table(found: Mapping[str, list[Record]]) -> str:
         cells: list[Any] = [border]
         for runs in found.values():
             mean, error = mean_and_error([run["found"]["accuracies"][index] for run in runs])
-            cells.append(f"{100 * mean:.1f} ± {100 * error:.1f}")
+            cells.append(with_error(mean, error))
         lines.append(cells)
     note = SOURCE + PUBLISHED[network] if PUBLISHED[network] else ""
     return rows(["border, pixels", *(f"{name}, %" for name in found)], lines) + note

@@ -23,6 +23,7 @@ from experiments.studies.study import (
     percent,
     rows,
     train,
+    with_error,
 )
 from low_rank_local_connectivity import (
     DeformableConv2D,
@@ -251,10 +252,7 @@ def table(found: Mapping[str, list[Record]]) -> str:
     lines = []
     for name, runs in found.items():
         cells = [name, f"{mean(runs, 'parameters'):,.0f}"]
-        cells += [
-            f"{100 * share:.1f} ± {100 * error:.1f}"
-            for _, share, error in curve(runs, "accuracies", SCALES)
-        ]
+        cells += [with_error(share, error) for _, share, error in curve(runs, "accuracies", SCALES)]
         own = f"{mean(runs, 'own action'):.1e}" if name in SPACES else ""
         halved = "" if name == PYRAMID else f"{mean(runs, 'halved'):.2f}"
         cells += [halved, own, PUBLISHED.get(name, "")]

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -197,8 +198,23 @@ def mean(records: Iterable[Record], name: str) -> float:
 
 def percent(records: Iterable[Record], name: str) -> str:
     """Returns a share as percent, with its standard error over seeds."""
-    found, error = mean_and_error(values(records, name))
-    return f"{100 * found:.1f} ± {100 * error:.1f}"
+    return with_error(*mean_and_error(values(records, name)))
+
+
+def with_error(share: float, error: float, sign: str = "") -> str:
+    """Returns a share as percent, with its standard error if there is one.
+
+    Args:
+        share: The share.
+        error: Its standard error, not a number where there was one run only.
+        sign: `"+"` for a difference, whose sign is always shown.
+
+    Example:
+        >>> with_error(0.9, 0.012), with_error(0.031, math.nan, "+")
+        ('90.0 ± 1.2', '+3.1')
+    """
+    text = f"{100 * share:{sign}.1f}"
+    return text if math.isnan(error) else f"{text} ± {100 * error:.1f}"
 
 
 def rows(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
