@@ -6,7 +6,9 @@
 Prints one row per workload: milliseconds of `keras.layers.Conv2D` with the same filters, kernel and
 inputs, and how many convolutions each layer of `LAYERS` is, for inference and for a training step
 (forward and backward). All run in turn in one process; on a shared machine only the ratios mean
-anything. With `--memory`: megabytes that a training step adds, each layer in a process of its own.
+anything. A spatial transformer has no filters: it is compared where there are as many as channels,
+its localization network a global mean. With `--memory`: megabytes that a training step adds, each
+layer in a process of its own.
 """
 
 import argparse
@@ -76,23 +78,36 @@ WORKLOADS = {
 }
 
 
+def _transformer(workload: Workload) -> keras.Layer | None:
+    """Makes a spatial transformer, if its outputs have the convolution's shape."""
+    if workload.filters != workload.channels or workload.strides > 1:
+        return None
+    found = keras.layers.GlobalAveragePooling2D(data_format="channels_last")
+    return layers.SpatialTransformer2D(found, data_format="channels_last")
+
+
 def _deformable(**changes: Any) -> Callable[[Workload], keras.Layer]:
     return lambda workload: layers.DeformableConv2D(**workload.arguments, **changes)
 
 
 # Layers that take images of the convolution's shape and have as many outputs; one line each.
-LAYERS: dict[str, Callable[[Workload], keras.Layer]] = {
+LAYERS: dict[str, Callable[[Workload], keras.Layer | None]] = {
     CONVOLUTION: lambda workload: keras.layers.Conv2D(**workload.arguments),
     "deformable, v1": _deformable(modulated=False),
     "deformable, v2": _deformable(),
+    "spatial transformer": _transformer,
 }
 
 
-def _made(workload: Workload, name: str) -> keras.Layer:
+def _made(workload: Workload, name: str) -> keras.Layer | None:
     """Makes a layer; offsets get values that lie between pixels, as they do after training."""
     layer = LAYERS[name](workload)
+    if layer is None:
+        return None
     layer.build(workload.input_shape)
     for weight in layer.weights:
+        if weight.name == "kernel" and name == "spatial transformer":
+            weight.assign(keras.initializers.RandomNormal(stddev=0.02)(weight.shape))
         if weight.name == "offset_kernel":
             draw = keras.initializers.RandomNormal(stddev=(workload.channels * workload.taps) ** -1)
             weight.assign(draw(weight.shape))
@@ -103,17 +118,24 @@ def ratios(workload: Workload, names: list[str], rounds: int) -> list[str]:
     """Returns, for both modes, the convolution's milliseconds and the others' ratios to it."""
     cells = []
     for make_step in (inference_step, training_step):
-        steps = {name: make_step(_made(workload, name), workload.input_shape) for name in names}
+        made = {name: _made(workload, name) for name in names}
+        shape = workload.input_shape
+        steps = {name: make_step(layer, shape) for name, layer in made.items() if layer is not None}
         seconds = alternate(steps, rounds, warm_up=2)
-        cells.append(f"{1000 * seconds[CONVOLUTION]:.1f}")
-        cells += [f"{seconds[name] / seconds[CONVOLUTION]:.2f}" for name in names[1:]]
+        first = seconds.pop(CONVOLUTION)
+        cells.append(f"{1000 * first:.1f}")
+        cells += [f"{seconds[name] / first:.2f}" if name in seconds else "" for name in names[1:]]
     return cells
 
 
 def _measure_here(what: str) -> None:
     fields, name = json.loads(what)
     workload = Workload(**fields)
-    step = training_step(_made(workload, name), workload.input_shape)
+    layer = _made(workload, name)
+    if layer is None:
+        print(json.dumps(""))
+        return
+    step = training_step(layer, workload.input_shape)
     before = status_megabytes("VmRSS")
     for _ in range(RUNS):
         step()

@@ -4,21 +4,27 @@
 
 A `ScaleConv2D` is compared with a `Conv2D` of the same weights over as many maps as there are
 levels, each of them the image's size: the same multiply-adds, without dilation. A pyramid's levels
-are smaller, and so is its ratio. A `ScaleSpaceLifting2D`, which has no weights, is compared with a
-3x3 `Conv2D` from the image's channels to 16. All run in turn in one process; on a shared machine
-only the ratios mean anything. Memory is what a step adds at its peak, in a process of its own.
+are smaller, and so is its ratio. A `DeformableScaleConv2D` also convolves to find its offsets, which
+lie between pixels. A `ScaleSpaceLifting2D`, which has no weights, is compared with a 3x3 `Conv2D`
+from the image's channels to 16. All run in turn in one process; on a shared machine only the ratios
+mean anything. Memory is what a step adds at its peak, in a process of its own.
 """
 
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 
 import keras
 
 from benchmarks.memory import alone, status_megabytes
 from benchmarks.steps import alternate, inference_step, training_step
-from low_rank_local_connectivity.layers import ScaleConv2D, ScaleSpaceLifting2D
+from low_rank_local_connectivity.layers import (
+    DeformableScaleConv2D,
+    ScaleConv2D,
+    ScaleSpaceLifting2D,
+)
 
 CONVOLUTION = "convolution"
 RUNS = 3
@@ -109,6 +115,15 @@ class OnStackedLevels(keras.layers.Layer):
         return self.conv(keras.ops.concatenate([maps] * self.interaction, axis=-1))
 
 
+def between_pixels(layer: keras.Layer, shape: tuple[int, ...]) -> keras.Layer:
+    """Gives a deformable layer offsets that lie between pixels, as they do after training."""
+    layer.build(shape)
+    fan_in = math.prod(layer.offset_kernel.shape[:3])
+    draw = keras.initializers.RandomNormal(stddev=fan_in**-0.5 / 2)
+    layer.offset_kernel.assign(draw(layer.offset_kernel.shape))
+    return layer
+
+
 def scale_contestants(workload: Workload) -> dict[str, tuple[keras.Layer, tuple[int, ...]]]:
     """Returns layers by name, with the shapes of their inputs, the convolution first."""
     if not workload.filters:
@@ -126,6 +141,9 @@ def scale_contestants(workload: Workload) -> dict[str, tuple[keras.Layer, tuple[
     made = {
         CONVOLUTION: OnStackedLevels(workload),
         "scale convolution": ScaleConv2D(workload.filters, 3, **arguments),
+        "deformable": between_pixels(
+            DeformableScaleConv2D(workload.filters, 3, **arguments), shape
+        ),
     }
     if workload.interaction == 1:
         layer = ScaleConv2D(workload.filters, 3, data_format="channels_last")
