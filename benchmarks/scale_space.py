@@ -4,8 +4,8 @@
 
 A `ScaleConv2D` is compared with a `Conv2D` of the same weights over as many maps as there are
 levels, each of them the image's size: the same multiply-adds, without dilation. A pyramid's levels
-are smaller, and so is its ratio. A `DeformableScaleConv2D` also convolves to find its offsets, which
-lie between pixels. A `ScaleSpaceLifting2D`, which has no weights, is compared with a 3x3 `Conv2D`
+are smaller, and so is its ratio. A `DeformableScaleConv2D` convolves to find its offsets, too, and
+reads between pixels. A `ScaleSpaceLifting2D`, which has no weights, is compared with a 3x3 `Conv2D`
 from the image's channels to 16. All run in turn in one process; on a shared machine only the ratios
 mean anything. Memory is what a step adds at its peak, in a process of its own.
 """

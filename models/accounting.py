@@ -273,7 +273,7 @@ def _reads(layer: Any) -> list[tuple[int, int]]:
 
 def _over_levels(layer: Any) -> int:
     """Counts a layer that acts on each number alone."""
-    count = COUNTS.get(type(layer.layer))
+    count = COUNTS.get(type(layer.layer), _dense)
     if count not in (_free, _one_per_output, _two_per_output):
         raise ValueError(
             "Operations over levels are counted for layers that act on each number alone. "

@@ -319,7 +319,7 @@ def train(
     for epoch in range(epochs):
         # Keras on TensorFlow with a seed would shuffle arrays alike in every epoch.
         order = rng.permutation(len(examples[0]))
-        shuffled = tuple(part[order] for part in examples)
+        shuffled = (examples[0][order], examples[1][order])
         losses.append(_mean_loss(model.train_on_batch, model, shuffled, batch_size))
         loss = _mean_loss(model.test_on_batch, model, valid, evaluated_at_once)
         if loss < best:
