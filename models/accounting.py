@@ -273,8 +273,8 @@ def _reads(layer: Any) -> list[tuple[int, int]]:
 
 def _over_levels(layer: Any) -> int:
     """Counts a layer that acts on each number alone."""
-    count = COUNTS.get(type(layer.layer), _dense)
-    if count not in (_free, _one_per_output, _two_per_output):
+    count = COUNTS.get(type(layer.layer))
+    if count is None or count not in (_free, _one_per_output, _two_per_output):
         raise ValueError(
             "Operations over levels are counted for layers that act on each number alone. "
             f"Received: layer {layer.name!r} over a layer of kind {type(layer.layer).__name__}. "
