@@ -67,7 +67,7 @@ def network(padding: str, bias: bool = False, normalized: bool = False, backgrou
             layer = keras.layers.Conv2D(filters, 3, strides=strides, padding=padding, use_bias=bias)
         body.append(layer)
         if normalized:
-            body.append(keras.layers.BatchNormalization())
+            body.append(keras.layers.BatchNormalization(momentum=0.9))
         body.append(keras.layers.ReLU())
     if background:
         body = [WithBackground(keras.Sequential(body))]
