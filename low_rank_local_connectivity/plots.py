@@ -138,7 +138,8 @@ def lines_with_errors(
     """Draws values with their errors against a quantity.
 
     Args:
-        curves: For each line's name, points `(x, y, error of y)`; a single point is a marker.
+        curves: For each line's name, points `(x, y, error of y)`; a single point is a marker, and
+            a line without any keeps its colour for a second picture of the same lines.
         path: The PNG to write.
         x_label: What `x` is, with its unit.
         y_label: What `y` is, with its unit.
@@ -162,6 +163,8 @@ def lines_with_errors(
     figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
     colours = [plt.get_cmap(name)(index) for name in ("tab10", "Dark2") for index in range(8)]
     for colour, (name, points) in zip(itertools.cycle(colours), curves.items(), strict=False):
+        if not points:
+            continue
         x, y, error = zip(*sorted(points), strict=True)
         axis.errorbar(x, y, error, marker="o", markersize=4, capsize=3, label=name, color=colour)
     for name, level in (levels or {}).items():

@@ -277,7 +277,8 @@ def draw(found: Mapping[str, list[Record]], path: Path) -> None:
     labels = ("images are smaller by the factor s", "test accuracy, %")
     draw_curves(found, "accuracies", SCALES, path, labels)
     curves = {
-        name: curve(runs, "errors", SCALES[1:]) for name, runs in found.items() if name != PYRAMID
+        name: [] if name == PYRAMID else curve(runs, "errors", SCALES[1:])
+        for name, runs in found.items()
     }
     second = path.with_name(f"{path.stem}-errors{path.suffix}")
     plots.lines_with_errors(curves, second, labels[0], "equivariance error", log_x=False)
