@@ -61,8 +61,8 @@ def deform_conv2d(
 
     Memory: beside `x`, offsets and outputs, what is kept for the gradient are four numbers and
     four indices for every tap, group and position; sampled pixels are made a few taps at a time,
-    forward and again backward: `4 * batch * positions * channels` for each tap, of no more than
-    16 MB in float32 together.
+    forward and again backward: `4 * batch * positions * channels` for each, and as many as have
+    16 MB in float32, at least one.
 
     Args:
         x: Inputs `(batch, height, width, channels)`; batch and size may be unknown.
