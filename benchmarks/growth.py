@@ -23,7 +23,7 @@ from benchmarks.contestants import (
     RELEASE,
     contestants,
 )
-from benchmarks.memory import peak_megabytes
+from benchmarks.memory import megabytes
 from benchmarks.steps import alternate, training_step
 from benchmarks.workloads import Workload
 
@@ -67,14 +67,11 @@ def measure(path: Path) -> None:
         keras.backend.clear_session()
         print(f"{axis} = {value}: timed", flush=True)
 
-    def added(workload: Workload, name: str) -> int:
-        peak, before = peak_megabytes(workload, name, training=True)
-        return peak - before
-
     cells = [(axis, value, kind) for axis, value in points for kind in KINDS]
     needed = list(dict.fromkeys((_names(a, v)[0], _names(a, v)[1][kind]) for a, v, kind in cells))
     with ThreadPoolExecutor(2) as pool:
-        megabytes = dict(zip(needed, pool.map(lambda cell: added(*cell), needed), strict=True))
+        found = pool.map(lambda cell: megabytes(*cell, training=True).added, needed)
+        added = dict(zip(needed, found, strict=True))
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["axis", "value", "layer", "milliseconds", "megabytes"])
@@ -82,7 +79,7 @@ def measure(path: Path) -> None:
             workload, names = _names(axis, value)
             milliseconds = 1000 * seconds[axis, value][names[kind]]
             label = kind.removesuffix(", K=")
-            row = [axis, value, label, f"{milliseconds:.2f}", megabytes[workload, names[kind]]]
+            row = [axis, value, label, f"{milliseconds:.2f}", added[workload, names[kind]]]
             writer.writerow(row)
 
 

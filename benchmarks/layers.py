@@ -9,12 +9,11 @@ process; on a shared machine only the ratios mean anything.
 """
 
 import argparse
-import time
 
 import keras
 
 from benchmarks.contestants import CONVOLUTION, contestants, names
-from benchmarks.steps import alternate, inference_step, training_step
+from benchmarks.steps import first_and_median_seconds, inference_step, training_step
 from benchmarks.workloads import RANKS, WORKLOADS
 
 
@@ -39,13 +38,11 @@ def main() -> None:
         first = dict.fromkeys(made, 0.0)
         columns = []
         for make_step in (inference_step, training_step):
-            steps = {}
-            for key, layer in made.items():
-                started = time.perf_counter()
-                steps[key] = make_step(layer, workload.input_shape)
-                steps[key]()
-                first[key] += time.perf_counter() - started
-            columns.append(alternate(steps, arguments.rounds, warm_up=1))
+            started, seconds = first_and_median_seconds(
+                made, workload.input_shape, make_step, arguments.rounds
+            )
+            first = {key: first[key] + started[key] for key in made}
+            columns.append(seconds)
         for key in made:
             cells = [f"{first[key]:.2f}"]
             for column in columns:

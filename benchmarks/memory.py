@@ -2,8 +2,9 @@
 
     KERAS_BACKEND=tensorflow python -m benchmarks.memory --workload=W1 --mode=training
 
-Prints the resident megabytes at the peak, the runtime included, and how many of them the step
-added to the built layer. A step is run three times: TensorFlow's allocator keeps what it had.
+Prints the resident megabytes at the peak, the runtime included; how many of them layer, inputs and
+step take, the runtime left out; and how many the step added to the built layer. A step is run three
+times: TensorFlow's allocator keeps what it had.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.contestants import contestants, names
 from benchmarks.workloads import RANKS, WORKLOADS, Workload
@@ -39,19 +40,33 @@ def alone(module: str, what: Any) -> Any:
     return json.loads(found.stdout.splitlines()[-1])
 
 
-def peak_megabytes(workload: Workload, layer: str, training: bool) -> tuple[int, int]:
-    """Measures in a new process.
+class Megabytes(NamedTuple):
+    """Resident memory of a process: with the backend imported, before the first step, at most."""
 
-    Returns:
-        Megabytes at the peak and before the first step.
-    """
-    before, peak = alone("benchmarks.memory", [workload.__dict__, layer, training])
-    return peak, before
+    runtime: int
+    before: int
+    peak: int
+
+    @property
+    def taken(self) -> int:
+        """What layer, inputs and step take at most, the runtime left out."""
+        return self.peak - self.runtime
+
+    @property
+    def added(self) -> int:
+        """What the step adds at most to layer and inputs."""
+        return self.peak - self.before
+
+
+def megabytes(workload: Workload, layer: str, training: bool) -> Megabytes:
+    """Measures in a new process."""
+    return Megabytes(*alone("benchmarks.memory", [workload.__dict__, layer, training]))
 
 
 def _measure_here(shapes: str) -> None:
     from benchmarks.steps import inference_step, training_step
 
+    runtime = status_megabytes("VmRSS")
     fields, name, training = json.loads(shapes)
     workload = Workload(**{**fields, "spatial": tuple(fields["spatial"])})
     step = (training_step if training else inference_step)(
@@ -61,7 +76,7 @@ def _measure_here(shapes: str) -> None:
     for _ in range(RUNS):
         step()
     # Not resource.getrusage's peak, which counts what the parent held when it started this one.
-    print(json.dumps([before, status_megabytes("VmHWM")]))
+    print(json.dumps([runtime, before, status_megabytes("VmHWM")]))
 
 
 def status_megabytes(name: str, process: int | str = "self") -> int:
@@ -86,13 +101,14 @@ def main() -> None:
     ranks = [int(rank) for rank in arguments.ranks.split(",")]
     chosen = arguments.layers.split(";") if arguments.layers else names(workload, ranks)
     print(f"{arguments.workload}, {arguments.mode}\n")
-    print("| layer | peak, MB | x conv | added by the step, MB |")
-    print("|---|---|---|---|")
+    print("| layer | peak, MB | x conv | without the runtime, MB | added by the step, MB |")
+    print("|---|---|---|---|---|")
     floor = None
     for name in chosen:
-        peak, before = peak_megabytes(workload, name, arguments.mode == "training")
-        floor = floor or peak
-        print(f"| {name} | {peak} | {peak / floor:.2f} | {peak - before} |", flush=True)
+        found = megabytes(workload, name, arguments.mode == "training")
+        floor = floor or found.peak
+        cells = [name, found.peak, f"{found.peak / floor:.2f}", found.taken, found.added]
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,33 @@ def _torch(layer, inputs, training):
     return train if training else infer
 
 
+def first_and_median_seconds(
+    layers: dict[str, keras.Layer],
+    shape: tuple[int, ...],
+    make_step: Callable[[keras.Layer, tuple[int, ...]], Callable[[], None]],
+    rounds: int = 5,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Times several layers' steps in turn.
+
+    Args:
+        layers: Layers by name.
+        shape: Shape of the inputs.
+        make_step: `inference_step` or `training_step`.
+        rounds: How often each step is timed.
+
+    Returns:
+        Seconds to build each layer, where it is not built, and to trace and run its first step; and
+        each step's median seconds.
+    """
+    steps, first = {}, {}
+    for name, layer in layers.items():
+        started = time.perf_counter()
+        steps[name] = make_step(layer, shape)
+        steps[name]()
+        first[name] = time.perf_counter() - started
+    return first, alternate(steps, rounds, warm_up=1)
+
+
 def alternate(
     steps: dict[str, Callable[[], None]], rounds: int = 5, warm_up: int = 2
 ) -> dict[str, float]:

@@ -18,6 +18,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 
+import keras
 from keras import ops
 
 from low_rank_local_connectivity.ops.windows import Windows
@@ -139,21 +140,41 @@ def local_convolution_by_slabs(
                 (upstream,) = arguments
             upstream_bpf = ops.reshape(upstream, (-1, positions, filters))
             upstream_pbf = ops.transpose(upstream_bpf, (1, 0, 2))
-            kernel_gradients_pqf = [
-                ops.matmul(ops.transpose(slab_pbq, (0, 2, 1)), upstream_pbf[part])
-                for slab_pbq, part in zip(
-                    gather_slabs(inputs_bSc, windows, rows), reading, strict=True
-                )
-            ]
             slab_gradients_pbq = [
                 ops.matmul(upstream_pbf[part], ops.transpose(kernel_pqf, (0, 2, 1)))
                 for kernel_pqf, part in zip(kernels_pqf, reading, strict=True)
             ]
-            return scatter_slabs(slab_gradients_pbq, windows, rows, sizes), *kernel_gradients_pqf
+            inputs_gradient_bSc = scatter_slabs(slab_gradients_pbq, windows, rows, sizes)
+            later_bSc = inputs_bSc
+            if keras.backend.backend() == "tensorflow":
+                # What the forward pass collected is collected again, and not before the slabs'
+                # gradients are gone: on W1 12 to 16 % less memory at the peak for 2 % of the
+                # time. JAX would save 5 % and take longer; PyTorch keeps nothing.
+                later_bSc = after(inputs_gradient_bSc, inputs_bSc)
+            kernel_gradients_pqf = [
+                ops.matmul(ops.transpose(slab_pbq, (0, 2, 1)), upstream_pbf[part])
+                for slab_pbq, part in zip(
+                    gather_slabs(later_bSc, windows, rows), reading, strict=True
+                )
+            ]
+            return inputs_gradient_bSc, *kernel_gradients_pqf
 
         return outputs_bOf, gradient
 
     return apply(ops.copy(inputs_bSc), *kernels_pqf)
+
+
+def after(first, then):
+    """Returns `then`, not to be used before `first` is computed, so that both need not be held.
+
+    TensorFlow starts whatever has its inputs, and compilers merge what is computed twice; PyTorch
+    runs operations in the order they are written. Nothing is above infinity, not even NaN, but no
+    compiler concludes that from the graph.
+    """
+    if keras.backend.backend() == "torch":
+        return then
+    never = ops.any(first[:1] > float("inf"))
+    return then + ops.cast(never, then.dtype)
 
 
 def positions_of_rows(rows: Sequence[tuple[int, int]], output_shape: Sequence[int]) -> list[slice]:

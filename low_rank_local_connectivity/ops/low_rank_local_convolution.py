@@ -16,6 +16,7 @@ import keras
 from keras import ops
 
 from low_rank_local_connectivity.ops.local_convolution import (
+    after,
     local_convolution_by_slabs,
     pad_windows,
     positions_of_rows,
@@ -100,20 +101,10 @@ def convolve_then_combine_mixed(
     total_bOf: Any = None
     for k, (kernel_Tcf, bank) in enumerate(zip(kernels_Tcf, windows, strict=True)):
         waits = one_by_one and total_bOf is not None
-        ready_Tcf = _after(total_bOf, kernel_Tcf) if waits else kernel_Tcf
+        ready_Tcf = after(total_bOf, kernel_Tcf) if waits else kernel_Tcf
         response_bOf = weights_bOk[..., k : k + 1] * convolve(inputs_bSc, ready_Tcf, bank)
         total_bOf = response_bOf if total_bOf is None else total_bOf + response_bOf
     return total_bOf
-
-
-def _after(first, then):
-    """Returns `then`, not to be used before `first` is computed.
-
-    TensorFlow starts whatever has its inputs, all convolutions at once. Nothing is above
-    infinity, not even NaN, but no compiler concludes that from the graph.
-    """
-    never = ops.any(first[:1] > float("inf"))
-    return then + ops.cast(never, then.dtype)
 
 
 def combine_banks(kernel_Tcg, weights_Ok):
