@@ -107,6 +107,8 @@ def main(study: Study, arguments: Sequence[str] | None = None) -> None:
         name = f"{condition}, seed {seed}"
         if name in {record["name"] for record in _records(path)}:
             continue
+        # Or the models of all runs so far stay in memory, gigabytes of a large network.
+        keras.utils.clear_session()
         keras.utils.set_random_seed(seed)
         started = time.monotonic()
         found = study.measure(study.conditions[condition], seed, options)
