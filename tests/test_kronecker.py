@@ -184,6 +184,7 @@ def test_small_images_and_many_terms_are_convolved_with_the_whole_kernel():
     assert choose_strategy(factors) == "factored"
     assert choose_strategy(factors, output_sizes=(1, 2)) == "dense"
     assert choose_strategy(factors, rank=99) == "dense"
+    assert choose_strategy(factors, backend="jax") == "dense"
     layer = make(factors)
     assert layer.chosen_strategy((64, 65)) == "factored"
     assert layer.chosen_strategy((27, 28)) == "dense"

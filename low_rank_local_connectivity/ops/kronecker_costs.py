@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import keras
+
 from low_rank_local_connectivity.ops.kronecker import Factors, Steps, must_subsample, steps_of
 
 Strategy = Literal["factored", "dense"]
@@ -11,8 +13,9 @@ Strategy = Literal["factored", "dense"]
 # How many times fewer multiply-adds the two steps must need to be taken. They have few channels
 # each and reorder what lies between them: on two CPU cores, with TensorFlow and PyTorch, they took
 # 0.8 to 2.1 times as long as one convolution at savings from 6 to 8, and 0.4 to 1.0 times at 12
-# and 27. On JAX the spread is wider, from 0.2 to 3.2, in no such order. benchmarks/kronecker.py.
-LEAST_SAVING = 10.0
+# and 27. On JAX, whose convolutions of few channels are slow, they took 0.9 to 3.0 times as long at
+# 12 and 27, so that the whole kernel is the safe choice. benchmarks/kronecker.py.
+LEAST_SAVING = {"tensorflow": 10.0, "torch": 10.0, "jax": math.inf}
 
 
 def multiply_adds(
@@ -74,18 +77,27 @@ def choose_strategy(
     rank: int = 1,
     strides: Sequence[int] = (1, 1),
     output_sizes: Sequence[int | None] = (None, None),
+    backend: str | None = None,
 ) -> Strategy:
     """Returns `"factored"` if the two steps are much cheaper, else `"dense"`.
 
     The two steps are taken where they need less than a tenth of one convolution's multiply-adds
-    (`multiply_adds`, which has the same arguments): they do fewer of them in a second, and also
-    move numbers around, which is not counted.
+    (`multiply_adds`): they do fewer of them in a second, and also move numbers around, which is
+    not counted. On JAX one convolution is always taken: the two steps were slower even there.
+
+    Args:
+        factors: As in `multiply_adds`.
+        rank: Likewise.
+        strides: Likewise.
+        output_sizes: Likewise.
+        backend: Keras's name of a backend; the present one if None.
 
     Example:
-        >>> choose_strategy(((9, 9, 1, 1), (3, 3, 8, 8)))
+        >>> choose_strategy(((9, 9, 1, 1), (3, 3, 8, 8)), backend="tensorflow")
         'factored'
-        >>> choose_strategy(((3, 3, 1, 1), (3, 3, 8, 8)))
+        >>> choose_strategy(((3, 3, 1, 1), (3, 3, 8, 8)), backend="tensorflow")
         'dense'
     """
     costs = multiply_adds(factors, rank, strides, output_sizes)
-    return "factored" if LEAST_SAVING * costs["factored"] < costs["dense"] else "dense"
+    least = LEAST_SAVING.get(backend or keras.backend.backend(), LEAST_SAVING["tensorflow"])
+    return "factored" if costs["dense"] > least * costs["factored"] else "dense"
