@@ -121,11 +121,11 @@ def test_images_may_have_any_size(strategy, padding, strides, rng):
 )
 @pytest.mark.parametrize("rank", [1, 5])
 def test_the_kernel_starts_as_wide_as_a_convolution_s(initializer, rank):
-    factors = ((3, 1, 8, 6), (1, 4, 4, 8))
+    factors = ((3, 1, 32, 24), (1, 4, 16, 16))
     layer = make(factors, rank=rank, kernel_initializer=initializer)
-    layer.build((None, 9, 10, 32))
-    convolution = keras.layers.Conv2D(48, (3, 4), kernel_initializer=initializer)
-    convolution.build((None, 9, 10, 32))
+    layer.build((None, 9, 10, 512))
+    convolution = keras.layers.Conv2D(384, (3, 4), kernel_initializer=initializer)
+    convolution.build((None, 9, 10, 512))
     expected = to_numpy(convolution.kernel).std()
     assert to_numpy(layer.kernel).std() == pytest.approx(expected, rel=0.05)
     widths = [to_numpy(weight).std() for weight in (layer.coarse_kernel, layer.fine_kernel)]
@@ -134,9 +134,9 @@ def test_the_kernel_starts_as_wide_as_a_convolution_s(initializer, rank):
 
 @pytest.mark.once
 def test_the_default_initial_variance_is_two_over_the_whole_kernel_s_fan_in():
-    layer = make(((3, 1, 8, 6), (1, 4, 4, 8)), rank=2)
-    layer.build((None, 9, 10, 32))
-    assert to_numpy(layer.kernel).var() == pytest.approx(2 / (3 * 4 * 32), rel=0.1)
+    layer = make(((3, 1, 32, 24), (1, 4, 16, 16)), rank=2)
+    layer.build((None, 9, 10, 512))
+    assert to_numpy(layer.kernel).var() == pytest.approx(2 / (3 * 4 * 512), rel=0.1)
 
 
 @pytest.mark.once
