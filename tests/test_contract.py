@@ -98,10 +98,17 @@ def test_a_saved_layer_loads_with_its_weights(case, rng, tmp_path):
 @pytest.mark.parametrize(
     ("case", "jit_compile"),
     [
-        (case, jit_compile)
+        # TensorFlow's XLA compiles for seconds: a case per layer shows that it works.
+        pytest.param(
+            case,
+            jit_compile,
+            marks=[pytest.mark.slow]
+            if jit_compile and case.label and keras.backend.backend() == "tensorflow"
+            else [],
+        )
         for case in CASES
         for jit_compile in (True, False)
-        # JAX compiles every operation of an uncompiled step: a case per layer shows that it works.
+        # JAX compiles every operation of an uncompiled step: a case per layer is enough.
         if jit_compile or not case.label or keras.backend.backend() != "jax"
     ],
     ids=str,

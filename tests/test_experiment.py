@@ -417,6 +417,7 @@ def test_a_damaged_file_is_told_and_nothing_is_done(finished, file, text, tmp_pa
 
 
 @pytest.mark.once
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

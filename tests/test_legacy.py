@@ -147,7 +147,7 @@ def intricate_model():
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "kinds", [("h5", "keras"), pytest.param(("tf",), marks=pytest.mark.once)], ids=str
+    "kinds", [("h5", "keras"), pytest.param(("tf",), marks=pytest.mark.slow)], ids=str
 )
 def test_an_intricate_model_keeps_its_wiring_names_and_flags(kinds, tmp_path, rng):
     model = randomized(intricate_model(), rng)

@@ -315,7 +315,7 @@ def test_other_backends_refuse_tensorflows_strategies():
         strategy.place("mirrored")
 
 
-@pytest.mark.once
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_upstream_still_fails_where_replicated_model_helps():
     """Fails once Keras itself trains on an odd last batch: then see what may go."""

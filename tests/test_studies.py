@@ -231,6 +231,7 @@ def test_every_study_runs_to_its_table_and_picture(name, tmp_path):
     assert (tmp_path / f"{name}.png").exists()
 
 
+@pytest.mark.slow
 def test_the_cascade_is_one_convolution_but_for_same_padding_s_border(tmp_path):
     study.main(
         importlib.import_module("experiments.studies.cascade").STUDY,

@@ -39,6 +39,7 @@ def writing(folder, name, valid, test=0.5):
     )
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_continues_and_two_share_the_work(tmp_path):
     """One sweep is killed in its second run; two started again at once finish it together."""
     folder = tmp_path / "sweep"

@@ -70,11 +70,6 @@ def test_the_small_networks_steps_compile(kind):
     check("simple_network", kind)
 
 
-@pytest.mark.parametrize("kind", ["conv2d", "low_rank_locally_connected2d"])
-def test_residual_networks_steps_compile(kind):
-    check("resnet18", kind)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name].stages])

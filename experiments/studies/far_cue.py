@@ -24,7 +24,7 @@ from low_rank_local_connectivity import DilatedContext2D
 # The label of the middle pixel is the colour of the corner, 12 pixels from it.
 SIZE, DISTANCE = 25, 12
 COUNTS = {"train": 600, "valid": 300, "test": 500}
-CHANNELS, EPOCHS = 6, 16
+CHANNELS, EPOCHS = 12, 16
 NEAR, FAR = (1, 1, 1, 1, 1, 1), (1, 1, 2, 4, 8, 1)
 CONDITIONS = {
     "undilated": {"dilations": NEAR},

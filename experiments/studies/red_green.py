@@ -1,5 +1,6 @@
 """Which square is on the left? A network that also sees how high they are answers that instead."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from low_rank_local_connectivity import FullConv2D, WithBackground
 
 SIZE, SQUARE, GAP = 32, 4, 5
 SHIFTS = (0, 1, 2, 4, 8, 12, 16)
-EPOCHS, PATIENCE = 20, 5
-COUNTS = {"train": 1000, "valid": 500, "test": 500}
+EPOCHS, PATIENCE = 50, 10
+COUNTS = {"train": 2000, "valid": 1000, "test": 1000}
 # Filters and strides of the layers, all 3x3.
 LAYERS = ((32, 1), (32, 2), (64, 2), (64, 2))
 CONDITIONS = {
@@ -57,18 +58,33 @@ def examples(count: int, rng: np.random.Generator, shift: int = 0) -> tuple[np.n
 
 
 def network(padding: str, bias: bool = False, normalized: bool = False, background: bool = False):
-    """Returns four layers, the largest response of each filter, and two logits."""
-    body = []
+    """Returns four layers, the largest response of each filter, and two logits.
+
+    Padding and initial values are as published: "same" puts a pixel on every side, where Keras's,
+    with strides, would leave out the upper and left border; weights are uniform within one over
+    the square root of what a filter reads.
+    """
+    body: list[Any] = []
+    channels = 3
     for filters, strides in LAYERS:
+        width = 1 / math.sqrt(9 * channels)
+        arguments: dict[str, Any] = {
+            "strides": strides,
+            "use_bias": bias,
+            "kernel_initializer": keras.initializers.RandomUniform(-width, width),
+            "bias_initializer": keras.initializers.RandomUniform(-width, width),
+        }
         if padding == "full":
             value = "background" if background else "zeros"
-            layer: Any = FullConv2D(filters, 3, strides=strides, use_bias=bias, padding_value=value)
+            body.append(FullConv2D(filters, 3, padding_value=value, **arguments))
         else:
-            layer = keras.layers.Conv2D(filters, 3, strides=strides, padding=padding, use_bias=bias)
-        body.append(layer)
+            if padding == "same":
+                body.append(keras.layers.ZeroPadding2D(1))
+            body.append(keras.layers.Conv2D(filters, 3, **arguments))
         if normalized:
             body.append(keras.layers.BatchNormalization(momentum=0.9))
         body.append(keras.layers.ReLU())
+        channels = filters
     if background:
         body = [WithBackground(keras.Sequential(body))]
     head = [keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(2)]
@@ -87,7 +103,7 @@ def measure(condition: Mapping[str, Any], seed: int, options: Options) -> dict[s
         parts["train"],
         parts["valid"],
         epochs=options.epochs or EPOCHS,
-        batch_size=100,
+        batch_size=200,
         seed=seed,
         patience=PATIENCE,
     )
