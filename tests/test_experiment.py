@@ -382,8 +382,11 @@ def test_a_folder_is_trained_by_one_process_at_a_time(tmp_path):
 
 
 @pytest.mark.once
-def test_other_flags_continue_a_run_only_if_told_to(tmp_path):
-    killed_while_writing(2, tmp_path / "run", *SMALL)
+def test_other_flags_continue_a_run_only_if_told_to(finished, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    (tmp_path / "run" / "checkpoints" / "step_000000018.npz").unlink()
     flags = (*SMALL, "--peak_learning_rate=0.002")
     done = script(f"--model_dir={tmp_path / 'run'}", *flags)
     assert done.returncode == 2

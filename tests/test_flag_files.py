@@ -21,8 +21,8 @@ FILES = sorted((ROOT / "experiments").glob("*.flags"))
 PARTS = ("paper_small", "paper_imagenet", "cpu_budget")
 ROWS = [path for path in FILES if path.stem not in PARTS]
 EXAMPLES = 2
-# Of ResNets, whose building takes long; the others differ from these in the kind of layer only.
-QUICK = ("imagenet_insert_input_dependent", "imagenet_replace_lrlc")
+# Of ResNets, whose building takes long; the others differ from it in the kind of layer only.
+QUICK = ("imagenet_insert_input_dependent",)
 
 
 def steps():

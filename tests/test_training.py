@@ -255,10 +255,20 @@ HARMS = (
 )
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that came to its end."""
+    folder = tmp_path_factory.mktemp("finished")
+    trained(folder)
+    return folder
+
+
 @pytest.mark.once
 @pytest.mark.parametrize("how", HARMS)
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning_that_names_both(how, tmp_path):
-    trained(tmp_path)
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning_that_names_both(
+    how, finished, tmp_path
+):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     older, newer = (tmp_path / "checkpoints" / f"step_{step:09d}.npz" for step in (9, 12))
     damaged(newer, how)
     with pytest.warns(UserWarning, match=re.escape(f"Continuing from {older} instead.")) as told:

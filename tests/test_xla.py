@@ -17,6 +17,8 @@ TO_THE_HOST = ("outfeed", "infeed", "callback", "send(", "recv(", 'custom_call_t
 # Networks whose kinds of layers cannot be chosen.
 OWN = [name for name in MODELS if not MODELS[name].stages and not MODELS[name].num_layers]
 KINDS = [*CONVOLUTIONS, "input-dependent"]
+# Compiling the others takes most of a minute.
+QUICK = ("conv2d", "locally_connected2d", "low_rank_locally_connected2d", "input-dependent")
 
 
 def network(name, kind):
@@ -65,7 +67,10 @@ def check(name, kind):
             assert way not in module
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS],
+)
 def test_the_small_networks_steps_compile(kind):
     check("simple_network", kind)
 
