@@ -11,7 +11,7 @@ from experiments.studies.study import Options, Record, Study, main, mean, rows, 
 from low_rank_local_connectivity import FullConv2D
 
 EPOCHS = 150
-# Small logits at the start, since one filter with momentum dies easily: it then responds to nothing.
+# Small logits at first, since one filter with momentum dies easily: it then responds to nothing.
 FILTER = keras.initializers.RandomUniform(-0.2, 0.2)
 LOGITS = keras.initializers.RandomUniform(-0.1, 0.1)
 # It fills its patch, so that it touches two borders of the canvas in either corner.
