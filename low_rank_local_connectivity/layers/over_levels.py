@@ -44,7 +44,7 @@ class OverLevels(layers.Wrapper):
         >>> layer = OverLevels(layers.BatchNormalization())
         >>> levels = [ops.zeros((1, 2, 2, 3)), ops.ones((1, 1, 1, 3))]
         >>> normalised = layer(levels, training=True)
-        >>> [round(float(ops.mean(level)), 2) for level in normalised]
+        >>> [round(float(ops.convert_to_numpy(level).mean()), 2) for level in normalised]
         [-0.5, 1.99]
     """
 
