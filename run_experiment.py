@@ -379,17 +379,16 @@ def load_framework(virtual_devices: int | None = None) -> None:
         standard_error = os.dup(2)
         os.dup2(notes.fileno(), 2)
         try:
-            # The backend first: PyTorch's Triton crashes if TensorFlow was loaded before it.
-            import_backend()
-            import tensorflow as tf  # the data pipeline needs it on every backend
-
-            import low_rank_local_connectivity
+            # Keras and its backend first: PyTorch's Triton ends the process if it is loaded after
+            # TensorFlow, which the data pipeline needs on every backend.
+            importlib.import_module("low_rank_local_connectivity")
+            import tensorflow as tf
 
             if virtual_devices is not None:
                 (cpu,) = tf.config.list_physical_devices("CPU")
                 parts = [tf.config.LogicalDeviceConfiguration() for _ in range(virtual_devices)]
                 tf.config.set_logical_device_configuration(cpu, parts)
-            del tf, low_rank_local_connectivity
+            del tf
         except BaseException:
             notes.seek(0)
             os.write(standard_error, notes.read())
@@ -397,14 +396,6 @@ def load_framework(virtual_devices: int | None = None) -> None:
         finally:
             os.dup2(standard_error, 2)
             os.close(standard_error)
-
-
-def import_backend() -> None:
-    """Imports what Keras's backend needs before TensorFlow."""
-    if backend_name() == "torch":
-        importlib.import_module("torch")
-        with contextlib.suppress(ImportError):
-            importlib.import_module("triton")
 
 
 def run(experiment: Experiment, unfinished: dict[str, Any] | None = None) -> dict[str, Any]:

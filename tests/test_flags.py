@@ -1,5 +1,8 @@
 """Flags that would be ignored, paths, and what a machine cannot do: each said in a sentence."""
 
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -233,6 +236,28 @@ def test_the_script_refuses_an_unknown_backend_and_a_folder_that_cannot_be(tmp_p
             "run_experiment.py: --model_dir must be a folder that can be written to. Received: "
             f"--model_dir={tmp_path / 'file' / 'run'}: Not a directory. Choose another.\n"
         )
+
+
+def test_pytorch_and_its_triton_are_loaded_before_tensorflow():
+    """In the other order Triton, where it is installed, ends the process."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    code = (
+        "import importlib.util, sys\n"
+        "loaded = []\n"
+        "class Note:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        loaded.append(name)\n"
+        "sys.meta_path.insert(0, Note())\n"
+        "import run_experiment\n"
+        "assert not {'torch', 'tensorflow'} & set(loaded)\n"
+        "run_experiment.load_framework()\n"
+        "has_triton = importlib.util.find_spec('triton') is not None\n"
+        "for name in ('torch', *(['triton'] if has_triton else [])):\n"
+        "    assert loaded.index(name) < loaded.index('tensorflow'), name\n"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": "torch"}
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, check=True, cwd=ROOT, env=environment)
 
 
 def test_an_interrupted_command_ends_in_a_sentence(monkeypatch, capsys, tmp_path):
