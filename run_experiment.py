@@ -491,8 +491,8 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
         recovery,
         placement,
     )
-    if different := differences(read_config(folder / "config.json"), experiment.config()):
-        raise training.RunError(refusal_of_other_flags(folder, different))
+    if placement.chief:
+        check_trained_as_asked(experiment)
     result = {
         "valid_accuracy": recovery.rows[-1]["val_accuracy"],
         "test_accuracy": training.score(
@@ -507,6 +507,15 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
         images, _ = next(iter(test_batches))
         result = leave_behind(experiment, model, images, result)
     return result
+
+
+def check_trained_as_asked(experiment: Experiment) -> None:
+    """Raises a `RunError` if a run was at its end before these flags could have had an effect."""
+    from low_rank_local_connectivity import training
+
+    folder = Path(experiment.model_dir)
+    if different := differences(read_config(folder / "config.json"), experiment.config()):
+        raise training.RunError(refusal_of_other_flags(folder, different))
 
 
 def leave_behind(experiment: Experiment, model, images, result: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Whether a run fits into memory, told before its network is built."""
 
 import concurrent.futures
+import importlib
 import os
 from pathlib import Path
 
+from experiments.backend import backend_name
 from experiments.experiment import Experiment
 
 # Moments that an optimizer keeps of every weight.
@@ -16,8 +18,8 @@ def check_memory(experiment: Experiment) -> None:
     """Makes sure that a run's weights and a step's activations fit into the machine's memory.
 
     Both are the least that can be: weights, their gradients and moments, and the outputs of the
-    layers that have kernels. An accelerator's own memory is not looked at, since it says itself
-    what it cannot hold, whereas a machine kills the process without a word.
+    layers that have kernels. With an accelerator nothing is checked: that says itself what it
+    cannot hold, whereas a machine kills the process without a word.
 
     Args:
         experiment: The run.
@@ -27,9 +29,11 @@ def check_memory(experiment: Experiment) -> None:
     """
     from low_rank_local_connectivity.training import RunError
 
-    free = free_bytes()
+    free = None if has_accelerator() else free_bytes()
+    if free is None:
+        return
     parameters, for_weights, for_outputs = needed_bytes(experiment)
-    if free is None or for_weights + for_outputs <= free:
+    if for_weights + for_outputs <= free:
         return
     raise RunError(
         f"A network and a step of its training must fit into memory. Received: "
@@ -38,6 +42,19 @@ def check_memory(experiment: Experiment) -> None:
         f"--batch_size={experiment.batch_size} take {for_outputs / GIBIBYTE:,.1f} GiB, where "
         f"{free / GIBIBYTE:,.1f} GiB are free. Choose other layers, smaller images or batches."
     )
+
+
+def has_accelerator() -> bool:
+    """Returns whether the backend computes on something else than the machine's processor."""
+    name = backend_name()
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        return any(tf.config.list_logical_devices(kind) for kind in ("GPU", "TPU"))
+    backend = importlib.import_module(name)  # type checkers need not find it
+    if name == "jax":
+        return backend.default_backend() != "cpu"
+    return backend.cuda.is_available() or backend.backends.mps.is_available()
 
 
 def needed_bytes(experiment: Experiment) -> tuple[int, int, int]:

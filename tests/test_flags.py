@@ -309,6 +309,13 @@ def test_a_step_that_cannot_fit_is_refused(monkeypatch):
         memory.check_memory(experiment)
 
 
+def test_an_accelerator_s_memory_is_its_own_matter(monkeypatch):
+    assert memory.has_accelerator() is False
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1)
+    monkeypatch.setattr(memory, "has_accelerator", lambda: True)
+    memory.check_memory(check(*HUGE))
+
+
 def test_counting_leaves_nothing_behind_in_keras():
     import keras
 
