@@ -13,22 +13,35 @@ A list of ranks or several seeds make a sweep: a process per run, a record per r
 may be started again, and several times at once.
 """
 
+import contextlib
 import dataclasses
 import hashlib
+import importlib
 import json
 import math
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 
 from data import DATASETS
-from experiments.experiment import EXPORT_FORMATS, Experiment
-from experiments.folder import check_folder, digest
+from experiments.backend import backend_name, check_backend
+from experiments.experiment import EXPORT_FORMATS, PLACES, SAVING, Experiment
+from experiments.folder import (
+    check_folder,
+    check_writable,
+    differences,
+    read_config,
+    refusal_of_other_flags,
+    write_result,
+)
+from experiments.memory import check_memory
+from experiments.needs import check_flags_have_effect
 from models import CONVOLUTIONS, MODELS
 
 if TYPE_CHECKING:
@@ -38,6 +51,11 @@ FLAGS = flags.FLAGS
 
 # Names of unreadable images that are printed at the end.
 SHOWN_SKIPPED = 10
+# Letters of what is told of a run in the name of its folder.
+NAME_LENGTH = 48
+# What a run leaves behind beside its result, and what is said of it until it is there.
+LEFT = ("model", "picture", "export")
+NOT_YET = "The run ended before."
 INITIALIZERS = (
     "conv_init",
     "glorot_normal",
@@ -53,8 +71,33 @@ INITIALIZERS = (
     "zeros",
 )
 
+
+class PathParser(flags.ArgumentParser):
+    """Reads a path; a leading `~` is the home folder of its user."""
+
+    syntactic_help = "a path"
+
+    def parse(self, argument: str) -> str:
+        """Returns the path with its home folder spelled out.
+
+        Raises:
+            ValueError: If that cannot be told; absl makes a flag error of it.
+        """
+        if not argument.startswith("~"):
+            return argument
+        try:
+            return str(Path(argument).expanduser())
+        except RuntimeError:
+            raise ValueError("there is no such home folder") from None
+
+
+def define_path(name: str, help_text: str) -> None:
+    """Defines a flag that takes a path."""
+    flags.DEFINE(PathParser(), name, None, help_text, serializer=flags.ArgumentSerializer())
+
+
 flags.DEFINE_enum("dataset", "digits", list(DATASETS), "Images to classify.")
-flags.DEFINE_string("data_dir", None, "Folder of prepared data. [tensorflow-datasets' own]")
+define_path("data_dir", "Folder of prepared data. [tensorflow-datasets' own]")
 flags.DEFINE_bool("download", False, "Whether data that is not there may be downloaded.")
 flags.DEFINE_integer("train_examples", None, "Size of a fixed subset to train on. [all]")
 flags.DEFINE_integer(
@@ -150,10 +193,16 @@ flags.DEFINE_integer("keep_checkpoints", 2, "How many of the newest to keep, bes
 flags.DEFINE_bool(
     "allow_other_flags", False, "Whether to continue a run that was begun with other flags."
 )
-flags.DEFINE_string(
+define_path(
     "model_dir",
-    None,
-    "Folder of the run's files, or the sweep's. [runs/<dataset>-<network>-<seed or sweep>]",
+    "Folder of the run's files, or the sweep's. [runs/<dataset>-<network>-<seed or sweep>, and "
+    "what of a run differs from the defaults]",
+)
+flags.DEFINE_bool(
+    "every_flag_given",
+    False,
+    "Whether all flags are given, as a sweep gives them to its runs: then those that have no "
+    "effect are let pass.",
 )
 flags.DEFINE_list(
     "export_formats", "tf_saved_model", f"Formats to export: {', '.join(EXPORT_FORMATS)}; or none."
@@ -185,15 +234,51 @@ def experiment_from_flags() -> Experiment:
         "share_row_combining_weights": not values["input_dependent"],
         "share_col_combining_weights": not values["input_dependent"],
         "warmup_epochs": values["epochs"] // 10,
-        "model_dir": f"runs/{values['dataset']}-{values['network']}-{last}",
+        "model_dir": f"runs/{values['dataset']}-{values['network']}-{last}{what_differs()}",
     }
     missing = {name: value for name, value in defaults.items() if values[name] is None}
     return Experiment(**{**values, **missing})
 
 
+def what_differs() -> str:
+    """Returns what tells a single run from one that has all defaults, to go into a folder's name.
+
+    The flags that come first in words, and a digest of all; nothing if there is none. A sweep's
+    runs have names of their own within its folder.
+    """
+    if is_sweep():
+        return ""
+    named = ("dataset", "network", "seed", *PLACES, *SAVING)
+    fields = [field.name for field in dataclasses.fields(Experiment) if field.name not in named]
+    values = {name: FLAGS[name].value for name in fields}
+    different = {name: value for name, value in values.items() if value != FLAGS[name].default}
+    if DATASETS[FLAGS.dataset].complete is not None:
+        different = {"data_dir": Path(FLAGS.data_dir or "").name, **different}
+    if backend_name() != "tensorflow":
+        different = {"backend": backend_name(), **different}
+    if not different:
+        return ""
+    words = "-".join(f"{name}_{_in_a_name(value)}" for name, value in different.items())
+    everything = json.dumps([different, FLAGS.data_dir], sort_keys=True)
+    return f"-{words[:NAME_LENGTH]}-{hashlib.sha256(everything.encode()).hexdigest()[:6]}"
+
+
+def _in_a_name(value: Any) -> str:
+    """Returns a flag's value in letters that are safe in the name of a folder."""
+    text = ",".join(value) if isinstance(value, list) else str(value)
+    return "".join(letter if letter.isalnum() or letter in "._," else "_" for letter in text)
+
+
 def is_sweep() -> bool:
-    """Returns whether the flags ask for more than one run."""
-    return FLAGS.num_seeds != 1 or bool(FLAGS.spatial_ranks)
+    """Returns whether the flags ask for runs with records; one is enough, if asked for so."""
+    return FLAGS["num_seeds"].present > 0 or bool(FLAGS.spatial_ranks)
+
+
+def given_flags() -> dict[str, Any]:
+    """Returns the values of the flags that somebody gave, on the command line or in a file."""
+    names = [field.name for field in dataclasses.fields(Experiment)]
+    names += ["spatial_ranks", "allow_other_flags"]
+    return {name: FLAGS[name].value for name in names if FLAGS[name].present > 0}
 
 
 def experiments_of_sweep(experiment: Experiment) -> list[Experiment]:
@@ -231,7 +316,7 @@ def run_name(experiment: Experiment) -> str:
 
 def command_line(experiment: Experiment) -> list[str]:
     """Returns the command that runs just this experiment."""
-    command = [sys.executable, str(Path(__file__).resolve())]
+    command = [sys.executable, str(Path(__file__).resolve()), "--every_flag_given"]
     for name, value in dataclasses.asdict(experiment).items():
         if isinstance(value, bool):
             command.append(f"--{name}" if value else f"--no{name}")
@@ -248,13 +333,17 @@ def run_sweep(experiment: Experiment) -> int:
     """Trains all runs of a sweep that nobody has trained or is training; returns an exit status."""
     runs = experiments_of_sweep(experiment)
     load_framework()
-    from low_rank_local_connectivity.training import sweep
+    from low_rank_local_connectivity.training import STOPPED_STATUS, StoppedError, sweep
 
     planned = [
         sweep.Run(run_name(run), run.recorded_config(), command_line(run), Path(run.model_dir))
         for run in runs
     ]
-    records, failed, elsewhere = sweep.sweep(planned, Path(experiment.model_dir))
+    try:
+        records, failed, elsewhere = sweep.sweep(planned, Path(experiment.model_dir))
+    except StoppedError as stopped:
+        print(stopped, flush=True)
+        return STOPPED_STATUS
     if records:
         print(f"\n{sweep.summary(records)}\n")
     if elsewhere:
@@ -290,15 +379,16 @@ def load_framework(virtual_devices: int | None = None) -> None:
         standard_error = os.dup(2)
         os.dup2(notes.fileno(), 2)
         try:
-            import tensorflow as tf  # the data pipeline needs it on every backend
-
-            import low_rank_local_connectivity
+            # Keras and its backend first: PyTorch's Triton ends the process if it is loaded after
+            # TensorFlow, which the data pipeline needs on every backend.
+            importlib.import_module("low_rank_local_connectivity")
+            import tensorflow as tf
 
             if virtual_devices is not None:
                 (cpu,) = tf.config.list_physical_devices("CPU")
                 parts = [tf.config.LogicalDeviceConfiguration() for _ in range(virtual_devices)]
                 tf.config.set_logical_device_configuration(cpu, parts)
-            del tf, low_rank_local_connectivity
+            del tf
         except BaseException:
             notes.seek(0)
             os.write(standard_error, notes.read())
@@ -308,11 +398,13 @@ def load_framework(virtual_devices: int | None = None) -> None:
             os.close(standard_error)
 
 
-def run(experiment: Experiment) -> dict[str, Any]:
+def run(experiment: Experiment, unfinished: dict[str, Any] | None = None) -> dict[str, Any]:
     """Trains, scores, draws and exports.
 
     Args:
         experiment: A run whose folder `check_folder` has accepted.
+        unfinished: The result of a trained run, of which something after training has failed and
+            is tried again; None for another run.
 
     Returns:
         The result, as it stands in `result.json`.
@@ -328,8 +420,10 @@ def run(experiment: Experiment) -> dict[str, Any]:
     # Before anything else: a strategy over several machines wants to be first.
     placement = training.place(experiment.strategy, experiment.tpu, experiment.peers_timeout)
     placement.check_batch_size(experiment.batch_size)
+    # Only what could not even be saved has to come from a checkpoint.
+    saved = None if unfinished is None or "model" in unfinished["failed"] else unfinished
     if not placement.chief:
-        return run_placed(experiment, placement)
+        return saved or run_placed(experiment, placement)
     folder = Path(experiment.model_dir)
     with training.claimed(folder / ".lock") as lock:
         if lock is None:
@@ -339,7 +433,11 @@ def run(experiment: Experiment) -> dict[str, Any]:
                 "another."
             )
         training.remove_unfinished(folder)
-        return run_placed(experiment, placement)
+        if saved is None:
+            return run_placed(experiment, placement)
+        training.set_precision(experiment.precision)
+        model = training.load(folder / "model.keras", saved["model_sha256"])
+        return complete(experiment, model, first_images(experiment), saved)
 
 
 def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]:
@@ -347,6 +445,7 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
     from data.pipeline import evaluation_batches, steps_per_epoch, training_batches
     from low_rank_local_connectivity import training
 
+    check_memory(experiment)
     training.make_deterministic(experiment.seed, kernels=placement.name != "tpu")
     training.set_precision(experiment.precision)
     dataset = experiment.data
@@ -354,9 +453,6 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
     if experiment.train_examples:
         splits["train"] = splits["train"].subset(experiment.train_examples)
     folder = Path(experiment.model_dir)
-    if placement.chief:
-        training.write_json(folder / "config.json", experiment.config())
-
     with placement.scope():
         model = placement.model(experiment.build())
     parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
@@ -371,6 +467,14 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
         evaluation_batches(dataset, splits[name], size, seed) for name in ("valid", "test")
     )
     skipped = folder / "skipped.txt" if placement.chief else None
+
+    def batches_left(start: int):
+        # Only now is it certain that what lies in the folder can be continued by this run.
+        if placement.chief:
+            (folder / "result.json").unlink(missing_ok=True)  # of fewer epochs
+            training.write_json(folder / "config.json", experiment.config())
+        return training_batches(dataset, train, size, epochs, seed, start, skipped)
+
     recovery = training.Recovery(
         folder,
         steps,
@@ -382,11 +486,13 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
     training.train(
         model,
         experiment.plan(steps),
-        lambda start: training_batches(dataset, train, size, epochs, seed, start, skipped),
+        batches_left,
         placement.batches(valid_batches, size, len(splits["valid"])),
         recovery,
         placement,
     )
+    if placement.chief:
+        check_trained_as_asked(experiment)
     result = {
         "valid_accuracy": recovery.rows[-1]["val_accuracy"],
         "test_accuracy": training.score(
@@ -403,8 +509,20 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
     return result
 
 
+def check_trained_as_asked(experiment: Experiment) -> None:
+    """Raises a `RunError` if a run was at its end before these flags could have had an effect."""
+    from low_rank_local_connectivity import training
+
+    folder = Path(experiment.model_dir)
+    if different := differences(read_config(folder / "config.json"), experiment.config()):
+        raise training.RunError(refusal_of_other_flags(folder, different))
+
+
 def leave_behind(experiment: Experiment, model, images, result: dict[str, Any]) -> dict[str, Any]:
-    """Writes the trained model, its pictures, its exports and, last, the result.
+    """Writes the result, the trained model, its pictures and its exports.
+
+    The result comes first, so that nothing that fails after the training costs it. What has not
+    been done, and why, stands in it under `failed` until the same command has done it.
 
     Args:
         experiment: The run.
@@ -416,25 +534,82 @@ def leave_behind(experiment: Experiment, model, images, result: dict[str, Any]) 
         The result.
     """
     from data.unreadable import skipped_images
-    from low_rank_local_connectivity import plots, training
+    from low_rank_local_connectivity import training
 
     folder = Path(experiment.model_dir)
     path = folder / "model.keras"
-    training.save(model, path)
-    result["model_sha256"] = training.file_digest(path)
-    # As a server will: without the strategy that trained it.
-    plain = training.load(path, result["model_sha256"])
-    shown = images[: plots.EXAMPLES]
-    plots.combining_weight_maps(plain, folder / "combining_weights.png", shown)
-    export(plain, experiment, images)
     skipped = skipped_images(folder / "skipped.txt")
-    result["skipped_images"] = len(skipped)
-    training.write_json(folder / "result.json", {**result, "digest": digest(result)})
+    result = {**result, "skipped_images": len(skipped), "failed": dict.fromkeys(LEFT, NOT_YET)}
+    write_result(folder, result)
     if skipped:
         named = ", ".join(skipped[:SHOWN_SKIPPED])
         more = ", ..." if len(skipped) > SHOWN_SKIPPED else ""
         print(f"{len(skipped)} training images could not be read and were skipped: {named}{more}")
+    plain = None
+    with attempting("model", folder, result):
+        training.save(model, path)
+        # As a server will: without the strategy that trained it.
+        plain = training.load(path, training.file_digest(path))
+        result["model_sha256"] = training.file_digest(path)
+    return result if plain is None else complete(experiment, plain, images, result)
+
+
+def complete(experiment: Experiment, model, images, result: dict[str, Any]) -> dict[str, Any]:
+    """Draws and exports a trained model as far as its result says that this is missing.
+
+    Args:
+        experiment: The run.
+        model: The model, as it was saved.
+        images: A few test images.
+        result: The result, without what is missing.
+
+    Returns:
+        The result, as it stands in `result.json`.
+    """
+    from low_rank_local_connectivity import plots
+
+    folder = Path(experiment.model_dir)
+    missing = dict(result["failed"])
+    if "picture" in missing:
+        with attempting("picture", folder, result):
+            shown = images[: plots.EXAMPLES]
+            plots.combining_weight_maps(model, folder / "combining_weights.png", shown)
+    if "export" in missing:
+        with attempting("export", folder, result):
+            export(model, experiment, images)
     return result
+
+
+@contextlib.contextmanager
+def attempting(name: str, folder: Path, result: dict[str, Any]) -> Iterator[None]:
+    """Notes in a run's result whether what is within succeeds; an error ends there."""
+    from low_rank_local_connectivity import training
+
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost the result
+        result["failed"][name] = training.full_disk(error) or in_a_sentence(error)
+    else:
+        del result["failed"][name]
+    if not result["failed"]:
+        del result["failed"]
+    write_result(folder, result)
+
+
+def in_a_sentence(error: Exception) -> str:
+    """Returns an error's own words in a line; one that was not meant for readers, with its kind."""
+    words = " ".join(str(error).split())
+    told = isinstance(error, (ValueError, ImportError)) and words
+    return words if told else f"{type(error).__name__}: {words or 'no message'}"
+
+
+def first_images(experiment: Experiment):
+    """Returns the first batch of test images."""
+    from data.pipeline import evaluation_batches
+
+    test = experiment.data.load(experiment.data_dir, experiment.download)["test"]
+    batches = evaluation_batches(experiment.data, test, experiment.batch_size, experiment.seed)
+    return next(iter(batches))[0]
 
 
 def export(model, experiment: Experiment, images) -> None:
@@ -448,16 +623,16 @@ def export(model, experiment: Experiment, images) -> None:
     import keras
 
     from data.pipeline import input_from_bytes
-    from low_rank_local_connectivity.export import FORMATS, MANIFEST, export_model
+    from low_rank_local_connectivity.export import FORMATS, export_model
 
     folder = Path(experiment.model_dir) / "saved_model"
     backend = keras.backend.backend()
     formats = [name for name in experiment.export_formats if backend in FORMATS[name].backends]
     for name in sorted(set(experiment.export_formats) - set(formats)):
         print(f"No {name}: it cannot be written on {backend}. Load model.keras under TensorFlow.")
-    if not formats or (folder / MANIFEST).exists():
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed here, or went on
+    if not formats:
         return
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed here
     measured = experiment.serving_batch_size is not None
     export_model(
         model,
@@ -471,14 +646,14 @@ def export(model, experiment: Experiment, images) -> None:
     )
 
 
-def run_or_refuse(experiment: Experiment) -> dict[str, Any]:
+def run_or_refuse(experiment: Experiment, unfinished: dict[str, Any] | None) -> dict[str, Any]:
     """Runs; what its caller can mend, and being asked to stop, ends the program in a sentence."""
     load_framework(experiment.virtual_devices)
     from data.unreadable import unreadable_image
     from low_rank_local_connectivity import training
 
     try:
-        return run(experiment)
+        return run(experiment, unfinished)
     except training.StoppedError as stopped:
         print(stopped, flush=True)
         sys.exit(training.STOPPED_STATUS)
@@ -489,6 +664,7 @@ def run_or_refuse(experiment: Experiment) -> dict[str, Any]:
             print(f"run_experiment.py: {gone}", file=sys.stderr, flush=True)
             os._exit(1)  # the usual way out waits ten more seconds for the one that is gone
         sentence = unreadable_image(error) or training.full_disk(error)
+        sentence = sentence or training.out_of_memory(error)
         if sentence is None:
             raise
         refuse(sentence)
@@ -512,23 +688,59 @@ def main(argv: list[str]) -> None:
     """Runs the experiment that the flags describe, or prints its result if it is finished."""
     logging.set_verbosity(logging.WARNING)  # TensorFlow tells through it how it saves
     try:
-        if argv[1:]:
-            raise ValueError(f"Only flags are taken. Received: {' '.join(argv[1:])}.")
-        experiment = experiment_from_flags()
-        if is_sweep():
-            experiments_of_sweep(experiment)
-            result = None
-        else:
-            result = check_folder(experiment, FLAGS.allow_other_flags)
-        if result is None and not experiment.download:
-            DATASETS[experiment.dataset].find(experiment.data_dir)
+        experiment, result = checked(argv)
     except (ValueError, FileNotFoundError) as error:
         refuse(error)
-    if is_sweep():
-        sys.exit(run_sweep(experiment))
-    if result is None:
-        result = run_or_refuse(experiment)
+    try:
+        sys.exit(run_sweep(experiment) if is_sweep() else run_or_tell(experiment, result))
+    except KeyboardInterrupt:
+        print("Stopped by SIGINT. The same command goes on from what is saved.", flush=True)
+        sys.exit(os.EX_TEMPFAIL)
+
+
+def checked(argv: list[str]) -> tuple[Experiment, dict[str, Any] | None]:
+    """Returns the experiment that the flags describe, and its result as far as there is one.
+
+    Raises:
+        ValueError: If a flag, the backend or the folder cannot be what it is.
+        FileNotFoundError: If the data is not there.
+    """
+    if argv[1:]:
+        raise ValueError(f"Only flags are taken. Received: {' '.join(argv[1:])}.")
+    experiment = experiment_from_flags()
+    check_flags(experiment)
+    result = None if is_sweep() else check_folder(experiment, FLAGS.allow_other_flags)
+    if result is None or "failed" in result:
+        if not experiment.download:
+            DATASETS[experiment.dataset].find(experiment.data_dir)
+        check_backend()
+        check_writable(Path(experiment.model_dir))
+    return experiment, result
+
+
+def check_flags(experiment: Experiment) -> None:
+    """Checks what the flags say beside an experiment: of a sweep, and of others' effect.
+
+    Raises:
+        ValueError: If one is out of its range or has no effect.
+    """
+    runs = experiments_of_sweep(experiment) if is_sweep() else [experiment]
+    if not FLAGS.every_flag_given:
+        defaults = {name: FLAGS[name].default for name in FLAGS}
+        check_flags_have_effect(given_flags(), defaults, runs, is_sweep())
+
+
+def run_or_tell(experiment: Experiment, result: dict[str, Any] | None) -> int:
+    """Runs what is missing of a run, prints its result and returns an exit status."""
+    if result is None or "failed" in result:
+        result = run_or_refuse(experiment, result)
     print(summary(result, experiment.model_dir))
+    failed = result.get("failed", {})
+    for name, sentence in failed.items():
+        print(f"run_experiment.py: The {name} failed: {sentence}", file=sys.stderr)
+    if failed:
+        print("The result stands, and the same command tries the rest again.", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

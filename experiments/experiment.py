@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import importlib.util
 import json
 import math
@@ -9,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from data import DATASETS, Dataset
+from experiments.backend import backend_name
 from models import CONVOLUTIONS, MODELS, Settings, convolution
 
 # A run is the same run wherever its data and results lie, and however often it is saved.
@@ -275,10 +277,31 @@ class Experiment:
         return Plan(steps_per_epoch=steps_per_epoch, **own)
 
     def config(self) -> dict[str, Any]:
-        """Returns all fields as JSON holds them."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """Returns all fields, the backend and what the images are, as JSON holds them."""
+        found: dict[str, Any] = {**dataclasses.asdict(self), "backend": backend_name()}
+        if DATASETS[self.dataset].complete is not None:
+            # Whose name is the same whatever lies in the folder.
+            found["images"] = _told_apart(self.placed)
+        return json.loads(json.dumps(found))
 
     def recorded_config(self) -> dict[str, Any]:
-        """Returns what a record says of the run: all fields but the places of its files."""
-        kept = (*PLACES, *SAVING)
-        return {name: value for name, value in self.config().items() if name not in kept}
+        """Returns what a record says of the run: its configuration but the places of its files.
+
+        The backend only if it is not the usual one, so that records from before it was told are
+        of the same budget and the same names as those from after.
+        """
+        left_out = (*PLACES, *SAVING)
+        found = {name: value for name, value in self.config().items() if name not in left_out}
+        if found["backend"] == "tensorflow":
+            del found["backend"]
+        return found
+
+
+def _told_apart(dataset: Dataset) -> str:
+    """Returns what tells the images of a folder apart from another's."""
+    train, valid, test = dataset.split_sizes
+    names = hashlib.sha256(json.dumps(dataset.class_names).encode()).hexdigest()[:8]
+    return (
+        f"{train} train, {valid} valid and {test} test images of {dataset.num_classes} classes "
+        f"({names})"
+    )

@@ -119,6 +119,49 @@ def total_cost(model: keras.Model) -> LayerCost:
     )
 
 
+def weight_bytes(model: keras.Model, moments: int = 2) -> int:
+    """Returns the bytes of a model's weights in training, with their gradients and moments.
+
+    Args:
+        model: Any model whose weights have shapes; they need no values.
+        moments: Moments that the optimizer keeps of each trainable weight.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((4,)), layers.Dense(5)])
+        >>> weight_bytes(model, moments=2) == 25 * 4 * (1 + 1 + 2)
+        True
+    """
+    trained = sum(_bytes(weight.shape, weight.dtype) for weight in model.trainable_weights)
+    others = sum(_bytes(weight.shape, weight.dtype) for weight in model.non_trainable_weights)
+    return (2 + moments) * trained + others
+
+
+def step_bytes(model: keras.Model) -> int:
+    """Returns the bytes of an example's outputs that a step keeps, at least, for the gradients.
+
+    Those of the layers that have kernels, models among the layers opened.
+
+    Args:
+        model: A functional or sequential model of known sizes, whose layers are each called once.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((8, 9, 4)), layers.Conv2D(5, 3), layers.ReLU()])
+        >>> step_bytes(model) == 6 * 7 * 5 * 4
+        True
+    """
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            total += step_bytes(layer)
+        elif any(len(weight.shape) > 1 for weight in layer.trainable_weights):
+            total += sum(_bytes(_shape(level), level.dtype) for level in _levels(layer.output))
+    return total
+
+
+def _bytes(shape: Any, dtype: str) -> int:
+    return math.prod(shape) * (2 if dtype in ("float16", "bfloat16") else 4)
+
+
 def _cost(layer: Any) -> LayerCost:
     kind = next((kind for kind in type(layer).__mro__ if kind in COUNTS), None)
     if kind is None:

@@ -8,6 +8,7 @@ import keras
 from keras import layers
 
 from .convolutions import Convolution, Settings, Site, convolution, kernel_decay
+from .keras_settings import independent_of_keras_json
 from .network import BAGNET_STAGES, BAGNET_STRIDES, BLOCKS, RESNET_STAGES
 from .normalization import batch_normalization
 
@@ -15,6 +16,7 @@ FIRST_FILTERS = 64
 PLAIN = convolution("conv2d", Settings())
 
 
+@independent_of_keras_json
 def bagnet(
     image_shape: tuple[int, int, int],
     num_classes: int,

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """Where in a network a layer stands, and what the network wants of it.
+    """Where in a network of channels-last images a layer stands, and what the network wants of it.
 
     Args:
         filters: Number of output channels of a plain convolution here.
@@ -60,6 +60,7 @@ class Site:
             "kernel_size": self.kernel_size,
             "strides": self.strides,
             "padding": self.padding,
+            "data_format": "channels_last",
             "kernel_initializer": self.kernel_initializer,
             "kernel_regularizer": self.kernel_regularizer,
             "name": self.name,

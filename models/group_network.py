@@ -14,11 +14,13 @@ from low_rank_local_connectivity import (
 )
 
 from .convolutions import kernel_decay
+from .keras_settings import independent_of_keras_json
 
 # How simple_network and the ResNets normalise.
 MOMENTUM, EPSILON = 0.9, 1e-5
 
 
+@independent_of_keras_json
 def group_network(
     image_shape: tuple[int, int, int],
     num_classes: int,

@@ -9,11 +9,13 @@ from low_rank_local_connectivity import GroupConv2D, GroupLiftConv2D, GroupPooli
 
 from .convolutions import kernel_decay
 from .group_network import group_filters, halve, normalize
+from .keras_settings import independent_of_keras_json
 from .network import BLOCKS, RESNET_STAGES
 
 FIRST_FILTERS = 64
 
 
+@independent_of_keras_json
 def group_resnet(
     image_shape: tuple[int, int, int],
     num_classes: int,

@@ -8,6 +8,7 @@ import keras
 from keras import layers
 
 from .convolutions import Convolution, Settings, Site, convolution, kernel_decay
+from .keras_settings import independent_of_keras_json
 from .network import BLOCKS, RESNET_STAGES
 from .normalization import batch_normalization
 
@@ -16,6 +17,7 @@ PLAIN = convolution("conv2d", Settings())
 FULL = convolution("full_conv2d", Settings())
 
 
+@independent_of_keras_json
 def resnet(
     image_shape: tuple[int, int, int],
     num_classes: int,

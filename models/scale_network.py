@@ -16,6 +16,7 @@ from low_rank_local_connectivity import (
 )
 
 from .convolutions import kernel_decay
+from .keras_settings import independent_of_keras_json
 from .network import BLOCKS, RESNET_STAGES
 from .normalization import batch_normalization
 from .scales import Scales
@@ -29,6 +30,7 @@ KINDS: dict[str, ScaleConvolution] = {
 Pooling = Literal["max", "average"]
 
 
+@independent_of_keras_json
 def scale_network(
     image_shape: tuple[int | None, int | None, int],
     num_classes: int,
@@ -88,6 +90,7 @@ def scale_network(
     return keras.Model(inputs, outputs, name="scale_network")
 
 
+@independent_of_keras_json
 def scale_resnet(
     image_shape: tuple[int | None, int | None, int],
     num_classes: int,

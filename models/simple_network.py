@@ -8,9 +8,11 @@ from keras import layers
 from low_rank_local_connectivity import AddCoordinates2D
 
 from .convolutions import Convolution, Site, kernel_decay
+from .keras_settings import independent_of_keras_json
 from .normalization import batch_normalization
 
 
+@independent_of_keras_json
 def simple_network(
     image_shape: tuple[int, int, int],
     num_classes: int,

@@ -8,10 +8,13 @@ from keras import layers
 
 from low_rank_local_connectivity import SpatialTransformer2D
 
+from .keras_settings import independent_of_keras_json
+
 # Of the network that looks for the transform.
 FILTERS, UNITS = (16, 32), 32
 
 
+@independent_of_keras_json
 def transformer(
     image_shape: tuple[int, int, int],
     num_classes: int,

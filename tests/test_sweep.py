@@ -2,15 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from low_rank_local_connectivity.training import records, sweep
+from low_rank_local_connectivity.training import StoppedError, records, sweep
 
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
@@ -93,6 +95,68 @@ def test_a_failing_run_is_told_and_tried_again_and_stops_no_other(tmp_path, capf
     found, failed, _ = sweep.sweep(runs, tmp_path)
     assert len(found) == 2
     assert not failed
+
+
+def test_a_run_whose_export_fails_is_recorded_and_its_export_tried_again(tmp_path, capfd):
+    result = {"valid_accuracy": 0.5, "test_accuracy": 0.25, "train_accuracy": 1.0, "digest": "x"}
+    target = tmp_path / "one"
+    code = (
+        "import json, pathlib\n"
+        f"folder, result = pathlib.Path({str(target)!r}), {result}\n"
+        "again = (folder / 'result.json').exists()\n"
+        "folder.mkdir(exist_ok=True)\n"
+        "failed = {} if again else {'failed': {'export': 'No room.'}}\n"
+        "(folder / 'result.json').write_text(json.dumps(result | failed))\n"
+        "raise SystemExit(0 if again else 'The export failed: No room.')\n"
+    )
+    run = fake_run(tmp_path, "one", code)
+    found, failed, _ = sweep.sweep([run], tmp_path)
+    assert failed == ["one"]
+    assert found[0]["result"] == {name: result[name] for name in result if name != "digest"}
+    output = capfd.readouterr().out
+    assert "one: valid 0.5000, test 0.2500" in output
+    assert "one: failed: exit status 1, The export failed: No room." in output
+    again, failed, _ = sweep.sweep([run], tmp_path)
+    assert (again, failed) == (found, [])
+    sweep.sweep([run], tmp_path)
+    assert "one: done before" in capfd.readouterr().out
+    assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_is_asked_to_stop_lets_its_run_save_and_says_so(number, tmp_path):
+    ready, saved = tmp_path / "ready", tmp_path / "saved"
+    code = (
+        "import pathlib, signal, sys, time\n"
+        "def stop(*_):\n"
+        # Longer than a parent would wait that ends at once.
+        "    time.sleep(1)\n"
+        f"    pathlib.Path({str(saved)!r}).touch()\n"
+        "    sys.exit(75)\n"
+        f"signal.signal({int(number)}, stop)\n"
+        f"pathlib.Path({str(ready)!r}).touch()\n"
+        "time.sleep(60)\n"
+    )
+    runs = [fake_run(tmp_path, name, code) for name in ("one", "two")]
+
+    def interrupt():
+        while not ready.exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(StoppedError) as caught:
+        sweep.sweep(runs, tmp_path)
+    thread.join()
+    assert saved.exists()
+    assert str(caught.value) == (
+        f"Stopped by {signal.Signals(number).name} in the run one, which has saved what it could "
+        f"({tmp_path / 'logs' / 'one.log'}). The same command goes on from there."
+    )
+    assert signal.getsignal(number) == before
+    assert not (tmp_path / "logs" / "two.log").exists()
 
 
 def test_a_run_that_another_process_trains_is_left_alone(tmp_path):

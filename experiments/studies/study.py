@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from low_rank_local_connectivity import plots
+from low_rank_local_connectivity import plots, training
 from low_rank_local_connectivity.training.records import append_record, read_records, versions
 from low_rank_local_connectivity.training.sweep import mean_and_error
 
@@ -102,6 +102,7 @@ class Study:
 def main(study: Study, arguments: Sequence[str] | None = None) -> None:
     """Runs what is missing of a study, then writes its table and picture."""
     options = parse(study, arguments)
+    training.ignore_keras_json()
     path = study.file(options, "jsonl")
     for seed, condition in itertools.product(range(options.seeds), study.asked_for(options)):
         name = f"{condition}, seed {seed}"

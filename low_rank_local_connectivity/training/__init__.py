@@ -3,6 +3,7 @@
 from low_rank_local_connectivity.training.records import RunError as RunError
 from low_rank_local_connectivity.training.records import claimed as claimed
 from low_rank_local_connectivity.training.records import full_disk as full_disk
+from low_rank_local_connectivity.training.records import out_of_memory as out_of_memory
 from low_rank_local_connectivity.training.records import remove_unfinished as remove_unfinished
 from low_rank_local_connectivity.training.records import versions as versions
 from low_rank_local_connectivity.training.records import write_json as write_json
@@ -11,6 +12,7 @@ from low_rank_local_connectivity.training.recovery import Recovery as Recovery
 from low_rank_local_connectivity.training.recovery import StoppedError as StoppedError
 from low_rank_local_connectivity.training.session import Plan as Plan
 from low_rank_local_connectivity.training.session import file_digest as file_digest
+from low_rank_local_connectivity.training.session import ignore_keras_json as ignore_keras_json
 from low_rank_local_connectivity.training.session import load as load
 from low_rank_local_connectivity.training.session import make_deterministic as make_deterministic
 from low_rank_local_connectivity.training.session import save as save

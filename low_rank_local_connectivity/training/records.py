@@ -37,6 +37,21 @@ def full_disk(error: BaseException) -> str | None:
     )
 
 
+# What TensorFlow and JAX, PyTorch, and Python say of memory.
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "OutOfMemory", "MemoryError")
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """Returns a sentence if an error is that of a device, or a machine, without memory left."""
+    told = f"{type(error).__name__}: {error}"
+    if not any(name in told for name in OUT_OF_MEMORY):
+        return None
+    return (
+        "The device's memory must hold the network and a step of its training. Received: "
+        f"{told.splitlines()[0]} Choose a smaller --batch_size, smaller images or other layers."
+    )
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path that becomes `path` if the body succeeds, in one step.

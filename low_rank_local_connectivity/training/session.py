@@ -74,8 +74,19 @@ def make_deterministic(seed: int, kernels: bool = True) -> None:
 
 
 def set_precision(policy: str) -> None:
-    """Lets layers made from now on compute in a precision of Keras's dtype policies."""
+    """Lets layers made from now on compute in a precision of Keras's dtype policies.
+
+    Losses and metrics are in float32, and images channels-last, whatever `keras.json` says.
+    """
+    ignore_keras_json()
     keras.config.set_dtype_policy(policy)
+
+
+def ignore_keras_json() -> None:
+    """Gives settings that a user's `keras.json` may have changed Keras's own defaults again."""
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
 
 
 def choose_jit_compile(model: keras.Model, placement: Placement = ONE_DEVICE) -> bool | str:

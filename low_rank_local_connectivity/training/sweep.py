@@ -5,19 +5,23 @@ own, a log and a lock. Started again, a sweep goes on with what is missing; seve
 several machines that share the folder, divide the runs among them.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
 import numpy as np
 
 from low_rank_local_connectivity.training.records import append_record, claimed, read_records
+from low_rank_local_connectivity.training.recovery import StoppedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +48,16 @@ def sweep(runs: Sequence[Run], folder: Path) -> tuple[list[dict[str, Any]], list
         runs: The runs, in order.
         folder: The sweep's folder.
 
+    A run whose result is there is recorded, whatever has failed after it; that is tried again each
+    time until the result no longer tells of a failure.
+
     Returns:
         The records of these runs so far, the names of those that failed, and the names of those
         that other processes are training.
+
+    Raises:
+        StoppedError: If a signal asked the sweep to stop; the run of that moment has saved its
+            state.
     """
     path = folder / "records.jsonl"
     failed, elsewhere = [], []
@@ -58,23 +69,32 @@ def sweep(runs: Sequence[Run], folder: Path) -> tuple[list[dict[str, Any]], list
                 _say(label + "another process is training it")
                 continue
             known = {record["name"]: record for record in _recorded(path)}
-            if run.name in known:
+            if run.name in known and not _result(run).get("failed"):
                 _say(label + "done before, " + _accuracies(known[run.name]["result"]))
                 continue
             started = time.monotonic()
             problem = _train(run, folder / "logs" / f"{run.name}.log", lock)
+            result = _result(run)
+            if result and (problem is None or "failed" in result):
+                # What failed after it is for another try, and no part of what was measured.
+                kept = {name: result[name] for name in result if name not in ("digest", "failed")}
+                append_record(path, {"name": run.name, "config": run.config, "result": kept})
+                _say(label + f"{_accuracies(result)}, {time.monotonic() - started:.0f} s")
             if problem is not None:
                 failed.append(run.name)
                 _say(label + f"failed: {problem}")
-                continue
-            result = json.loads((run.folder / "result.json").read_text())
-            result.pop("digest", None)  # of the file, not of the run
-            append_record(path, {"name": run.name, "config": run.config, "result": result})
-            _say(label + f"{_accuracies(result)}, {time.monotonic() - started:.0f} s")
     names = {run.name for run in runs}
     records = [record for record in _recorded(path) if record["name"] in names]
     finished = {record["name"] for record in records}
     return records, failed, [name for name in elsewhere if name not in finished]
+
+
+def _result(run: Run) -> dict[str, Any]:
+    """Returns what a run has left as its result; nothing if there is none, or a damaged one."""
+    try:
+        return dict(json.loads((run.folder / "result.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _recorded(path: Path) -> list[dict[str, Any]]:
@@ -86,19 +106,50 @@ def _train(run: Run, log: Path, lock: IO) -> str | None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as output:
         # The process inherits the lock, so that nobody starts the run again beside it, should
-        # this one be killed.
-        done = subprocess.run(
+        # this one be killed. In a group of its own it gets the terminal's signals from here only,
+        # once; a second one would end it at once.
+        process = subprocess.Popen(
             run.command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            check=False,
             pass_fds=(lock.fileno(),),
+            process_group=0,
         )
-    if done.returncode == 0:
+        with passing_signals_on(process) as received:
+            process.wait()
+    if received:
+        name = signal.Signals(received[0]).name
+        raise StoppedError(
+            f"Stopped by {name} in the run {run.name}, which has saved what it could ({log}). The "
+            "same command goes on from there."
+        )
+    if process.returncode == 0:
         return None
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return f"exit status {done.returncode}, {lines[-1] if lines else 'no output'} ({log})"
+    return f"exit status {process.returncode}, {lines[-1] if lines else 'no output'} ({log})"
+
+
+@contextlib.contextmanager
+def passing_signals_on(process: subprocess.Popen) -> Iterator[list[int]]:
+    """Within this context, SIGINT and SIGTERM go to a process; yields the list of those that came.
+
+    Args:
+        process: A process that ends by itself after a signal.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del frame
+        received.append(number)
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _accuracies(result: dict[str, Any]) -> str:

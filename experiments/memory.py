@@ -1,0 +1,112 @@
+"""Whether a run fits into memory, told before its network is built."""
+
+import concurrent.futures
+import importlib
+import os
+from pathlib import Path
+
+from experiments.backend import backend_name
+from experiments.experiment import Experiment
+
+# Moments that an optimizer keeps of every weight.
+MOMENTS = {"adam": 2, "sgd": 1}
+GIBIBYTE = 2**30
+MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+
+
+def check_memory(experiment: Experiment) -> None:
+    """Makes sure that a run's weights and a step's activations fit into the machine's memory.
+
+    Both are the least that can be: weights, their gradients and moments, and the outputs of the
+    layers that have kernels. With an accelerator nothing is checked: that says itself what it
+    cannot hold, whereas a machine kills the process without a word.
+
+    Args:
+        experiment: The run.
+
+    Raises:
+        RunError: If they do not fit.
+    """
+    from low_rank_local_connectivity.training import RunError
+
+    free = None if has_accelerator() else free_bytes()
+    if free is None:
+        return
+    parameters, for_weights, for_outputs = needed_bytes(experiment)
+    if for_weights + for_outputs <= free:
+        return
+    raise RunError(
+        f"A network and a step of its training must fit into memory. Received: "
+        f"{experiment.layers_in_words}, whose {parameters:,} parameters take "
+        f"{for_weights / GIBIBYTE:,.1f} GiB with their gradients and moments and whose outputs for "
+        f"--batch_size={experiment.batch_size} take {for_outputs / GIBIBYTE:,.1f} GiB, where "
+        f"{free / GIBIBYTE:,.1f} GiB are free. Choose other layers, smaller images or batches."
+    )
+
+
+def has_accelerator() -> bool:
+    """Returns whether the backend computes on something else than the machine's processor."""
+    name = backend_name()
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        return any(tf.config.list_logical_devices(kind) for kind in ("GPU", "TPU"))
+    backend = importlib.import_module(name)  # type checkers need not find it
+    if name == "jax":
+        return backend.default_backend() != "cpu"
+    return backend.cuda.is_available() or backend.backends.mps.is_available()
+
+
+def needed_bytes(experiment: Experiment) -> tuple[int, int, int]:
+    """Returns the parameters of a run's network, and the bytes of its weights and of a step.
+
+    The network is built without values, in a thread of its own: what Keras remembers of it, names
+    and weights to come, ends with the thread.
+    """
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        return thread.submit(_count, experiment).result()
+
+
+def _count(experiment: Experiment) -> tuple[int, int, int]:
+    import keras
+
+    from low_rank_local_connectivity import training
+    from models.accounting import step_bytes, weight_bytes
+
+    training.set_precision(experiment.precision)
+    with keras.StatelessScope(initialize_variables=False):
+        model = experiment.build()
+    moments = 0 if experiment.optimizer == "sgd" and not experiment.momentum else None
+    moments = MOMENTS[experiment.optimizer] if moments is None else moments
+    outputs = experiment.batch_size * step_bytes(model)
+    return model.count_params(), weight_bytes(model, moments), outputs
+
+
+def free_bytes() -> int | None:
+    """Returns how much memory this process can still get, or None where nothing tells."""
+    known = [size for size in (_free_of_machine(), _free_of_container()) if size is not None]
+    return min(known, default=None)
+
+
+def _free_of_machine() -> int | None:
+    try:
+        lines = MEMINFO.read_text().splitlines()
+    except OSError:  # not Linux: all there is, at least
+        try:
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (ValueError, OSError):
+            return None
+    kilobytes = {line.partition(":")[0]: int(line.split()[1]) for line in lines}
+    return 1024 * (kilobytes["MemAvailable"] + kilobytes.get("SwapFree", 0))
+
+
+def _free_of_container() -> int | None:
+    """Returns what a container's limit leaves; files that are only cached make room."""
+    try:
+        limit, used, statistics = (
+            (CGROUP / f"memory.{name}").read_text() for name in ("max", "current", "stat")
+        )
+        cached = dict(line.split() for line in statistics.splitlines())["inactive_file"]
+        return int(limit) - int(used) + int(cached)
+    except (OSError, ValueError, KeyError):
+        return None

@@ -1,0 +1,107 @@
+"""What fails after training: it costs no result, and the same command tries it again."""
+
+import json
+
+import pytest
+
+import run_experiment
+from low_rank_local_connectivity import plots, training
+
+FLAGS = ("--epochs=1", "--filters=3", "--batch_size=64", "--train_examples=64", "--spatial_rank=2")
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    """A function that does in this process what a command does; returns the status."""
+    # It would hold for all later tests of the process.
+    monkeypatch.setattr(training, "make_deterministic", lambda *_, **__: None)
+
+    def run(*flags):
+        for name in run_experiment.FLAGS:
+            run_experiment.FLAGS[name].unparse()
+        argv = ["run_experiment.py", f"--model_dir={tmp_path / 'run'}", *FLAGS, *flags]
+        rest = run_experiment.FLAGS(argv)
+        return run_experiment.run_or_tell(*run_experiment.checked(rest))
+
+    return run
+
+
+def result_in(folder):
+    return json.loads((folder / "run" / "result.json").read_text())
+
+
+def failing(folder, error, seen):
+    """A function that fails, and notes what the result said at that moment."""
+
+    def fail(*_, **__):
+        seen.append(result_in(folder))
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("what", "owner", "name", "error", "sentence"),
+    [
+        ("export", run_experiment, "export", TypeError("broken\n  here"), "TypeError: broken here"),
+        ("picture", plots, "combining_weight_maps", ValueError("No ink."), "No ink."),
+        ("model", training, "save", OSError(28, "No space left on device"), "The disk of"),
+    ],
+)
+def test_a_failure_after_training_costs_no_result_and_is_tried_again(
+    what, owner, name, error, sentence, command, monkeypatch, tmp_path, capsys
+):
+    seen = []
+    with monkeypatch.context() as broken:
+        broken.setattr(owner, name, failing(tmp_path, error, seen))
+        assert command() == 1
+    # It was there before anything could fail, whole but for what had not been done.
+    assert 0 <= seen[0]["test_accuracy"] <= 1
+    assert what in seen[0]["failed"]
+    result = result_in(tmp_path)
+    assert result["test_accuracy"] == seen[0]["test_accuracy"]
+    assert result["failed"][what].startswith(sentence)
+    shown = capsys.readouterr()
+    assert f"run_experiment.py: The {what} failed: {sentence}" in shown.err
+    assert "The result stands, and the same command tries the rest again." in shown.err
+    assert f"Result: test accuracy {result['test_accuracy']:.4f}" in shown.out
+
+    if what != "model":  # which has to come from the checkpoint
+        monkeypatch.setattr(training, "train", failing(tmp_path, AssertionError("trains"), seen))
+    assert command() == 0
+    completed = result_in(tmp_path)
+    assert "failed" not in completed
+    for key in ("test_accuracy", "valid_accuracy", "parameters"):
+        assert completed[key] == result[key]
+    assert (tmp_path / "run" / "combining_weights.png").exists()
+    assert (tmp_path / "run" / "model.keras").exists()
+    monkeypatch.setattr(run_experiment, "run_or_refuse", None)  # done: nothing is run
+    assert command() == 0
+
+
+def test_a_finished_run_answers_for_nothing_that_it_did_not_run(command, monkeypatch, tmp_path):
+    assert command("--export_formats=none") == 0
+    before = result_in(tmp_path)
+    for flags in (["--seed=3"], ["--epochs=1", "--spatial_rank=3"], ["--train_examples=128"]):
+        with pytest.raises(ValueError, match="--model_dir must not hold a run with other flags"):
+            command("--export_formats=none", *flags)
+        with pytest.raises(ValueError, match="only if these give it more epochs"):
+            command("--export_formats=none", "--allow_other_flags", *flags)
+    assert result_in(tmp_path) == before
+    # More epochs are a run to go on with.
+    more = ("--export_formats=none", "--epochs=3", "--warmup_epochs=0")
+    assert command(*more, "--allow_other_flags") == 0
+    lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["epoch", "1", "2", "3"]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["epochs"] == 3
+    monkeypatch.setattr(run_experiment, "run_or_refuse", None)
+    assert command(*more) == 0
+
+
+def test_a_network_that_cannot_go_on_leaves_the_run_as_it_was(command, tmp_path):
+    assert command("--export_formats=none") == 0
+    before = (tmp_path / "run" / "config.json").read_text()
+    with pytest.raises(SystemExit, match="2"):
+        command("--export_formats=none", "--epochs=2", "--filters=4", "--allow_other_flags")
+    assert (tmp_path / "run" / "config.json").read_text() == before
+    assert command("--export_formats=none") == 0

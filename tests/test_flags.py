@@ -1,0 +1,353 @@
+"""Flags that would be ignored, paths, and what a machine cannot do: each said in a sentence."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from test_experiment import script
+
+import run_experiment
+from experiments import backend, memory, needs
+from experiments.experiment import Experiment
+from low_rank_local_connectivity import training
+from models import MODELS
+
+pytestmark = pytest.mark.once
+ROOT = Path(__file__).parents[1]
+PLAIN = "--layer_types=conv2d"
+# Files of flags, without those that others include or that stand behind another.
+PARTS = ("paper_small", "paper_imagenet", "cpu_budget")
+ROWS = [path for path in sorted((ROOT / "experiments").glob("*.flags")) if path.stem not in PARTS]
+NO_EFFECT = {
+    "--network=resnet18 --spatial_rank=4": "--spatial_rank needs a low-rank layer, or a wide one "
+    "to match it, and would have no effect here. Received: --spatial_rank=4. Leave it out.",
+    "--layer_types=conv2d --spatial_ranks=2,4": "--spatial_ranks needs a low-rank layer, or a wide "
+    "one to match it, and would have no effect here. Received: --spatial_ranks=2,4. Leave it out.",
+    "--spatial_ranks=2,4 --spatial_rank=2": "--spatial_rank and --spatial_ranks must not both be "
+    "given: a sweep has the ranks of the latter. Received: --spatial_rank=2 with "
+    "--spatial_ranks=2,4. Give the ranks that you want with --spatial_ranks.",
+    "--layer_types=conv2d --input_dependent": "--input_dependent needs a low-rank layer, and would "
+    "have no effect here. Received: --input_dependent=True. Leave it out.",
+    "--momentum=0.9": "--momentum needs --optimizer=sgd, and would have no effect here. Received: "
+    "--momentum=0.9. Leave it out.",
+    "--network=resnet18 --filters=64": "--filters needs a network that lets it be chosen "
+    "(simple_network, transformer_network, scale_network, scale_pyramid_network, "
+    "deformable_scale_network, group_network), and would have no effect here. Received: "
+    "--filters=64. Leave it out.",
+    "--spatial_rank=1 --combining_weights_initializer=zeros": "--combining_weights_initializer "
+    "needs a low-rank layer whose combining weights are drawn, of rank 2 or more and not "
+    "--input_dependent, and would have no effect here. Received: "
+    "--combining_weights_initializer=zeros. Leave it out.",
+    "--num_seeds=2 --allow_other_flags": "--allow_other_flags needs a single run, and would have "
+    "no effect here. Received: --allow_other_flags=True. Leave it out.",
+}
+# Of each flag that needs something: flags among which it has an effect, and among which none.
+WITH_AND_WITHOUT = {
+    "data_dir=DATA": ("--dataset=mnist", "--dataset=digits"),
+    "download": ("--dataset=mnist", "--dataset=synthetic --image_size=32"),
+    "replace_with=conv2d": ("--network=resnet18 --replace=conv2", "--network=resnet18"),
+    "spatial_rank=2": ("--layer_types=wide_conv2d", "--network=group_network"),
+    "spatial_ranks=2": ("", "--layer_types=locally_connected2d"),
+    "kernel_size=3": ("--network=scale_network", "--network=group_resnet18"),
+    "filters=64": ("--network=transformer_network", "--network=bagnet9"),
+    "coord_conv": ("", "--network=scale_network"),
+    "normalize_weights=softmax": ("", "--layer_types=wide_conv2d"),
+    "combining_weights_initializer=zeros": (
+        "--spatial_ranks=1,2",
+        "--input_dependent --spatial_rank=2",
+    ),
+    "share_row_combining_weights": ("", PLAIN),
+    "noshare_col_combining_weights": ("--input_dependent", "--network=resnet18"),
+    "input_dependent": (
+        "--network=resnet18 --insert_layer=wide_conv2d",
+        "--layer_types=wide_conv2d",
+    ),
+    "nouse_spatial_bias": ("", PLAIN),
+    "locally_connected_fan=position": ("--layer_types=locally_connected2d", PLAIN),
+    "momentum=0.5": ("--optimizer=sgd", "--optimizer=adam"),
+    "tpu=local": ("--strategy=tpu", "--strategy=mirrored"),
+    "peers_timeout=3": ("--strategy=multi_worker", "--strategy=one_device"),
+    "virtual_devices=2": ("--strategy=mirrored", ""),
+    "serving_batch_size=1": ("", "--export_formats=none"),
+    "allow_other_flags": ("", "--num_seeds=1"),
+}
+
+
+def parsed(*flags: str) -> Experiment:
+    """Checks flags in this process as a command does, but for the folder and the data."""
+    for name in run_experiment.FLAGS:
+        run_experiment.FLAGS[name].unparse()
+    run_experiment.FLAGS(["run_experiment.py", *flags])
+    return run_experiment.experiment_from_flags()
+
+
+def check(*flags: str) -> Experiment:
+    experiment = parsed(*flags)
+    run_experiment.check_flags(experiment)
+    return experiment
+
+
+@pytest.mark.parametrize("flags", NO_EFFECT)
+def test_a_flag_without_effect_is_refused_in_a_sentence(flags):
+    with pytest.raises(ValueError, match="--") as caught:
+        check(*flags.split())
+    assert str(caught.value) == NO_EFFECT[flags]
+
+
+@pytest.mark.parametrize("flag", WITH_AND_WITHOUT)
+def test_every_flag_that_needs_something_is_taken_with_it_and_refused_without(flag):
+    sufficient, lacking = WITH_AND_WITHOUT[flag]
+    check(f"--{flag}", *sufficient.split())
+    with pytest.raises(ValueError, match=f"--{name_of(flag)} (needs|does not go with) "):
+        check(f"--{flag}", *lacking.split())
+
+
+def name_of(flag):
+    name = flag.partition("=")[0]
+    return name if name in run_experiment.FLAGS else name.removeprefix("no")
+
+
+def test_every_need_is_in_the_table():
+    assert set(map(name_of, WITH_AND_WITHOUT)) == {*needs.NEEDS, "allow_other_flags"}
+
+
+@pytest.mark.parametrize("network", MODELS)
+def test_what_is_off_anyway_may_be_said(network):
+    canvas = ("--translate", "--canvas_size=40") if "33" in network or "17" in network else ()
+    rank = () if MODELS[network].num_layers else ("--nodownload",)
+    check(f"--network={network}", "--nocoord_conv", "--noinput_dependent", *canvas, *rank)
+
+
+@pytest.mark.parametrize("file", ROWS, ids=[file.stem for file in ROWS])
+def test_every_flag_of_a_file_has_an_effect(file, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    check(f"--flagfile={file}")
+    if not file.stem.startswith(("imagenet", "digits")):
+        check(f"--flagfile={file}", "--flagfile=experiments/cpu_budget.flags", "--data_dir=DATA")
+
+
+def test_a_sweep_gives_its_runs_every_flag():
+    experiment = check("--num_seeds=1", PLAIN)
+    assert run_experiment.is_sweep()
+    (run,) = run_experiment.experiments_of_sweep(experiment)
+    command = run_experiment.command_line(run)[2:]
+    assert check(*command) == run
+    assert not run_experiment.is_sweep()
+
+
+def test_one_seed_of_a_file_of_flags_is_a_sweep_with_a_record(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    experiment = check("--flagfile=experiments/cifar10_convolution.flags", "--num_seeds=1")
+    assert run_experiment.is_sweep()
+    assert len(run_experiment.experiments_of_sweep(experiment)) == 1
+
+
+def test_the_default_folder_tells_runs_apart(monkeypatch):
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    names = [
+        check(*flags.split()).model_dir
+        for flags in ("", "--seed=3", "--spatial_rank=8", "--spatial_rank=8 --epochs=3", PLAIN)
+    ]
+    assert names[:2] == ["runs/digits-simple_network-0", "runs/digits-simple_network-3"]
+    assert names[2].startswith("runs/digits-simple_network-0-spatial_rank_8-")
+    assert names[3].startswith("runs/digits-simple_network-0-spatial_rank_8-epochs_3-")
+    assert names[4].startswith("runs/digits-simple_network-0-layer_types_conv2d-")
+    # Neither where files lie nor how often a run is saved makes it another.
+    assert check("--keep_checkpoints=5").model_dir == names[0]
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert check().model_dir.startswith("runs/digits-simple_network-0-backend_jax-")
+    assert len(set(names)) == 5
+    assert check("--num_seeds=2").model_dir == "runs/digits-simple_network-sweep"
+
+
+@pytest.mark.parametrize("name", ["model_dir", "data_dir"])
+def test_a_home_folder_is_spelled_out_in_every_path(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    experiment = parsed("--dataset=mnist", f"--{name}=~/runs/one")
+    assert getattr(experiment, name) == f"{tmp_path}/runs/one"
+    assert getattr(parsed("--dataset=mnist", f"--{name}=runs/~one"), name) == "runs/~one"
+    with pytest.raises(run_experiment.flags.Error, match="there is no such home folder"):
+        parsed(f"--{name}=~nobody-of-this-name/runs")
+
+
+def test_a_file_of_flags_may_lie_in_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my.flags").write_text("--epochs=7\n")
+    assert parsed("--flagfile=~/my.flags").epochs == 7
+
+
+ABLE = "KERAS_BACKEND must be a backend that can train: tensorflow, jax, torch. Received: "
+INSTALL = "KERAS_BACKEND={0} needs a package that is not installed: "
+INSTALL += "pip install 'low-rank-local-connectivity[{0}]'."
+UNUSABLE = {name: f"{ABLE}KERAS_BACKEND={name}." for name in ("numpy", "foo")}
+UNUSABLE |= {name: INSTALL.format(name) for name in ("tensorflow", "jax", "torch")}
+
+
+@pytest.mark.parametrize(("name", "sentence"), UNUSABLE.items())
+def test_a_backend_that_cannot_train_is_refused_in_a_sentence(name, sentence, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", name)
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match="KERAS_BACKEND") as caught:
+        backend.check_backend()
+    assert str(caught.value) == sentence
+
+
+def test_tensorflow_is_needed_on_every_backend(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    found = {"jax": "found", "tensorflow": None}
+    monkeypatch.setattr(backend.importlib.util, "find_spec", found.get)
+    with pytest.raises(ValueError, match="Images are read by TensorFlow on every backend"):
+        backend.check_backend()
+
+
+def test_every_backend_has_its_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for name in backend.BACKENDS:
+        (requirement,) = extras["optional-dependencies"][name]
+        assert requirement.startswith(name)
+
+
+def test_the_backend_is_the_one_that_keras_takes(monkeypatch, tmp_path):
+    (tmp_path / "keras.json").write_text('{"backend": "jax"}')
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    assert backend.backend_name() == "jax"
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    assert backend.backend_name() == "torch"
+    monkeypatch.setenv("KERAS_BACKEND", "")
+    (tmp_path / "keras.json").write_text("{")
+    assert backend.backend_name() == "tensorflow"
+
+
+def test_the_script_refuses_an_unknown_backend_and_a_folder_that_cannot_be(tmp_path):
+    done = script(f"--model_dir={tmp_path / 'run'}", KERAS_BACKEND="foo")
+    assert done.returncode == 2
+    assert done.stderr.startswith("run_experiment.py: KERAS_BACKEND must be a backend that can")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "file").write_text("")
+    for flags in ((), ("--num_seeds=2",)):
+        done = script(f"--model_dir={tmp_path / 'file' / 'run'}", *flags)
+        assert done.returncode == 2
+        assert done.stderr == (
+            "run_experiment.py: --model_dir must be a folder that can be written to. Received: "
+            f"--model_dir={tmp_path / 'file' / 'run'}: Not a directory. Choose another.\n"
+        )
+
+
+def test_pytorch_and_its_triton_are_loaded_before_tensorflow():
+    """In the other order Triton, where it is installed, ends the process."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    code = (
+        "import importlib.util, sys\n"
+        "loaded = []\n"
+        "class Note:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        loaded.append(name)\n"
+        "sys.meta_path.insert(0, Note())\n"
+        "import run_experiment\n"
+        "assert not {'torch', 'tensorflow'} & set(loaded)\n"
+        "run_experiment.load_framework()\n"
+        "has_triton = importlib.util.find_spec('triton') is not None\n"
+        "for name in ('torch', *(['triton'] if has_triton else [])):\n"
+        "    assert loaded.index(name) < loaded.index('tensorflow'), name\n"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": "torch"}
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, check=True, cwd=ROOT, env=environment)
+
+
+def test_an_interrupted_command_ends_in_a_sentence(monkeypatch, capsys, tmp_path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_experiment, "run_or_tell", interrupted)
+    parsed(f"--model_dir={tmp_path / 'run'}")
+    with pytest.raises(SystemExit, match="75"):
+        run_experiment.main(["run_experiment.py"])
+    assert capsys.readouterr().out == (
+        "Stopped by SIGINT. The same command goes on from what is saved.\n"
+    )
+
+
+HUGE = ("--network=resnet50", "--dataset=synthetic", "--replace=all", "--insert_layer=conv2d")
+HUGE += ("--replace_with=locally_connected2d",)
+
+
+def test_a_network_that_cannot_fit_is_refused_before_it_is_built(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 16 * 2**30)
+    experiment = check(*HUGE, "--batch_size=32")
+    with pytest.raises(training.RunError, match="must fit into memory") as caught:
+        memory.check_memory(experiment)
+    parameters, weights, outputs = memory.needed_bytes(experiment)
+    assert str(caught.value) == (
+        "A network and a step of its training must fit into memory. Received: resnet50, conv2d "
+        "inserted and locally_connected2d in conv2, conv3, conv4, conv5, whose "
+        f"{parameters:,} parameters take {weights / 2**30:,.1f} GiB with their gradients and "
+        f"moments and whose outputs for --batch_size=32 take {outputs / 2**30:,.1f} GiB, where "
+        "16.0 GiB are free. Choose other layers, smaller images or batches."
+    )
+    # Of the 3x3 layers alone, each position's filters: sides, filters and layers of each stage.
+    stages = ((56, 64, 3), (28, 128, 4), (14, 256, 6), (7, 512, 3))
+    local = sum(count * side**2 * (9 * width**2 + width) for side, width, count in stages)
+    assert local < parameters < local + 30e6
+    assert weights == pytest.approx(4 * 4 * parameters, rel=1e-3)
+
+
+def test_a_step_that_cannot_fit_is_refused(monkeypatch):
+    experiment = check("--batch_size=100", "--optimizer=sgd", "--filters=8")
+    _, weights, outputs = memory.needed_bytes(experiment)
+    # Three unpadded layers of 8 filters on 16x16 images, and 10 logits, in float32.
+    assert outputs == 100 * 4 * (8 * (14**2 + 12**2 + 10**2) + 10)
+    monkeypatch.setattr(memory, "free_bytes", lambda: weights + outputs)
+    memory.check_memory(experiment)
+    monkeypatch.setattr(memory, "free_bytes", lambda: weights + outputs - 1)
+    with pytest.raises(training.RunError, match="must fit into memory"):
+        memory.check_memory(experiment)
+
+
+def test_an_accelerator_s_memory_is_its_own_matter(monkeypatch):
+    assert memory.has_accelerator() is False
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1)
+    monkeypatch.setattr(memory, "has_accelerator", lambda: True)
+    memory.check_memory(check(*HUGE))
+
+
+def test_counting_leaves_nothing_behind_in_keras():
+    import keras
+
+    before = keras.config.dtype_policy().name, keras.layers.ReLU().name
+    memory.needed_bytes(check("--precision=mixed_bfloat16"))
+    assert keras.config.dtype_policy().name == before[0]
+    assert int(keras.layers.ReLU().name.rpartition("_")[2]) - _number(before[1]) == 1
+    assert keras.layers.Dense(3)(keras.ops.ones((2, 4))).shape == (2, 3)
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("_")[2]) if "_" in name.removeprefix("re_lu") else 0
+
+
+def test_a_container_s_limit_is_memory_s(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    (tmp_path / "meminfo").write_text(
+        "MemTotal: 9000 kB\nMemAvailable: 5000 kB\nSwapFree: 100 kB\n"
+    )
+    assert memory.free_bytes() == 5100 * 1024
+    for name, text in (("max", "3000"), ("current", "1200"), ("stat", "anon 4\ninactive_file 50")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert memory.free_bytes() == 3000 - 1200 + 50
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.free_bytes() == 5100 * 1024
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory")]
+)
+def test_a_device_without_memory_left_is_told(error):
+    sentence = training.out_of_memory(error)
+    assert sentence.startswith("The device's memory must hold the network and a step of its")
+    assert training.out_of_memory(ValueError("no")) is None
