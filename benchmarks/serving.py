@@ -19,8 +19,8 @@ from benchmarks.workloads import WORKLOADS
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.conversion import convert, fold_batch_normalization
 from low_rank_local_connectivity.export import FORMATS, export_model
-from low_rank_local_connectivity.export.exporting import bank_by_bank
-from low_rank_local_connectivity.export.formats import Served
+from low_rank_local_connectivity.export.forms import bank_by_bank
+from low_rank_local_connectivity.export.signatures import Served, ports
 from models import MODELS, Settings, convolution
 
 BATCHES = (1, 16, 128)
@@ -72,14 +72,17 @@ def measure(models: dict[str, keras.Model], rounds: int) -> None:
     print("|---|---|---|" + "---|" * len(BATCHES))
     with tempfile.TemporaryDirectory() as folder:
         for name, kind in FORMATS.items():
+            if kind.integers:
+                continue
             sizes, runs = {}, {}
             for form, (which, converted) in FORMS.items():
                 path = Path(folder) / name / form
                 model = fold_batch_normalization(converted(models[which]))
                 manifest = export_model(model, path, [name], convert=False)
                 sizes[form] = manifest["formats"][name]["bytes"]
-                served = Served(model, None, None, images[:1])
-                runs[form] = kind.run(path / kind.file, served)
+                served = Served(model, *ports(model))
+                run, image = kind.run(path / kind.file, served), served.inputs[0].name
+                runs[form] = lambda batch, run=run, image=image: run({image: batch})
             found = {form: [] for form in FORMS}
             for batch in BATCHES:
                 steps = {

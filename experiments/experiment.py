@@ -20,6 +20,7 @@ EXPORT_FORMATS: dict[str, tuple[str, ...]] = {
     "tf_saved_model": (),
     "onnx": ("onnx", "onnxruntime", "tf2onnx"),
     "litert": ("ai_edge_litert",),
+    "litert_int8": ("ai_edge_litert",),
 }
 SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints")
 

@@ -16,7 +16,9 @@ from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.export import FORMATS, export_model
 
 BACKEND = keras.backend.backend()
-WRITABLE = [name for name, kind in FORMATS.items() if BACKEND in kind.backends]
+WRITABLE = [
+    name for name, kind in FORMATS.items() if BACKEND in kind.backends and not kind.integers
+]
 only_tensorflow = pytest.mark.skipif(
     BACKEND != "tensorflow", reason="TensorFlow writes all formats"
 )
@@ -248,7 +250,17 @@ def test_an_export_that_differs_is_not_kept(tmp_path, rng):
 REFUSED = {
     "format": (
         {"formats": ["caffe"]},
-        "`formats` must be among 'tf_saved_model', 'onnx', 'litert'. Received: formats=['caffe'].",
+        (
+            "`formats` must be a list of formats among 'tf_saved_model', 'onnx', 'litert', "
+            "'litert_int8'. Received: formats=['caffe']."
+        ),
+    ),
+    "format alone": (
+        {"formats": "onnx"},
+        (
+            "`formats` must be a list of formats among 'tf_saved_model', 'onnx', 'litert', "
+            "'litert_int8'. Received: formats='onnx'."
+        ),
     ),
     "convert": (
         {"convert": "maybe"},

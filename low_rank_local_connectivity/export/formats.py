@@ -18,35 +18,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from low_rank_local_connectivity.export.signatures import Served
 from low_rank_local_connectivity.export.warmup import prediction_log
 
-
-@dataclasses.dataclass(frozen=True)
-class Served:
-    """What is exported.
-
-    Args:
-        model: Built model with one input and one output.
-        preprocess: Function of an encoded image, a scalar string tensor of TensorFlow, to an input
-            of the model; None if there is none.
-        class_names: Name of each class, if the outputs are one number per class.
-        warmup: Images for the request that a server makes of itself while it starts.
-    """
-
-    model: Any
-    preprocess: Callable[[Any], Any] | None
-    class_names: Sequence[str] | None
-    warmup: np.ndarray
-
-    @property
-    def input_name(self) -> str:
-        """What requests call the images."""
-        return self.model.inputs[0].name
-
-    @property
-    def output_name(self) -> str:
-        """What answers call the outputs."""
-        return self.model.output_names[0]
+# Inputs by name to outputs by name.
+Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,14 +34,16 @@ class Format:
         backends: Those of Keras that can write it.
         packages: What it needs, by the name to import, with the name to install.
         write: Function of what is served and a path.
-        run: Function of a path and a `Served` to a function of images to outputs.
+        run: Function of a path and a `Served` to a function of inputs to outputs, by name.
+        integers: Whether it computes in integers, calibrated on representative inputs.
     """
 
     file: str
     backends: tuple[str, ...]
     packages: dict[str, str]
     write: Callable[[Served, Path], None]
-    run: Callable[[Path, Served], Callable[[np.ndarray], np.ndarray]]
+    run: Callable[[Path, Served], Run]
+    integers: bool = False
 
     def require(self, name: str) -> None:
         """Refuses to write under another backend or without the packages.
@@ -108,30 +86,20 @@ def quietly() -> Iterator[None]:
             os.environ["TF_CPP_MIN_LOG_LEVEL"] = level
 
 
-def _write_saved_model(served: Served, folder: Path) -> None:
+def _write_saved_model(served: Served, folder: Path, batch_size: int | None = None) -> None:
     import tensorflow as tf
 
-    model, name, output = served.model, served.input_name, served.output_name
     archive = keras.export.ExportArchive()
     if keras.backend.backend() == "jax":
-        archive.track(model)
+        archive.track(served.model)
     # On TensorFlow, tracking the model would write every weight twice.
-    images = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32, name=name)
-    serve = archive.add_endpoint(
-        "serving_default", lambda image: {output: model(image, training=False)}, [images]
-    )
+    specs = {
+        port.name: tf.TensorSpec((batch_size, *port.shape[1:]), port.dtype, name=port.name)
+        for port in served.inputs
+    }
+    serve = archive.add_endpoint("serving_default", served.call, [specs])
     if served.preprocess is not None:
-
-        def from_bytes(encoded_images):
-            inputs = tf.map_fn(served.preprocess, encoded_images, fn_output_signature=tf.float32)
-            answer = dict(serve(tf.ensure_shape(inputs, images.shape)))
-            if served.class_names is not None:
-                names = tf.constant(list(served.class_names))
-                answer["class"] = tf.gather(names, tf.argmax(answer[output], -1))
-            return answer
-
-        encoded = tf.TensorSpec((None,), tf.string, name="encoded_images")
-        traced: Any = tf.function(from_bytes, input_signature=[encoded])
+        traced = _serving_bytes(served, serve)
         traced.get_concrete_function()
         archive.add_endpoint("serving_bytes", traced)
     with quietly():
@@ -139,57 +107,150 @@ def _write_saved_model(served: Served, folder: Path) -> None:
     extra = folder / "assets.extra"
     extra.mkdir()
     if served.class_names is not None:
-        (extra / "class_names.txt").write_text("\n".join(served.class_names) + "\n")
-    request = prediction_log(model.name, "serving_default", {name: served.warmup})
+        names = b"".join(name + b"\n" for name in _encoded(served.class_names))
+        (extra / "class_names.txt").write_bytes(names)
+    request = prediction_log(served.model.name, "serving_default", served.warmup)
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
         writer.write(request)
 
 
-def _run_saved_model(path: Path, served: Served) -> Callable[[np.ndarray], np.ndarray]:
+def _serving_bytes(served: Served, serve: Callable[..., Any]) -> Any:
+    """Returns the signature that takes encoded images; the model has one input."""
     import tensorflow as tf
 
+    (port,) = served.inputs
+    preprocess: Any = served.preprocess
+
+    def one(encoded):
+        return tf.ensure_shape(tf.cast(preprocess(encoded), port.dtype), port.shape[1:])
+
+    def from_bytes(encoded_images):
+        inputs = tf.map_fn(one, encoded_images, fn_output_signature=port.dtype)
+        answer = dict(serve({port.name: tf.ensure_shape(inputs, port.shape)}))
+        if served.class_names is not None:
+            (output,) = served.outputs
+            names = tf.constant(_encoded(served.class_names))
+            answer["class"] = tf.gather(names, tf.argmax(answer[output.name], -1))
+        return answer
+
+    encoded = tf.TensorSpec((None,), tf.string, name="encoded_images")
+    return tf.function(from_bytes, input_signature=[encoded])
+
+
+def _encoded(names: Sequence[str]) -> list[bytes]:
+    """Returns names as bytes; those of files that are not UTF-8 as they are on the disk."""
+    return [name.encode("utf-8", "surrogateescape") for name in names]
+
+
+def _run_saved_model(path: Path, served: Served) -> Run:
+    import tensorflow as tf
+
+    del served
     loaded: Any = tf.saved_model.load(str(path))  # to be kept: its variables go with it
 
-    def run(images: np.ndarray) -> np.ndarray:
-        answer = loaded.signatures["serving_default"](**{served.input_name: tf.constant(images)})
-        return answer[served.output_name].numpy()
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        tensors = {name: tf.constant(value) for name, value in inputs.items()}
+        answer = loaded.signatures["serving_default"](**tensors)
+        return {name: value.numpy() for name, value in answer.items()}
+
+    return run
+
+
+def run_serving_bytes(path: Path) -> Callable[[Sequence[bytes]], dict[str, np.ndarray]]:
+    """Returns the signature of a SavedModel that takes encoded images."""
+    import tensorflow as tf
+
+    loaded: Any = tf.saved_model.load(str(path))
+
+    def run(encoded_images: Sequence[bytes]) -> dict[str, np.ndarray]:
+        answer = loaded.signatures["serving_bytes"](tf.constant(list(encoded_images)))
+        return {name: value.numpy() for name, value in answer.items()}
 
     return run
 
 
 def _write_onnx(served: Served, path: Path) -> None:
-    served.model(served.warmup)  # Keras exports what was called
+    import onnx
+
+    from low_rank_local_connectivity.export.onnx_names import rename_values
+
+    # Keras exports models, and names the inputs as it finds them.
+    inputs = {
+        port.name: keras.Input(port.shape[1:], dtype=port.dtype, name=port.name)
+        for port in served.inputs
+    }
+    flat = keras.Model(list(inputs.values()), list(served.call(inputs).values()))
+    flat([served.warmup[name] for name in inputs])  # Keras exports what was called
     with quietly():
-        served.model.export(str(path), format="onnx", verbose=False)
+        flat.export(str(path), format="onnx", verbose=False)
+    file = onnx.load(str(path))
+    rename_values(
+        file.graph, [port.name for port in served.inputs], [port.name for port in served.outputs]
+    )
+    onnx.save(file, str(path))
 
 
-def _run_onnx(path: Path, served: Served) -> Callable[[np.ndarray], np.ndarray]:
-    del served
+def _run_onnx(path: Path, served: Served) -> Run:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images})[0]
+    names = [port.name for port in served.outputs]
+    return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def _converter(served: Served, folder: Path, batch_size: int | None = None) -> Any:
+    import tensorflow as tf
+
+    _write_saved_model(dataclasses.replace(served, preprocess=None), folder, batch_size)
+    return tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=["serving_default"])
 
 
 def _write_litert(served: Served, path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder, quietly():
+        path.write_bytes(_converter(served, Path(folder) / "1").convert())
+
+
+def _write_litert_int8(served: Served, path: Path) -> None:
     import tensorflow as tf
 
+    calibration: Any = served.representative
+    count = len(next(iter(calibration.values())))
+
+    def examples() -> Iterator[dict[str, np.ndarray]]:
+        for k in range(count):
+            yield {name: values[k : k + 1] for name, values in calibration.items()}
+
     with tempfile.TemporaryDirectory() as folder, quietly():
-        saved = Path(folder) / "1"
-        _write_saved_model(dataclasses.replace(served, preprocess=None), saved)
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            str(saved), signature_keys=["serving_default"]
-        )
+        # For a batch of unknown size low-rank layers convolve with their banks one by one, in an
+        # order that the banks' values are made to depend on, and LiteRT's integer convolutions
+        # take only kernels that are constants.
+        converter = _converter(served, Path(folder) / "1", batch_size=1)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = examples
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         path.write_bytes(converter.convert())
 
 
-def _run_litert(path: Path, served: Served) -> Callable[[np.ndarray], np.ndarray]:
+def _run_litert(path: Path, served: Served) -> Run:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(path))
-    runner = interpreter.get_signature_runner("serving_default")
-    return lambda images: runner(**{served.input_name: images})[served.output_name]
+    del served
+    runner = Interpreter(str(path)).get_signature_runner("serving_default")
+    return lambda inputs: runner(**inputs)
+
+
+def _run_litert_int8(path: Path, served: Served) -> Run:
+    run_one = _run_litert(path, served)
+
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        count = len(next(iter(inputs.values())))
+        answers = [
+            run_one({name: values[k : k + 1] for name, values in inputs.items()})
+            for k in range(count)
+        ]
+        return {name: np.concatenate([one[name] for one in answers]) for name in answers[0]}
+
+    return run
 
 
 TENSORFLOW = {"tensorflow": "'low-rank-local-connectivity[tensorflow]'"}
@@ -212,5 +273,13 @@ FORMATS = {
         {**TENSORFLOW, "ai_edge_litert": EXPORT},
         _write_litert,
         _run_litert,
+    ),
+    "litert_int8": Format(
+        "model_int8.tflite",
+        ("tensorflow",),
+        {**TENSORFLOW, "ai_edge_litert": EXPORT},
+        _write_litert_int8,
+        _run_litert_int8,
+        integers=True,
     ),
 }

@@ -1,0 +1,111 @@
+"""The form of a model that is served: converted or not, whichever is asked for or fastest."""
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from low_rank_local_connectivity.conversion import convert as convert_model
+from low_rank_local_connectivity.conversion import (
+    fold_batch_normalization,
+    to_plain_convolutions,
+)
+from low_rank_local_connectivity.conversion.orientations import has_orientations
+from low_rank_local_connectivity.export.formats import FORMATS
+from low_rank_local_connectivity.export.signatures import Served, input_structure
+from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
+
+# Runs of each form, alternately, when they are measured.
+RUNS = 15
+
+
+def choose_form(
+    served: Served, convert: Any, batch: Mapping[str, np.ndarray], formats: Sequence[str]
+) -> tuple[str, Any, dict[str, Any]]:
+    """Returns the form of a model to serve, its name, and what was measured to choose it.
+
+    Args:
+        served: The model, with its inputs and outputs.
+        convert: As in `export_model`.
+        batch: Inputs by name, of the size to measure at.
+        formats: What will be written; forms are measured in the first.
+    """
+    model = served.model
+    if convert is False:
+        return "unconverted", model, {}
+    if has_orientations(model):
+        model = to_plain_convolutions(model)
+    if convert is True:
+        return "converted", fold_batch_normalization(convert_model(model)), {}
+    forms = {
+        "unconverted": fold_batch_normalization(model),
+        "bank by bank": fold_batch_normalization(convert_model(model, bank_by_bank)),
+        "converted": fold_batch_normalization(convert_model(model)),
+    }
+    milliseconds = _measure(served, forms, batch, formats)
+    faster = min(milliseconds, key=lambda name: milliseconds[name])
+    times = ", ".join(f"{time:.3g} ms {name}" for name, time in milliseconds.items())
+    count = len(next(iter(batch.values())))
+    print(  # noqa: T201
+        f"A batch of {count} takes {times}: the {faster} form is served."
+    )
+    return faster, forms[faster], {"milliseconds": {"batch_size": count, **milliseconds}}
+
+
+def bank_by_bank(layer: Any) -> Any:
+    """Returns a low-rank layer that convolves with every bank, which suits few examples.
+
+    By itself a layer plans for 32 examples if the batch is unknown, as it is for a server.
+    """
+    if not isinstance(layer, LowRankLocallyConnected) or layer.implementation != "auto":
+        return None
+    if layer.input_dependent:  # It does so in any case.
+        return None
+    copy = type(layer).from_config(
+        {**layer.get_config(), "implementation": "convolve_then_combine"}
+    )
+    copy.build(layer.get_build_config()["input_shape"])
+    copy.set_weights(layer.get_weights())
+    return copy
+
+
+def _measure(
+    served: Served,
+    forms: Mapping[str, Any],
+    batch: Mapping[str, np.ndarray],
+    formats: Sequence[str],
+) -> dict[str, float]:
+    """Returns the milliseconds that each form takes, alternately, as the first format runs it."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {
+            name: _runner(dataclasses.replace(served, model=form), Path(folder) / name, formats)
+            for name, form in forms.items()
+        }
+        milliseconds: dict[str, list[float]] = {name: [] for name in forms}
+        for run in runs.values():
+            run(batch)  # compiles
+        for _ in range(RUNS):
+            for name, run in runs.items():
+                started = time.perf_counter()
+                run(batch)
+                milliseconds[name].append(1000 * (time.perf_counter() - started))
+    return {name: round(statistics.median(found), 3) for name, found in milliseconds.items()}
+
+
+def _runner(served: Served, folder: Path, formats: Sequence[str]) -> Callable[[Any], Any]:
+    """Returns what runs a form as it would be served; by Keras if no format is asked for."""
+    if not formats:
+        form, names = served.model, [port.name for port in served.inputs]
+        return lambda batch: form.predict_on_batch(
+            keras.tree.pack_sequence_as(input_structure(form), [batch[name] for name in names])
+        )
+    kind = FORMATS[formats[0]]
+    folder.mkdir()
+    kind.write(dataclasses.replace(served, preprocess=None), folder / kind.file)
+    return kind.run(folder / kind.file, served)
