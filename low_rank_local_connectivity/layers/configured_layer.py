@@ -5,6 +5,17 @@ from typing import Any, ClassVar
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
 
+# What layers check their arguments with comes from here.
+from low_rank_local_connectivity.ops.arguments import (  # noqa: F401
+    boolean,
+    number_above,
+    one_of,
+    per_axis,
+    positive_int,
+    received,
+    spatial_axes,
+)
+
 
 class ConfiguredLayer(keras.Layer):
     """A layer whose configuration is the list of its arguments.
@@ -41,55 +52,6 @@ def standardize_data_format(data_format: str | None) -> str:
     if data_format is None:
         return keras.config.image_data_format()
     return one_of("data_format", data_format, ("channels_last", "channels_first"))
-
-
-def one_of(name: str, value: Any, choices: tuple) -> Any:
-    """Returns `value` if it is among `choices`."""
-    if value not in choices:
-        listed = ", ".join(map(repr, choices))
-        raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={value!r}.")
-    return value
-
-
-def positive_int(name: str, value: Any) -> int:
-    """Returns `value` if it is a whole number of at least 1."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < 1:
-        raise ValueError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}.")
-    return int(value)
-
-
-def number_above(name: str, value: Any, least: float, or_equal: bool = False) -> float:
-    """Returns `value` if it is a finite number above `least`, or equal to it if that is allowed."""
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not fits or not (least < value < float("inf") or (or_equal and value == least)):
-        bound = f"of at least {least}" if or_equal else f"above {least}"
-        raise ValueError(f"`{name}` must be a finite number {bound}. Received: {name}={value!r}.")
-    return float(value)
-
-
-def per_axis(name: str, value: Any, dimensions: int) -> tuple[int, ...]:
-    """Returns one positive integer per spatial axis from one for all or a sequence of them."""
-    values = value if isinstance(value, (tuple, list)) else (value,) * dimensions
-    try:
-        if len(values) != dimensions:
-            raise ValueError
-        return tuple(positive_int(name, item) for item in values)
-    except ValueError:
-        raise ValueError(
-            f"`{name}` must be an integer of at least 1, or a tuple of {dimensions} of them. "
-            f"Received: {name}={value!r}."
-        ) from None
-
-
-def spatial_axes(name: str, value: Any, dimensions: int) -> tuple[int, ...]:
-    """Returns distinct spatial axes in ascending order, counted from 0 without the batch."""
-    axes = (value,) if isinstance(value, int) else tuple(value)
-    if len(set(axes)) != len(axes) or not set(axes) <= set(range(dimensions)):
-        raise ValueError(
-            f"`{name}` must be distinct spatial axes, each from 0 to {dimensions - 1}. "
-            f"Received: {name}={value!r}."
-        )
-    return tuple(sorted(int(axis) for axis in axes))
 
 
 def split_shape(shape: Any, data_format: str) -> tuple[tuple[Any, ...], int]:

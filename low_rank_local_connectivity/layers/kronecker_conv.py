@@ -19,12 +19,12 @@ from low_rank_local_connectivity.layers.configured_layer import (
 )
 from low_rank_local_connectivity.layers.filter_initialization import draw_factor
 from low_rank_local_connectivity.layers.kronecker_checks import (
-    checked_factors,
-    checked_rank,
     kernel_to_factorize,
     require_product,
 )
 from low_rank_local_connectivity.ops.kronecker import (
+    checked_factors,
+    checked_rank,
     convolve,
     kronecker_convolution,
     kronecker_kernel,
