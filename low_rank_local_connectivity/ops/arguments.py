@@ -88,6 +88,12 @@ def positive_int(name: str, value: Any) -> int:
     return whole_number(name, value, 1)
 
 
+def positive_ints(name: str, value: Any) -> tuple[int, ...]:
+    """Returns the items of a sequence of whole numbers of at least 1."""
+    items = sequence(name, value, "integers of at least 1")
+    return tuple(positive_int(name, item) for item in items)
+
+
 def number_above(name: str, value: Any, least: float, or_equal: bool = False) -> float:
     """Returns `value` if it is a finite number above `least`, or equal to it if that is allowed."""
     found = float(value) if _is_real(value) else math.nan
@@ -126,7 +132,7 @@ def per_axis(name: str, value: Any, dimensions: int, least: int = 1) -> tuple[in
 
 def items_of(value: Any) -> list[Any] | None:
     """Returns the items of a tuple, list, range or array of one axis; None for anything else."""
-    if isinstance(value, (tuple, list, range)):
+    if isinstance(value, (tuple, list, range)):  # a shape of PyTorch is a tuple
         return list(value)
     if isinstance(value, np.ndarray) and value.ndim == 1:
         return value.tolist()
@@ -175,14 +181,13 @@ def instance_of(name: str, value: Any, kind: type) -> Any:
     return value
 
 
-def tensor(name: str, value: Any, axes: str, floating: bool = True) -> Any:
+def tensor(name: str, value: Any, axes: str) -> Any:
     """Returns a value as a tensor that has these axes.
 
     Args:
         name: The argument's name.
         value: Tensor, array or nested lists of numbers.
         axes: A letter for each axis; a capital for one or more.
-        floating: Whether it must hold floating-point numbers.
 
     Raises:
         ValueError: If it has other axes, or something else than numbers.
@@ -190,11 +195,11 @@ def tensor(name: str, value: Any, axes: str, floating: bool = True) -> Any:
     found = value if is_tensor(value) else _from_lists(value)
     rank, least = -1 if found is None else len(found.shape), len(axes)
     fits = rank >= least if any(map(str.isupper, axes)) else rank == least
-    if not fits or not _holds_numbers(found, floating):
+    if not fits or not _holds_numbers(found):
         listed = ", ".join(f"*{axis}" if axis.isupper() else axis for axis in axes)
         raise ValueError(
-            f"`{name}` must be a tensor of {'floating-point ' if floating else ''}numbers with "
-            f"the axes ({listed}). Received: {received(name, value if found is None else found)}."
+            f"`{name}` must be a tensor of real numbers with the axes ({listed}). Received: "
+            f"{received(name, value if found is None else found)}."
         )
     return found
 
@@ -208,18 +213,16 @@ def _from_lists(value: Any) -> Any:
     return ops.convert_to_tensor(value) if kind in "fiub" else None
 
 
-def _holds_numbers(found: Any, floating: bool) -> bool:
+def _holds_numbers(found: Any) -> bool:
     try:
         dtype = keras.backend.standardize_dtype(found.dtype)
     except (TypeError, ValueError):  # no numbers: text, objects
         return False
-    if floating:
-        return "float" in dtype
     return "float" in dtype or "int" in dtype or dtype == "bool"
 
 
 def tensors(or_one: str = "", /, **arguments: Any) -> list[Any]:
-    """Returns arguments as floating-point tensors with the axes that their names end in.
+    """Returns arguments as tensors of real numbers with the axes that their names end in.
 
     An axis must be as long in one as in another; what is unknown fits.
 
@@ -288,8 +291,9 @@ def _agree(length: Any, expected: Any, or_one: bool) -> bool:
 
 
 def require_same_dtype(**arguments: Any) -> None:
-    """Refuses tensors of different data types."""
+    """Refuses floating-point tensors of different data types."""
     dtypes = {name: keras.backend.standardize_dtype(one.dtype) for name, one in arguments.items()}
+    dtypes = {name: dtype for name, dtype in dtypes.items() if "float" in dtype}
     if len(set(dtypes.values())) > 1:
         names = " and ".join(f"`{name}`" for name in dtypes)
         given = " and ".join(f"{name} of dtype {dtype}" for name, dtype in dtypes.items())

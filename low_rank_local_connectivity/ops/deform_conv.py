@@ -109,10 +109,9 @@ def deform_conv2d(
     data_format = one_of("data_format", data_format, (None, "channels_last", "channels_first"))
     data_format = data_format or keras.config.image_data_format()
     x_bhwc = _channels_last("x", x, data_format)
-    offset = _channels_last("offset", offset, data_format, floating=False)
-    mask = None if mask is None else _channels_last("mask", mask, data_format, floating=False)
+    offset = _channels_last("offset", offset, data_format)
+    mask = None if mask is None else _channels_last("mask", mask, data_format)
     kernel_yxcf = ops.convert_to_tensor(tensor("kernel", kernel, "yxcf"))
-    kernel_yxcf = ops.cast(kernel_yxcf, x_bhwc.dtype)
     taps = (kernel_yxcf.shape[0], kernel_yxcf.shape[1])
     strides = per_axis("strides", strides, 2)
     dilation_rate = per_axis("dilation_rate", dilation_rate, 2)
@@ -222,8 +221,8 @@ def _require_batch(name: str, given, x_bhwc) -> None:
         )
 
 
-def _channels_last(name: str, value, data_format: str, floating: bool = True):
-    value = ops.convert_to_tensor(tensor(name, value, "bhwc", floating))
+def _channels_last(name: str, value, data_format: str):
+    value = ops.convert_to_tensor(tensor(name, value, "bhwc"))
     return value if data_format == "channels_last" else ops.moveaxis(value, 1, -1)
 
 

@@ -288,7 +288,7 @@ def rearrange_kernel(kernel: np.ndarray, factors: Factors) -> np.ndarray:
         Van Loan and Pitsianis, "Approximation with Kronecker products", 1993.
     """
     coarse, fine = checked_factors(factors)
-    kernel = np.asarray(tensor("kernel", kernel, "hwcf", floating=False))
+    kernel = np.asarray(tensor("kernel", kernel, "hwcf"))
     whole = tuple(one * other for one, other in zip(coarse, fine, strict=True))
     if kernel.shape != whole:
         raise ValueError(
