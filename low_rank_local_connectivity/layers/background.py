@@ -5,6 +5,9 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from low_rank_local_connectivity.layers.configured_layer import layer_of
+from low_rank_local_connectivity.ops.arguments import finite_number, items_of
+
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
 class WithBackground(layers.Wrapper):
@@ -25,6 +28,9 @@ class WithBackground(layers.Wrapper):
     Input:
         As the layer's; a single tensor.
 
+    Raises:
+        ValueError: If `layer` is no layer, or `value` neither a number nor a list of them.
+
     Output:
         As the layer's.
 
@@ -43,8 +49,12 @@ class WithBackground(layers.Wrapper):
     """
 
     def __init__(self, layer: Any, value: float | list[float] = 0.0, **kwargs: Any) -> None:
-        super().__init__(layer, **kwargs)
-        self.value = value if isinstance(value, (int, float)) else [float(one) for one in value]
+        super().__init__(layer_of("layer", layer, "a layer or model"), **kwargs)
+        items = items_of(value)
+        if items is None:
+            self.value: Any = finite_number("value", value)
+        else:
+            self.value = [finite_number("value", one) for one in items]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain values."""

@@ -105,7 +105,7 @@ class BaseGroupConv2D(BaseLocalConv):
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""
-        shape = tuple(input_shape)
+        shape = input_shape
         if self.reads_orientations:
             shape, orientations = plain_shape(shape, self.data_format)
             self._check_orientations(tuple(input_shape), orientations)
@@ -190,7 +190,7 @@ class BaseGroupConv2D(BaseLocalConv):
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns `(batch, *output sizes, order, filters)`, or with both behind the batch."""
-        shape = tuple(input_shape)
+        shape = input_shape
         if self.reads_orientations:
             shape, _ = plain_shape(shape, self.data_format)
         plain = super().compute_output_shape(shape)
@@ -243,11 +243,7 @@ class BaseGroupConv2D(BaseLocalConv):
         Raises:
             ValueError: If this layer is not built, or its activation mixes channels.
         """
-        if not self.built:
-            raise ValueError(
-                f"Layer {self.name!r} must be built before to_conv2d() is called: call it on "
-                "inputs, or call build(input_shape)."
-            )
+        self.require_built("to_conv2d")
         if not works_by_value(self.activation):
             raise ValueError(
                 "to_conv2d() needs an activation that works value by value: a plain convolution "

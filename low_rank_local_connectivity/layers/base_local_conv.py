@@ -3,11 +3,13 @@
 from typing import Any, ClassVar
 
 import keras
-from keras import activations, constraints, initializers, ops, regularizers
+from keras import activations, constraints, ops, regularizers
 
 from low_rank_local_connectivity.layers.configured_layer import (
     ConfiguredLayer,
+    boolean,
     from_channels_last,
+    initializer_of,
     join_shape,
     one_of,
     per_axis,
@@ -56,9 +58,9 @@ class BaseLocalConv(ConfiguredLayer):
         self.data_format = standardize_data_format(data_format)
         self.dilation_rate = self._standardize_structure("dilation_rate", dilation_rate)
         self.activation = activations.get(activation)
-        self.use_bias = use_bias
-        self.kernel_initializer: Any = initializers.get(kernel_initializer)
-        self.bias_initializer: Any = initializers.get(bias_initializer)
+        self.use_bias = boolean("use_bias", use_bias)
+        self.kernel_initializer: Any = initializer_of("kernel_initializer", kernel_initializer)
+        self.bias_initializer: Any = initializer_of("bias_initializer", bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.kernel_constraint = constraints.get(kernel_constraint)
@@ -90,7 +92,7 @@ class BaseLocalConv(ConfiguredLayer):
 
     def build(self, input_shape: Any) -> None:
         """Checks the input's shape and keeps what the weights' shapes follow from."""
-        spatial, channels = split_shape(input_shape, self.data_format)
+        spatial, channels = split_shape(input_shape, self.data_format, self.dimensions)
         axis = -1 if self.data_format == "channels_last" else 1
         self.input_spec = keras.layers.InputSpec(ndim=self.dimensions + 2, axes={axis: channels})
         output_sizes = self.windows.output_shape(spatial)
@@ -106,7 +108,7 @@ class BaseLocalConv(ConfiguredLayer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns `(batch, *output sizes, filters)` in the layer's data format."""
-        spatial, _ = split_shape(input_shape, self.data_format)
+        spatial, _ = split_shape(input_shape, self.data_format, self.dimensions)
         sizes = self.windows.output_shape(spatial)
         return join_shape(input_shape[0], sizes, self.filters, self.data_format)
 
@@ -144,7 +146,7 @@ class BaseLocalConv(ConfiguredLayer):
 
     def _check_sizes(self, inputs) -> None:
         """Refuses inputs of another size than the one that the weights were made for."""
-        received, _ = split_shape(inputs.shape, self.data_format)
+        received, _ = split_shape(inputs.shape, self.data_format, self.dimensions)
         for axis in self.fixed_axes():
             if received[axis] not in (None, self.input_sizes[axis]):
                 raise ValueError(

@@ -10,10 +10,12 @@ from keras import layers, ops
 from low_rank_local_connectivity.layers.configured_layer import (
     ConfiguredLayer,
     positive_int,
+    positive_ints,
     split_shape,
     standardize_data_format,
     to_channels_last,
 )
+from low_rank_local_connectivity.ops.arguments import items_of
 from low_rank_local_connectivity.ops.resampling import resize_aligned
 
 # Taps along each axis of the depthwise convolutions.
@@ -75,13 +77,8 @@ class InputDependentCombiningWeights(ConfiguredLayer):
     ) -> None:
         super().__init__(**kwargs)
         self.spatial_rank = positive_int("spatial_rank", spatial_rank)
-        if isinstance(output_size, (tuple, list)):
-            self.output_size = tuple(positive_int("output_size", size) for size in output_size)
-        else:
-            self.output_size = (
-                None if output_size is None else positive_int("output_size", output_size)
-            )
-        self.dilation_rates = tuple(positive_int("dilation_rates", rate) for rate in dilation_rates)
+        self.output_size = self._standardize_size(output_size)
+        self.dilation_rates = positive_ints("dilation_rates", dilation_rates)
         self.data_format = standardize_data_format(data_format)
 
         width = (len(self.dilation_rates) + 2) * self.spatial_rank
@@ -95,6 +92,12 @@ class InputDependentCombiningWeights(ConfiguredLayer):
             pointwise(width, "sigmoid", "aggregation_1"),
             pointwise(self.spatial_rank, None, "aggregation_2"),
         ]
+
+    def _standardize_size(self, size: Any) -> tuple[int, ...] | int | None:
+        if size is None:
+            return None
+        one = items_of(size) is None
+        return positive_int("output_size", size) if one else positive_ints("output_size", size)
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""

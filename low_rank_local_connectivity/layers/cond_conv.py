@@ -13,6 +13,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
+from low_rank_local_connectivity.ops.arguments import tensor
 from low_rank_local_connectivity.ops.cond_conv import conditional_convolution, mix_kernels
 
 
@@ -206,7 +207,7 @@ class CondConv2D(BaseLocalConv):
             Tensor of shape `(batch, num_experts)`.
 
         Raises:
-            ValueError: If the layer has no router.
+            ValueError: If the layer has no router, or `inputs` are no batch of images.
 
         Example:
             >>> layer = CondConv2D(6, 3, num_experts=4, routing="softmax")
@@ -221,7 +222,7 @@ class CondConv2D(BaseLocalConv):
                 "given. Received: routing_weights=None with routing=None. Call "
                 "layer(inputs, routing_weights=...), or set routing='sigmoid'."
             )
-        inputs = ops.convert_to_tensor(inputs)
+        inputs = ops.convert_to_tensor(tensor("inputs", inputs, "bhwc"))
         axes = (1, 2) if self.data_format == "channels_last" else (2, 3)
         # A float16 sum over a large image overflows.
         dtype = keras.backend.standardize_dtype(inputs.dtype)
@@ -238,12 +239,8 @@ class CondConv2D(BaseLocalConv):
         """
         if routing_weights is None:
             routing_weights = self.routing_weights(inputs)
-        elif tuple(routing_weights.shape[1:]) != (self.num_experts,):
-            raise ValueError(
-                "`routing_weights` must have shape (batch, num_experts), here "
-                f"(batch, {self.num_experts}). Received: routing_weights of shape "
-                f"{tuple(routing_weights.shape)}."
-            )
+        else:
+            routing_weights = self._checked(routing_weights, inputs.shape[0])
         inputs = to_channels_last(inputs, self.data_format)
         kernels = ops.convert_to_tensor(self.kernel)
         outputs = conditional_convolution(inputs, kernels, routing_weights, self.windows)
@@ -251,3 +248,21 @@ class CondConv2D(BaseLocalConv):
             biases = mix_kernels(ops.convert_to_tensor(self.bias), routing_weights)
             outputs = outputs + ops.cast(biases[:, None, None], outputs.dtype)
         return self.activation(from_channels_last(outputs, self.data_format))
+
+    def _checked(self, routing_weights: Any, batch: Any) -> Any:
+        """Returns given routing weights as a tensor, if each example has one for each expert."""
+        given = tensor("routing_weights", routing_weights, "bn")
+        examples, experts = given.shape
+        if experts != self.num_experts:
+            raise ValueError(
+                "`routing_weights` must have shape (batch, num_experts), here "
+                f"(batch, {self.num_experts}). Received: routing_weights of shape "
+                f"{tuple(given.shape)}."
+            )
+        # An unknown batch is None, or a symbol where JAX exports.
+        if isinstance(batch, int) and isinstance(examples, int) and examples != batch:
+            raise ValueError(
+                f"`routing_weights` must be given for each of the inputs' {batch} examples. "
+                f"Received: routing_weights of shape {tuple(given.shape)}."
+            )
+        return given

@@ -3,7 +3,20 @@
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 from keras import activations, constraints, initializers, ops, regularizers
+
+# What layers check their arguments with comes from here.
+from low_rank_local_connectivity.ops.arguments import (  # noqa: F401
+    boolean,
+    number_above,
+    one_of,
+    per_axis,
+    positive_int,
+    positive_ints,
+    received,
+    spatial_axes,
+)
 
 
 class ConfiguredLayer(keras.Layer):
@@ -19,6 +32,14 @@ class ConfiguredLayer(keras.Layer):
         """Returns the constructor's arguments as plain values."""
         arguments = {name: serialize_argument(name, getattr(self, name)) for name in self.ARGUMENTS}
         return {**super().get_config(), **arguments}
+
+    def require_built(self, method: str) -> None:
+        """Refuses to do without weights what one of the layer's methods does with them."""
+        if not self.built:
+            raise ValueError(
+                f"Layer {self.name!r} must be built before {method}() is called: call it on "
+                "inputs, or call build(input_shape)."
+            )
 
 
 def serialize_argument(name: str, value: Any) -> Any:
@@ -43,57 +64,77 @@ def standardize_data_format(data_format: str | None) -> str:
     return one_of("data_format", data_format, ("channels_last", "channels_first"))
 
 
-def one_of(name: str, value: Any, choices: tuple) -> Any:
-    """Returns `value` if it is among `choices`."""
-    if value not in choices:
-        listed = ", ".join(map(repr, choices))
-        raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={value!r}.")
+def initializer_of(name: str, value: Any) -> Any:
+    """Returns the initializer that an argument names; for None the one that Keras's layers take."""
+    found = initializers.get("glorot_uniform" if value is None else value)
+    if not callable(found):
+        raise ValueError(
+            f"`{name}` must be an initializer: its name, its configuration, or a function of a "
+            f"shape and a dtype. Received: {received(name, value)}."
+        )
+    return found
+
+
+def layer_of(name: str, value: Any, what: str) -> keras.Layer:
+    """Returns a layer or model, from its serialized configuration too."""
+    if isinstance(value, dict):
+        try:
+            value = keras.saving.deserialize_keras_object(value)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"`{name}` must be {what}, or its serialized configuration. Received: "
+                f"{received(name, value)}."
+            ) from error
+    if not isinstance(value, keras.Layer):
+        raise ValueError(f"`{name}` must be {what}. Received: {received(name, value)}.")
     return value
 
 
-def positive_int(name: str, value: Any) -> int:
-    """Returns `value` if it is a whole number of at least 1."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < 1:
-        raise ValueError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}.")
-    return int(value)
+# What is no size of an axis: a size is a whole number, None or, where JAX exports, a symbol.
+_NO_SIZES = (bool, float, str, bytes, tuple, list, dict, set, type, np.ndarray, np.floating)
 
 
-def number_above(name: str, value: Any, least: float, or_equal: bool = False) -> float:
-    """Returns `value` if it is a finite number above `least`, or equal to it if that is allowed."""
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not fits or not (least < value < float("inf") or (or_equal and value == least)):
-        bound = f"of at least {least}" if or_equal else f"above {least}"
-        raise ValueError(f"`{name}` must be a finite number {bound}. Received: {name}={value!r}.")
-    return float(value)
+def require_shape(shape: Any, expected: str, dimensions: int | None) -> tuple[Any, ...]:
+    """Returns the shape of a layer's inputs, if it has the axes that they have.
 
-
-def per_axis(name: str, value: Any, dimensions: int) -> tuple[int, ...]:
-    """Returns one positive integer per spatial axis from one for all or a sequence of them."""
-    values = value if isinstance(value, (tuple, list)) else (value,) * dimensions
-    try:
-        if len(values) != dimensions:
-            raise ValueError
-        return tuple(positive_int(name, item) for item in values)
-    except ValueError:
+    Args:
+        shape: The shape.
+        expected: What it must be, in words.
+        dimensions: How many spatial axes it must have, if that is known.
+    """
+    sizes = () if isinstance(shape, (str, bytes, dict, set)) else shape
+    count = len(sizes) if hasattr(sizes, "__len__") and hasattr(sizes, "__iter__") else 0
+    fits = count >= 2 if dimensions is None else count == dimensions + 2
+    if not fits or any(isinstance(size, _NO_SIZES) for size in sizes):
         raise ValueError(
-            f"`{name}` must be an integer of at least 1, or a tuple of {dimensions} of them. "
-            f"Received: {name}={value!r}."
-        ) from None
-
-
-def spatial_axes(name: str, value: Any, dimensions: int) -> tuple[int, ...]:
-    """Returns distinct spatial axes in ascending order, counted from 0 without the batch."""
-    axes = (value,) if isinstance(value, int) else tuple(value)
-    if len(set(axes)) != len(axes) or not set(axes) <= set(range(dimensions)):
-        raise ValueError(
-            f"`{name}` must be distinct spatial axes, each from 0 to {dimensions - 1}. "
-            f"Received: {name}={value!r}."
+            f"`input_shape` must be the shape of the inputs, {expected}, with None for a batch of "
+            f"any size. Received: {received('input_shape', shape)}."
         )
-    return tuple(sorted(int(axis) for axis in axes))
+    return tuple(sizes)
 
 
-def split_shape(shape: Any, data_format: str) -> tuple[tuple[Any, ...], int]:
-    """Returns the spatial sizes (None if unknown) and the number of channels of a shape."""
+def _layout(data_format: str, dimensions: int | None) -> str:
+    """Returns the axes of inputs in words."""
+    names = {1: "length", 2: "height, width", 3: "depth, height, width"}
+    sizes = "*spatial" if dimensions is None else names[dimensions]
+    last = data_format == "channels_last"
+    return f"(batch, {sizes}, channels)" if last else f"(batch, channels, {sizes})"
+
+
+def split_shape(
+    shape: Any, data_format: str, dimensions: int | None = None
+) -> tuple[tuple[Any, ...], int]:
+    """Returns the spatial sizes (None if unknown) and the number of channels of a shape.
+
+    Args:
+        shape: Shape of inputs, the batch first.
+        data_format: Where it has the channels.
+        dimensions: How many spatial axes it must have, if that is known.
+
+    Raises:
+        ValueError: If it is no such shape, or the number of channels is not known.
+    """
+    shape = require_shape(shape, _layout(data_format, dimensions), dimensions)
     if data_format == "channels_last":
         spatial, channels = tuple(shape[1:-1]), shape[-1]
     else:

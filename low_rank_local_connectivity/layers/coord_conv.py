@@ -7,8 +7,11 @@ from keras import layers, ops
 
 from low_rank_local_connectivity.layers.configured_layer import (
     ConfiguredLayer,
+    boolean,
     from_channels_last,
     join_shape,
+    per_axis,
+    positive_int,
     split_shape,
     standardize_data_format,
     to_channels_last,
@@ -49,14 +52,14 @@ class AddCoordinates2D(ConfiguredLayer):
         self, with_radius: bool = False, data_format: str | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.with_radius = with_radius
+        self.with_radius = boolean("with_radius", with_radius)
         self.data_format = standardize_data_format(data_format)
         self.input_spec = layers.InputSpec(ndim=4)
         self.built = True
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the input's shape with the coordinates' channels added."""
-        sizes, channels = split_shape(input_shape, self.data_format)
+        sizes, channels = split_shape(input_shape, self.data_format, 2)
         added = 3 if self.with_radius else 2
         return join_shape(input_shape[0], sizes, channels + added, self.data_format)
 
@@ -124,8 +127,10 @@ class CoordConv2D(keras.Layer):
             for name in ("name", "dtype", "trainable", "activity_regularizer")
             if name in conv2d_arguments
         }
+        filters = positive_int("filters", filters)
+        kernel_size = per_axis("kernel_size", kernel_size, 2)
         super().__init__(**own)
-        self.with_radius = with_radius
+        self.with_radius = boolean("with_radius", with_radius)
         # Held rather than inherited: a Conv2D with more input channels than it is built for
         # saves but does not load.
         self.convolution = layers.Conv2D(

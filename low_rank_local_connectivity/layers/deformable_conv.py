@@ -7,11 +7,13 @@ from keras import ops
 
 from low_rank_local_connectivity.layers.base_local_conv import SharedFilterConv
 from low_rank_local_connectivity.layers.configured_layer import (
+    boolean,
     from_channels_last,
     number_above,
     positive_int,
     to_channels_last,
 )
+from low_rank_local_connectivity.ops.arguments import tensor
 from low_rank_local_connectivity.ops.deform_conv import deform_conv2d
 from low_rank_local_connectivity.ops.kronecker import convolve
 
@@ -164,7 +166,7 @@ class DeformableConv2D(SharedFilterConv):
             **kwargs,
         )
         self.offset_groups = positive_int("offset_groups", offset_groups)
-        self.modulated = modulated
+        self.modulated = boolean("modulated", modulated)
         self.mask_scale = number_above("mask_scale", mask_scale, 0)
         self.offset_lr_multiplier = number_above(
             "offset_lr_multiplier", offset_lr_multiplier, 0, or_equal=True
@@ -200,6 +202,9 @@ class DeformableConv2D(SharedFilterConv):
             every group and tap the pixels down and to the right; and the mask, with
             `offset_groups * taps` channels, or None if the layer is not modulated.
 
+        Raises:
+            ValueError: If the layer is not built, or `x` is no batch of images.
+
         Example:
             >>> layer = DeformableConv2D(6, (3, 2))
             >>> layer.build((None, 8, 9, 4))
@@ -207,7 +212,8 @@ class DeformableConv2D(SharedFilterConv):
             >>> tuple(offsets.shape), tuple(mask.shape), bool(ops.all(mask == 1))
             ((1, 6, 8, 12), (1, 6, 8, 6), True)
         """
-        inputs = ops.cast(ops.convert_to_tensor(x), self.compute_dtype)
+        self.require_built("offsets_and_mask")
+        inputs = ops.cast(ops.convert_to_tensor(tensor("x", x, "bhwc")), self.compute_dtype)
         offsets, mask = self._offset_branch(to_channels_last(inputs, self.data_format))
         if mask is not None:
             mask = from_channels_last(mask, self.data_format)

@@ -5,10 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from low_rank_local_connectivity.layers.configured_layer import number_above, positive_int
+from low_rank_local_connectivity.layers.configured_layer import boolean, number_above, positive_int
 from low_rank_local_connectivity.layers.deformable_conv import slow_down
 from low_rank_local_connectivity.layers.scale_conv import ScaleConv2D
 from low_rank_local_connectivity.layers.scale_levels import is_pyramid, join_levels, levels_of
+from low_rank_local_connectivity.ops.arguments import tensor
 from low_rank_local_connectivity.ops.deformable_scale import deformable_scale_correlation
 from low_rank_local_connectivity.ops.scale_space import scale_correlation
 
@@ -148,7 +149,7 @@ class DeformableScaleConv2D(ScaleConv2D):
             **kwargs,
         )
         self.offset_groups = positive_int("offset_groups", offset_groups)
-        self.scale_offsets = scale_offsets
+        self.scale_offsets = boolean("scale_offsets", scale_offsets)
         self.offset_lr_multiplier = number_above(
             "offset_lr_multiplier", offset_lr_multiplier, 0, or_equal=True
         )
@@ -180,10 +181,14 @@ class DeformableScaleConv2D(ScaleConv2D):
         Returns:
             Offsets with `2 * offset_groups * taps` channels: for every group and tap the pixels
             down and to the right, already multiplied by `base^k` if the layer does so.
+
+        Raises:
+            ValueError: If the layer is not built, or `inputs` are no scale space.
         """
+        self.require_built("offsets")
         pyramid = is_pyramid(inputs)
         if not pyramid:
-            inputs = ops.convert_to_tensor(inputs)
+            inputs = ops.convert_to_tensor(tensor("inputs", inputs, "bshwc"))
         levels = [
             ops.cast(level, self.compute_dtype) for level in levels_of(inputs, self.data_format)
         ]

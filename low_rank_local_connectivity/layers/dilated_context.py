@@ -4,16 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import constraints, initializers, layers, regularizers
+from keras import constraints, layers, regularizers
 
 from low_rank_local_connectivity.initializers import IdentityConv
 from low_rank_local_connectivity.layers.configured_layer import (
     ConfiguredLayer,
+    boolean,
     from_channels_last,
+    initializer_of,
     join_shape,
     one_of,
     per_axis,
     positive_int,
+    positive_ints,
     split_shape,
     standardize_data_format,
     to_channels_last,
@@ -115,16 +118,17 @@ class DilatedContext2D(ConfiguredLayer):
     ) -> None:
         super().__init__(**kwargs)
         self.channels = None if channels is None else positive_int("channels", channels)
-        self.dilations = tuple(positive_int("dilations", rate) for rate in dilations)
+        self.dilations = positive_ints("dilations", dilations)
         self.kernel_size = per_axis("kernel_size", kernel_size, 2)
         self.padding = one_of("padding", padding, ("same", "valid"))
         self.multipliers = self._standardize_multipliers(multipliers)
-        self.use_bias = use_bias
+        self.use_bias = boolean("use_bias", use_bias)
         self.data_format = standardize_data_format(data_format)
-        self.kernel_initializer: Any = initializers.get(
-            IdentityConv() if kernel_initializer is None else kernel_initializer
+        self.kernel_initializer: Any = initializer_of(
+            "kernel_initializer",
+            IdentityConv() if kernel_initializer is None else kernel_initializer,
         )
-        self.bias_initializer: Any = initializers.get(bias_initializer)
+        self.bias_initializer: Any = initializer_of("bias_initializer", bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.kernel_constraint = constraints.get(kernel_constraint)
@@ -135,12 +139,13 @@ class DilatedContext2D(ConfiguredLayer):
     def _standardize_multipliers(self, values: Sequence[int] | None) -> tuple[int, ...] | None:
         if values is None:
             return None
-        if len(values) != len(self.dilations):
+        multipliers = positive_ints("multipliers", values)
+        if len(multipliers) != len(self.dilations):
             raise ValueError(
                 "`multipliers` must have one integer for each of `dilations`. Received: "
-                f"multipliers={tuple(values)} with dilations={self.dilations}."
+                f"multipliers={multipliers} with dilations={self.dilations}."
             )
-        return tuple(positive_int("multipliers", value) for value in values)
+        return multipliers
 
     @property
     def windows(self) -> list[Windows]:
@@ -161,7 +166,7 @@ class DilatedContext2D(ConfiguredLayer):
 
     def build(self, input_shape: Any) -> None:
         """Creates the convolutions for inputs of this shape."""
-        sizes, width = split_shape(input_shape, self.data_format)
+        sizes, width = split_shape(input_shape, self.data_format, 2)
         axis = -1 if self.data_format == "channels_last" else 1
         self.input_spec = layers.InputSpec(ndim=4, axes={axis: width})
         if any(size is not None and size < 1 for size in self._output_sizes(sizes)):
@@ -218,7 +223,7 @@ class DilatedContext2D(ConfiguredLayer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the input's shape with the output's channels and size."""
-        sizes, width = split_shape(input_shape, self.data_format)
+        sizes, width = split_shape(input_shape, self.data_format, 2)
         channels = self.channels or width
         return join_shape(input_shape[0], self._output_sizes(sizes), channels, self.data_format)
 

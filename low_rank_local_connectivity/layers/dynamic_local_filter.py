@@ -7,7 +7,9 @@ from keras import layers, ops
 
 from low_rank_local_connectivity.layers.configured_layer import (
     ConfiguredLayer,
+    boolean,
     from_channels_last,
+    initializer_of,
     one_of,
     per_axis,
     split_shape,
@@ -125,7 +127,7 @@ class DynamicLocalFilter2D(ConfiguredLayer):
         super().__init__(**kwargs)
         self.kernel_size = per_axis("kernel_size", kernel_size, 2)
         self.normalize = one_of("normalize", normalize, ("softmax", None))
-        self.per_channel = per_channel
+        self.per_channel = boolean("per_channel", per_channel)
         self.dilation_rate = per_axis("dilation_rate", dilation_rate, 2)
         self.generator_kernel_size = (
             None
@@ -133,10 +135,10 @@ class DynamicLocalFilter2D(ConfiguredLayer):
             else per_axis("generator_kernel_size", generator_kernel_size, 2)
         )
         self.data_format = standardize_data_format(data_format)
-        self.use_generator = use_generator
-        self.use_bias = use_bias
-        self.kernel_initializer: Any = keras.initializers.get(kernel_initializer)
-        self.bias_initializer: Any = keras.initializers.get(bias_initializer)
+        self.use_generator = boolean("use_generator", use_generator)
+        self.use_bias = boolean("use_bias", use_bias)
+        self.kernel_initializer: Any = initializer_of("kernel_initializer", kernel_initializer)
+        self.bias_initializer: Any = initializer_of("bias_initializer", bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
@@ -151,7 +153,7 @@ class DynamicLocalFilter2D(ConfiguredLayer):
 
     def build(self, input_shape: Any) -> None:
         """Creates the generator for inputs of this shape."""
-        _, channels = split_shape(input_shape, self.data_format)
+        _, channels = split_shape(input_shape, self.data_format, 2)
         axis = -1 if self.data_format == "channels_last" else 1
         self.input_spec = layers.InputSpec(ndim=4, axes={axis: channels})
         if not self.use_generator:
@@ -177,6 +179,7 @@ class DynamicLocalFilter2D(ConfiguredLayer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the input's shape."""
+        split_shape(input_shape, self.data_format, 2)
         return tuple(input_shape)
 
     def call(self, inputs, filters=None):

@@ -4,7 +4,12 @@ from typing import Any
 
 import keras
 
-from low_rank_local_connectivity.layers.configured_layer import standardize_data_format
+from low_rank_local_connectivity.layers.configured_layer import (
+    number_above,
+    received,
+    standardize_data_format,
+)
+from low_rank_local_connectivity.ops.arguments import items_of
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -32,7 +37,7 @@ class GroupBatchNormalization(keras.layers.BatchNormalization):
         The same shape.
 
     Raises:
-        ValueError: If the input has another number of axes.
+        ValueError: If an argument is out of range, or the input has another number of axes.
 
     Example:
         >>> layer = GroupBatchNormalization()
@@ -49,6 +54,12 @@ class GroupBatchNormalization(keras.layers.BatchNormalization):
     ) -> None:
         data_format = standardize_data_format(data_format)
         axis = -1 if data_format == "channels_last" else 2
+        momentum = number_above("momentum", momentum, 0, or_equal=True)
+        if momentum > 1:
+            raise ValueError(
+                f"`momentum` must be a number from 0 to 1. Received: momentum={momentum}."
+            )
+        epsilon = number_above("epsilon", epsilon, 0)
         super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, **kwargs)
         self.data_format = data_format
         # Keras's masks are of sequences.
@@ -56,11 +67,12 @@ class GroupBatchNormalization(keras.layers.BatchNormalization):
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""
-        if len(input_shape) != 5:
+        if len(items_of(input_shape) or ()) != 5:
             raise ValueError(
                 f"Layer {self.name!r} needs maps with orientations, (batch, height, width, order, "
                 "channels) or (batch, order, channels, height, width). Received: "
-                f"input_shape={tuple(input_shape)}. Use keras.layers.BatchNormalization for others."
+                f"{received('input_shape', input_shape)}. Use keras.layers.BatchNormalization for "
+                "others."
             )
         super().build(input_shape)
 

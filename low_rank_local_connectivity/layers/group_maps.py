@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from low_rank_local_connectivity.layers.configured_layer import require_shape
 
-def plain_shape(shape: tuple, data_format: str) -> tuple[tuple, int | None]:
+
+def plain_shape(shape: Any, data_format: str) -> tuple[tuple, int | None]:
     """Returns the shape without orientations, and how many these are.
 
     Example:
         >>> plain_shape((None, 9, 8, 4, 5), "channels_last")
         ((None, 9, 8, 5), 4)
     """
-    axis = 3 if data_format == "channels_last" else 1
+    last = data_format == "channels_last"
+    layout = "height, width, order, channels" if last else "order, channels, height, width"
+    shape = require_shape(shape, f"(batch, {layout})", 3)
+    axis = 3 if last else 1
     return (*shape[:axis], *shape[axis + 1 :]), shape[axis]
 
 

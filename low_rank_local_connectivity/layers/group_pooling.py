@@ -55,7 +55,7 @@ class GroupPooling2D(ConfiguredLayer):
 
     def compute_output_shape(self, input_shape) -> tuple:
         """Returns the shape without orientations."""
-        return plain_shape(tuple(input_shape), self.data_format)[0]
+        return plain_shape(input_shape, self.data_format)[0]
 
     def call(self, inputs):
         """Pools over the orientations."""

@@ -1,30 +1,12 @@
 """What Kronecker layers refuse, in words."""
 
-import math
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from low_rank_local_connectivity.layers.configured_layer import positive_int
 from low_rank_local_connectivity.ops.kronecker import Factors
-
-
-def checked_factors(factors: Any) -> Factors:
-    """Returns the shapes of a coarse and a fine kernel as tuples."""
-    try:
-        coarse, fine = factors
-        return _checked_shape(*coarse), _checked_shape(*fine)
-    except (TypeError, ValueError):
-        raise ValueError(
-            "`factors` must be a pair of shapes (rows, columns, input channels, filters), each a "
-            f"tuple of 4 integers of at least 1. Received: factors={factors!r}."
-        ) from None
-
-
-def _checked_shape(rows: Any, columns: Any, channels: Any, filters: Any) -> Any:
-    return tuple(positive_int("factors", size) for size in (rows, columns, channels, filters))
 
 
 def require_product(factors: Factors, kernel_size: tuple[int, ...], filters: int) -> None:
@@ -36,18 +18,6 @@ def require_product(factors: Factors, kernel_size: tuple[int, ...], filters: int
             f"Received: factors={factors}, which multiply to kernel_size={(h1 * h2, w1 * w2)} and "
             f"filters={o1 * o2}, with kernel_size={kernel_size} and filters={filters}."
         )
-
-
-def checked_rank(rank: Any, factors: Factors) -> int:
-    """Returns a number of terms that is not above what any kernel needs."""
-    value, most = positive_int("rank", rank), min(map(math.prod, factors))
-    if value > most:
-        raise ValueError(
-            "`rank` must be at most the number of parameters in a term's smaller kernel, with "
-            f"which every kernel can be written: {most} for factors={factors}. "
-            f"Received: rank={rank}."
-        )
-    return value
 
 
 def kernel_to_factorize(function: str, conv: Any, factors: Factors) -> np.ndarray:

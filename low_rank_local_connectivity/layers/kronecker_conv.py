@@ -8,7 +8,9 @@ from keras import activations, constraints, initializers, ops, regularizers
 
 from low_rank_local_connectivity.layers.configured_layer import (
     ConfiguredLayer,
+    boolean,
     from_channels_last,
+    initializer_of,
     join_shape,
     one_of,
     per_axis,
@@ -19,12 +21,12 @@ from low_rank_local_connectivity.layers.configured_layer import (
 )
 from low_rank_local_connectivity.layers.filter_initialization import draw_factor
 from low_rank_local_connectivity.layers.kronecker_checks import (
-    checked_factors,
-    checked_rank,
     kernel_to_factorize,
     require_product,
 )
 from low_rank_local_connectivity.ops.kronecker import (
+    checked_factors,
+    checked_rank,
     convolve,
     kronecker_convolution,
     kronecker_kernel,
@@ -154,15 +156,15 @@ class KroneckerConv2D(ConfiguredLayer):
         self.padding = one_of("padding", padding, ("valid", "same"))
         self.data_format = standardize_data_format(data_format)
         self.activation = activations.get(activation)
-        self.use_bias = use_bias
-        self.kernel_initializer: Any = initializers.get(kernel_initializer)
+        self.use_bias = boolean("use_bias", use_bias)
+        self.kernel_initializer: Any = initializer_of("kernel_initializer", kernel_initializer)
         if isinstance(self.kernel_initializer, initializers.Zeros):
             raise ValueError(
                 "`kernel_initializer` must not be zeros: if both factors of a product are 0, so "
                 "are both gradients, and it never changes. Received: "
                 f"kernel_initializer={kernel_initializer!r}."
             )
-        self.bias_initializer: Any = initializers.get(bias_initializer)
+        self.bias_initializer: Any = initializer_of("bias_initializer", bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.kernel_constraint = constraints.get(kernel_constraint)
@@ -177,7 +179,7 @@ class KroneckerConv2D(ConfiguredLayer):
 
     def build(self, input_shape: Any) -> None:
         """Creates the factors for inputs of this shape."""
-        sizes, channels = split_shape(input_shape, self.data_format)
+        sizes, channels = split_shape(input_shape, self.data_format, 2)
         (_, _, blocks, _), (_, _, in_block, _) = self.factors
         if channels != blocks * in_block:
             raise ValueError(
@@ -225,7 +227,7 @@ class KroneckerConv2D(ConfiguredLayer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns `(batch, *output sizes, filters)` in the layer's data format."""
-        sizes, _ = split_shape(input_shape, self.data_format)
+        sizes, _ = split_shape(input_shape, self.data_format, 2)
         sizes = self.windows.output_shape(sizes)
         return join_shape(input_shape[0], sizes, self.filters, self.data_format)
 
@@ -273,11 +275,7 @@ class KroneckerConv2D(ConfiguredLayer):
         Raises:
             ValueError: If this layer is not built.
         """
-        if not self.built:
-            raise ValueError(
-                f"Layer {self.name!r} must be built before to_conv2d() is called: call it on "
-                "inputs, or call build(input_shape)."
-            )
+        self.require_built("to_conv2d")
         conv = keras.layers.Conv2D(
             **{name: getattr(self, name) for name in KEPT},
             filters=self.filters,

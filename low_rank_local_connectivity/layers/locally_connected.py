@@ -176,12 +176,16 @@ class LocallyConnected(BaseLocalConv):
     def local_kernel(self):
         """Returns the filters as a tensor `(*output sizes, *kernel size, channels, filters)`.
 
+        Raises:
+            ValueError: If the layer is not built.
+
         Example:
             >>> layer = LocallyConnected1D(5, 3)
             >>> layer.build((None, 10, 2))
             >>> ops.shape(layer.local_kernel())
             (8, 3, 2, 5)
         """
+        self.require_built("local_kernel")
         return ops.reshape(
             self._kernel_taps_first(self.kernel),
             (*self.output_sizes, *self.kernel_size, self.input_channels, self.filters),

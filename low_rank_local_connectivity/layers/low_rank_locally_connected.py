@@ -9,9 +9,12 @@ from keras import constraints, initializers, ops, regularizers
 from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
 from low_rank_local_connectivity.layers.combining_weights import InputDependentCombiningWeights
 from low_rank_local_connectivity.layers.configured_layer import (
+    boolean,
+    initializer_of,
     one_of,
     per_axis,
     positive_int,
+    received,
     spatial_axes,
     to_channels_last,
 )
@@ -201,22 +204,26 @@ class LowRankLocallyConnected(BaseLocalConv):
             bias_constraint=bias_constraint,
             **kwargs,
         )
-        self.additive_axes = self._standardize_axes(additive_axes, input_dependent)
-        self.input_dependent = input_dependent
+        self.input_dependent = boolean("input_dependent", input_dependent)
+        self.additive_axes = self._standardize_axes(additive_axes)
         self.normalize_weights = (
             one_of("normalize_weights", normalize_weights, ("softmax", "norm", None, "")) or None
         )
         self.use_spatial_bias = one_of(
             "use_spatial_bias", use_spatial_bias, (True, False, "per_filter")
         )
-        if combining_weights_initializer != "conv_init":
-            combining_weights_initializer = initializers.get(combining_weights_initializer)
+        if not isinstance(combining_weights_initializer, str) or (
+            combining_weights_initializer != "conv_init"
+        ):
+            combining_weights_initializer = initializer_of(
+                "combining_weights_initializer", combining_weights_initializer
+            )
         self.combining_weights_initializer: Any = combining_weights_initializer
         self.combining_weights_regularizer = regularizers.get(combining_weights_regularizer)
         self.spatial_bias_regularizer = regularizers.get(spatial_bias_regularizer)
         self.combining_weights_constraint = constraints.get(combining_weights_constraint)
         self.spatial_bias_constraint = constraints.get(spatial_bias_constraint)
-        self.preserve_variance = preserve_variance
+        self.preserve_variance = boolean("preserve_variance", preserve_variance)
         self.implementation: Any = self._standardize_implementation(implementation)
         if self.mixed and self.padding == "valid":
             raise ValueError(
@@ -251,11 +258,11 @@ class LowRankLocallyConnected(BaseLocalConv):
             for item in value
         ]
 
-    def _standardize_axes(self, axes: Any, input_dependent: bool) -> tuple[int, ...]:
+    def _standardize_axes(self, axes: Any) -> tuple[int, ...]:
         if axes is None:
-            return () if input_dependent else tuple(range(self.dimensions))
+            return () if self.input_dependent else tuple(range(self.dimensions))
         axes = spatial_axes("additive_axes", axes, self.dimensions)
-        if input_dependent and axes:
+        if self.input_dependent and axes:
             raise ValueError(
                 "Input-dependent combining weights are predicted for every position, so "
                 "`additive_axes` must be () or left None with `input_dependent=True`. "
@@ -265,11 +272,11 @@ class LowRankLocallyConnected(BaseLocalConv):
 
     def _standardize_implementation(self, value: Any) -> str:
         choices = ("auto", "convolve_then_combine", "combine_then_convolve")
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             raise ValueError(
                 "`implementation` must name a plan: 'auto', 'convolve_then_combine' or "
-                f"'combine_then_convolve'. Received: implementation={value!r}. The numbers of "
-                "the original release have no meaning here."
+                f"'combine_then_convolve'. Received: {received('implementation', value)}. The "
+                "numbers of the original release have no meaning here."
             )
         if value == "combine_then_convolve" and (self.input_dependent or self.mixed):
             raise ValueError(
@@ -455,7 +462,7 @@ class LowRankLocallyConnected(BaseLocalConv):
             >>> ops.convert_to_numpy(layer.combining_weights())[0, 0].round(2).tolist()
             [0.25, 0.25, 0.25, 0.25]
         """
-        self._require_built("combining_weights")
+        self.require_built("combining_weights")
         if not self.input_dependent:
             weights = self._fixed_weights()
             return ops.broadcast_to(weights, (*self._sizes_or_one(), self.spatial_rank))
@@ -489,7 +496,7 @@ class LowRankLocallyConnected(BaseLocalConv):
             >>> ops.shape(layer.local_kernel())
             (6, 7, 3, 3, 2, 5)
         """
-        self._require_built("local_kernel")
+        self.require_built("local_kernel")
         if self.input_dependent and self.has_logits:
             raise ValueError(
                 f"The filters of layer {self.name!r} depend on its inputs, so it has no local "
@@ -505,13 +512,6 @@ class LowRankLocallyConnected(BaseLocalConv):
 
     def _sizes_or_one(self) -> tuple[int, ...]:
         return tuple(1 if size is None else size for size in self.output_sizes)
-
-    def _require_built(self, method: str) -> None:
-        if not self.built:
-            raise ValueError(
-                f"Layer {self.name!r} must be built before {method}() is called: call it on "
-                "inputs, or call build(input_shape)."
-            )
 
     def _fixed_weights(self):
         """Returns normalised weights, of length 1 along axes that they do not depend on."""
@@ -633,7 +633,7 @@ class LowRankLocallyConnected2D(LowRankLocallyConnected):
         **kwargs: Any,
     ) -> None:
         shares = (share_row_combining_weights, share_col_combining_weights)
-        if shares != (None, None):
+        if any(share is not None for share in shares):
             if kwargs.get("additive_axes") is not None:
                 raise ValueError(
                     "`additive_axes` and the `share_{row,col}_combining_weights` say the same "
@@ -642,8 +642,12 @@ class LowRankLocallyConnected2D(LowRankLocallyConnected):
                     f"share_row_combining_weights={share_row_combining_weights} and "
                     f"share_col_combining_weights={share_col_combining_weights}. Give one."
                 )
-            default = not kwargs.get("input_dependent", False)
-            given = (default if share is None else share for share in shares)
+            default = not boolean("input_dependent", kwargs.get("input_dependent", False))
+            names = ("share_row_combining_weights", "share_col_combining_weights")
+            given = (
+                default if share is None else boolean(name, share)
+                for name, share in zip(names, shares, strict=True)
+            )
             kwargs["additive_axes"] = tuple(axis for axis, share in enumerate(given) if share)
         super().__init__(*args, **kwargs)
 

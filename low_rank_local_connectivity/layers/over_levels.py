@@ -7,6 +7,7 @@ from keras import layers, ops
 
 from low_rank_local_connectivity.layers.configured_layer import (
     join_shape,
+    layer_of,
     standardize_data_format,
 )
 from low_rank_local_connectivity.layers.scale_levels import is_pyramid, split_scale_space
@@ -49,7 +50,7 @@ class OverLevels(layers.Wrapper):
     """
 
     def __init__(self, layer: Any, data_format: str | None = None, **kwargs: Any) -> None:
-        super().__init__(layer, **kwargs)
+        super().__init__(layer_of("layer", layer, "a layer"), **kwargs)
         self.data_format = standardize_data_format(data_format)
 
     def get_config(self) -> dict[str, Any]:

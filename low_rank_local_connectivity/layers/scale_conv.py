@@ -4,10 +4,12 @@ import warnings
 from typing import Any
 
 import keras
-from keras import activations, constraints, initializers, ops, regularizers
+from keras import activations, constraints, ops, regularizers
 
 from low_rank_local_connectivity.layers.configured_layer import (
     ConfiguredLayer,
+    boolean,
+    initializer_of,
     join_shape,
     one_of,
     per_axis,
@@ -140,9 +142,9 @@ class ScaleConv2D(ConfiguredLayer):
         self.strides = per_axis("strides", strides, 2)
         self.data_format = standardize_data_format(data_format)
         self.activation = activations.get(activation)
-        self.use_bias = use_bias
-        self.kernel_initializer: Any = initializers.get(kernel_initializer)
-        self.bias_initializer: Any = initializers.get(bias_initializer)
+        self.use_bias = boolean("use_bias", use_bias)
+        self.kernel_initializer: Any = initializer_of("kernel_initializer", kernel_initializer)
+        self.bias_initializer: Any = initializer_of("bias_initializer", bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.kernel_constraint = constraints.get(kernel_constraint)

@@ -5,14 +5,18 @@ width)` as Keras's layers of three axes have it. A pyramid: a list of maps, each
 level is coarse.
 """
 
-import math
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from low_rank_local_connectivity.layers.configured_layer import split_shape
+from low_rank_local_connectivity.layers.configured_layer import (
+    number_above,
+    received,
+    split_shape,
+)
+from low_rank_local_connectivity.ops.arguments import items_of
 
 
 def is_pyramid(given: Any) -> bool:
@@ -30,10 +34,13 @@ def is_pyramid(given: Any) -> bool:
 
 def checked_base(value: Any) -> float:
     """Returns `base`, an integer if it is a whole number."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 1 < value < math.inf:
-        raise ValueError(f"`base` must be a number above 1. Received: base={value!r}.")
-    return int(value) if value == int(value) else float(value)
+    try:
+        base = number_above("base", value, 1)
+    except ValueError:
+        raise ValueError(
+            f"`base` must be a number above 1. Received: {received('base', value)}."
+        ) from None
+    return int(base) if base.is_integer() else base
 
 
 def split_scale_space(
@@ -51,25 +58,25 @@ def split_scale_space(
             known, or a pyramid's levels do not have the same number of channels.
     """
     if not is_pyramid(input_shape):
-        if len(input_shape) != 5:
+        if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 5:
             raise ValueError(
                 f"Layer {name!r} takes a scale space: a tensor of 5 axes, {_axes(data_format)}, "
                 "or a list of levels of 4. Received: "
-                f"input_shape={tuple(input_shape)}. Put a ScaleSpaceLifting2D before it."
+                f"{received('input_shape', input_shape)}. Put a ScaleSpaceLifting2D before it."
             )
-        (scales, *size), channels = split_shape(input_shape, data_format)
+        (scales, *size), channels = split_shape(input_shape, data_format, 3)
         if scales is None:
             raise ValueError(
                 f"Layer {name!r} must know the number of scales. Received: input_shape="
                 f"{tuple(input_shape)} with data_format={data_format!r}."
             )
         return [(size[0], size[1])] * scales, channels
-    shapes = [tuple(shape) for shape in input_shape]
-    levels = [split_shape(shape, data_format) for shape in shapes if len(shape) == 4]
+    shapes = [items_of(shape) or () for shape in input_shape]
+    levels = [split_shape(shape, data_format, 2) for shape in shapes if len(shape) == 4]
     if len(levels) != len(shapes) or len({channels for _, channels in levels}) != 1:
         raise ValueError(
             f"The levels of a pyramid given to layer {name!r} must have 4 axes and the same number "
-            f"of channels. Received: input shapes {shapes}."
+            f"of channels. Received: {received('input_shape', list(input_shape))}."
         )
     return [(size[0], size[1]) for size, _ in levels], levels[0][1]
 

@@ -7,7 +7,9 @@ from keras import ops
 
 from low_rank_local_connectivity.layers.configured_layer import (
     ConfiguredLayer,
+    boolean,
     join_shape,
+    number_above,
     one_of,
     positive_int,
     split_shape,
@@ -103,21 +105,17 @@ class ScaleSpaceLifting2D(ConfiguredLayer):
         super().__init__(**kwargs)
         self.num_scales = positive_int("num_scales", num_scales)
         self.base = checked_base(base)
-        if not 0 < zero_scale < float("inf"):
-            raise ValueError(
-                f"`zero_scale` must be a number above 0. Received: zero_scale={zero_scale!r}."
-            )
-        self.zero_scale = zero_scale
+        self.zero_scale = number_above("zero_scale", zero_scale, 0)
         self.method = one_of("method", method, ("gaussian", "bilinear"))
-        self.pyramid = pyramid
-        self.antialias = antialias
+        self.pyramid = boolean("pyramid", pyramid)
+        self.antialias = boolean("antialias", antialias)
         self.data_format = standardize_data_format(data_format)
-        if antialias and method == "gaussian":
+        if self.antialias and self.method == "gaussian":
             raise ValueError(
                 "`antialias` belongs to method='bilinear'; a Gaussian scale space is smooth "
                 "already. Received: antialias=True with method='gaussian'. Leave it out."
             )
-        if pyramid and method == "gaussian" and not isinstance(self.base, int):
+        if self.pyramid and self.method == "gaussian" and not isinstance(self.base, int):
             raise ValueError(
                 "The levels of a Gaussian pyramid are every `base ** k`th row and column, so "
                 f"`base` must be a whole number. Received: base={base!r} with method='gaussian' "
@@ -134,7 +132,7 @@ class ScaleSpaceLifting2D(ConfiguredLayer):
 
     def build(self, input_shape: Any) -> None:
         """Checks that images of this shape are large enough; there are no weights."""
-        sizes, channels = split_shape(input_shape, self.data_format)
+        sizes, channels = split_shape(input_shape, self.data_format, 2)
         coarsest = self._level_lengths(self.num_scales - 1, sizes)
         if self.method == "bilinear" and 0 in coarsest:
             factor = level_factor(self.base, self.num_scales - 1)
@@ -148,7 +146,7 @@ class ScaleSpaceLifting2D(ConfiguredLayer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the shape of the scale space, of each level if it is a pyramid."""
-        sizes, channels = split_shape(input_shape, self.data_format)
+        sizes, channels = split_shape(input_shape, self.data_format, 2)
         if not self.pyramid:
             sizes = (self.num_scales, *sizes)
             return join_shape(input_shape[0], sizes, channels, self.data_format)

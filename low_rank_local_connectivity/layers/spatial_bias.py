@@ -9,7 +9,9 @@ from keras import constraints, initializers, ops, regularizers
 
 from low_rank_local_connectivity.layers.configured_layer import (
     ConfiguredLayer,
+    boolean,
     from_channels_last,
+    initializer_of,
     spatial_axes,
     split_shape,
     standardize_data_format,
@@ -147,7 +149,8 @@ class SpatialBias(ConfiguredLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if per_filter and additive_axes is not None:
+        self.per_filter = boolean("per_filter", per_filter)
+        if self.per_filter and additive_axes is not None:
             raise ValueError(
                 "With `per_filter=True` every position has biases of its own, so `additive_axes` "
                 f"must be None. Received: additive_axes={additive_axes!r}."
@@ -155,9 +158,10 @@ class SpatialBias(ConfiguredLayer):
         self.additive_axes = (
             None if additive_axes is None else spatial_axes("additive_axes", additive_axes, 3)
         )
-        self.per_filter = per_filter
         self.data_format = standardize_data_format(data_format)
-        self.bias_initializer: Any = initializers.get(bias_initializer)
+        self.bias_initializer: Any = initializer_of(
+            "bias_initializer", "zeros" if bias_initializer is None else bias_initializer
+        )
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.bias_constraint = constraints.get(bias_constraint)
 
@@ -192,4 +196,5 @@ class SpatialBias(ConfiguredLayer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the input's shape."""
+        split_shape(input_shape, self.data_format)
         return tuple(input_shape)

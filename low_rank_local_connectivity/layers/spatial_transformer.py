@@ -9,14 +9,17 @@ from keras import ops
 
 from low_rank_local_connectivity.layers.configured_layer import (
     ConfiguredLayer,
+    boolean,
     from_channels_last,
     join_shape,
+    layer_of,
     per_axis,
     split_shape,
     standardize_data_format,
     to_channels_last,
 )
 from low_rank_local_connectivity.ops.affine_sampling import sample_affine
+from low_rank_local_connectivity.ops.arguments import tensor
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -82,16 +85,11 @@ class SpatialTransformer2D(ConfiguredLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if isinstance(localization, dict):
-            localization = keras.saving.deserialize_keras_object(localization)
-        if not isinstance(localization, keras.Layer):
-            raise ValueError(
-                "`localization` must be a layer or model from images to features. Received: "
-                f"localization={localization!r}."
-            )
-        self.localization = localization
+        self.localization: Any = layer_of(
+            "localization", localization, "a layer or model from images to features"
+        )
         self.output_size = None if output_size is None else per_axis("output_size", output_size, 2)
-        self.align_corners = align_corners
+        self.align_corners = boolean("align_corners", align_corners)
         self.data_format = standardize_data_format(data_format)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
@@ -103,7 +101,7 @@ class SpatialTransformer2D(ConfiguredLayer):
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape, and those of the localization network."""
-        _, channels = split_shape(input_shape, self.data_format)
+        _, channels = split_shape(input_shape, self.data_format, 2)
         axis = -1 if self.data_format == "channels_last" else 1
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={axis: channels})
         shape = tuple(input_shape)
@@ -126,7 +124,7 @@ class SpatialTransformer2D(ConfiguredLayer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the input's shape with the rows and columns of `output_size`."""
-        sizes, channels = split_shape(input_shape, self.data_format)
+        sizes, channels = split_shape(input_shape, self.data_format, 2)
         return join_shape(input_shape[0], self.output_size or sizes, channels, self.data_format)
 
     def transformations(self, inputs):
@@ -138,13 +136,17 @@ class SpatialTransformer2D(ConfiguredLayer):
         Returns:
             Tensor `(batch, 2, 3)`, in at least float32, that maps `(x, y, 1)` to `(x, y)`.
 
+        Raises:
+            ValueError: If the layer is not built, or `inputs` are no batch of images.
+
         Example:
             >>> layer = SpatialTransformer2D(keras.layers.GlobalAveragePooling2D())
             >>> layer.build((None, 8, 9, 3))
             >>> ops.convert_to_numpy(layer.transformations(ops.ones((1, 8, 9, 3)))).tolist()
             [[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]
         """
-        features = self.localization(inputs)
+        self.require_built("transformations")
+        features = self.localization(tensor("inputs", inputs, "bhwc"))
         dtype = keras.backend.result_type(
             keras.backend.standardize_dtype(features.dtype), "float32"
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from keras import ops
 
+from low_rank_local_connectivity.ops.arguments import boolean, per_axis, require_length, tensors
 from low_rank_local_connectivity.ops.bilinear_sampling import coordinate_dtype, sample_bilinear
 
 
@@ -33,14 +34,23 @@ def sample_affine(
     Returns:
         Tensor of axes `bijc`.
 
+    Raises:
+        ValueError: If an argument is of another kind, or shapes do not fit together.
+
     Example:
         >>> images = ops.reshape(ops.arange(6, dtype="float32"), (1, 2, 3, 1))
         >>> half_a_turn = ops.array([[[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]])
         >>> ops.convert_to_numpy(sample_affine(images, half_a_turn))[0, ..., 0].tolist()
         [[5.0, 4.0, 3.0], [2.0, 1.0, 0.0]]
     """
+    images_bhwc, maps_bmn = tensors(images_bhwc=images_bhwc, maps_bmn=maps_bmn)
+    require_length("maps_bmn", maps_bmn, "m", 2, "of a row for x and one for y")
+    require_length("maps_bmn", maps_bmn, "n", 3, "of (x, y, 1)")
+    align_corners = boolean("align_corners", align_corners)
     _, height, width, channels = ops.shape(images_bhwc)
-    out_height, out_width = output_size or (height, width)
+    out_height, out_width = height, width
+    if output_size is not None:
+        out_height, out_width = per_axis("output_size", output_size, 2)
     dtype = coordinate_dtype(maps_bmn)
     maps: Any = ops.cast(maps_bmn, dtype)[..., None, None]
     y_i, x_j = _centred(out_height, dtype)[:, None], _centred(out_width, dtype)

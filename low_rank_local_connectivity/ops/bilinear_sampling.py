@@ -13,6 +13,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from low_rank_local_connectivity.ops.arguments import tensors
+
 
 def sample_bilinear(images_bhwc, rows_bp, columns_bp):
     """Reads images between their pixels.
@@ -29,12 +31,18 @@ def sample_bilinear(images_bhwc, rows_bp, columns_bp):
     Returns:
         Tensor of axes `bpc`.
 
+    Raises:
+        ValueError: If an argument is of another kind, or shapes do not fit together.
+
     Example:
         >>> image = ops.reshape(ops.array([[0.0, 1.0], [2.0, 3.0]]), (1, 2, 2, 1))
         >>> rows, columns = ops.array([[0.5, -0.5, 1.0]]), ops.array([[0.5, 1.0, 2.0]])
         >>> ops.convert_to_numpy(sample_bilinear(image, rows, columns))[0, :, 0].tolist()
         [1.5, 0.5, 0.0]
     """
+    images_bhwc, rows_bp, columns_bp = tensors(
+        images_bhwc=images_bhwc, rows_bp=rows_bp, columns_bp=columns_bp
+    )
     batch, height, width, _ = ops.shape(images_bhwc)
     reads_bpk, weights_bpk = corner_reads(rows_bp, columns_bp, height, width)
     reads_bpk = reads_bpk + first_pixels(batch, height, width)[:, None, None]

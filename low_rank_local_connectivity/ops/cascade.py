@@ -7,6 +7,13 @@ from typing import Any
 import keras
 from keras import ops
 
+from low_rank_local_connectivity.ops.arguments import (
+    per_axis,
+    require_same_dtype,
+    sequence,
+    tensor,
+)
+
 
 def merge_cascade(kernels: Sequence[Any], dilations: Sequence[tuple[int, int]]):
     """Returns the one kernel that does what a chain of dilated convolutions does.
@@ -42,8 +49,7 @@ def merge_cascade(kernels: Sequence[Any], dilations: Sequence[tuple[int, int]]):
         >>> bool(np.allclose(merged, np.kron(kernels[1, :, :, 0, 0], kernels[0, :, :, 0, 0])))
         True
     """
-    kernels = [ops.convert_to_tensor(kernel) for kernel in kernels]
-    _check(kernels, dilations)
+    kernels, dilations = _checked(kernels, dilations)
     # As an image with one example for each input channel. An identity comes first, so that the
     # first kernel's dilation is nothing special.
     channels, dtype = kernels[0].shape[2], keras.backend.standardize_dtype(kernels[0].dtype)
@@ -55,13 +61,19 @@ def merge_cascade(kernels: Sequence[Any], dilations: Sequence[tuple[int, int]]):
             # Keras correlates; this is a convolution.
             ops.flip(ops.flip(kernel, 0), 1),
             padding="valid",
-            dilation_rate=tuple(dilation),
+            dilation_rate=dilation,
             data_format="channels_last",
         )
     return ops.transpose(merged, (1, 2, 0, 3))
 
 
-def _check(kernels: Sequence[Any], dilations: Sequence[tuple[int, int]]) -> None:
+def _checked(kernels: Any, dilations: Any) -> tuple[list[Any], list[tuple[int, int]]]:
+    """Returns the kernels as tensors, and the dilations along both axes."""
+    kernels = [
+        ops.convert_to_tensor(tensor("kernels", kernel, "yxcf"))
+        for kernel in sequence("kernels", kernels, "tensors (rows, columns, in, out)")
+    ]
+    dilations = sequence("dilations", dilations, "pairs (rows, columns)")
     if len(kernels) < 1 or len(kernels) != len(dilations):
         raise ValueError(
             "merge_cascade() takes at least one kernel, and one dilation for each. Received: "
@@ -73,3 +85,6 @@ def _check(kernels: Sequence[Any], dilations: Sequence[tuple[int, int]]) -> None
             "Every kernel of a cascade must have as many input channels as the one before has "
             f"filters. Received: kernels of shapes {shapes}."
         )
+    require_same_dtype(**{f"kernels[{index}]": kernel for index, kernel in enumerate(kernels)})
+    rates = [per_axis("dilations", rate, 2) for rate in dilations]
+    return kernels, [(rows, columns) for rows, columns in rates]

@@ -13,6 +13,15 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from low_rank_local_connectivity.ops.arguments import (
+    one_of,
+    positive_int,
+    require_each,
+    sequence,
+    spatial_axes,
+    tensor,
+)
+
 Normalization = Literal["softmax", "norm"] | None
 
 # The release's epsilon; it is below float16's smallest number, hence float32 below.
@@ -32,10 +41,23 @@ def sum_over_axes(parts: Sequence, axes: Sequence[int], dimensions: int):
     Returns:
         Tensor of axes `Ok`, of length 1 along axes that no part runs along.
 
+    Raises:
+        ValueError: If there is no part, not one for each axis, or they differ in their banks.
+
     Example:
         >>> ops.shape(sum_over_axes([ops.ones((6, 4)), ops.ones((7, 4))], (0, 1), 2))
         (6, 7, 4)
     """
+    dimensions = positive_int("dimensions", dimensions)
+    axes = sequence("axes", axes, "spatial axes")
+    spatial_axes("axes", axes, dimensions)
+    parts = [tensor("parts", part, "ok") for part in sequence("parts", parts, "tensors of axes ok")]
+    require_each("parts", parts, len(axes), "the axes")
+    if len({part_ok.shape[1] for part_ok in parts}) != 1:
+        raise ValueError(
+            "`parts` must be at least one tensor, all with the same number of banks in the last "
+            f"axis. Received: shapes {[tuple(part_ok.shape) for part_ok in parts]}."
+        )
     total = None
     for part_ok, axis in zip(parts, axes, strict=True):
         length, rank = part_ok.shape
@@ -61,6 +83,9 @@ def normalize_logits(logits_Ok, normalization: Normalization):
         Combining weights in at least float32, whatever the data type of the logits: in float16
         the epsilon would underflow to 0 and zero logits would give NaN.
 
+    Raises:
+        ValueError: If `logits_Ok` is no tensor, or `normalization` none of the three.
+
     Example:
         >>> weights = normalize_logits(ops.array([[3.0, 4.0]]), "norm")
         >>> ops.convert_to_numpy(weights).round(6).tolist()
@@ -70,6 +95,9 @@ def normalize_logits(logits_Ok, normalization: Normalization):
         Elsayed et al., "Revisiting Spatial Invariance with Low-Rank Local Connectivity",
         ICML 2020, section 3.2.1.
     """
+    # Of one axis too, the banks' alone.
+    logits_Ok = tensor("logits_Ok", logits_Ok, "K")
+    normalization = one_of("normalization", normalization, ("softmax", "norm", None))
     dtype = keras.backend.standardize_dtype(logits_Ok.dtype)
     logits_Ok = ops.cast(logits_Ok, keras.backend.result_type(dtype, "float32"))
     if normalization == "softmax":

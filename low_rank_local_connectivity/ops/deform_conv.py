@@ -19,6 +19,14 @@ from typing import Any
 import keras
 from keras import ops
 
+from low_rank_local_connectivity.ops.arguments import (
+    one_of,
+    pairs_of_pads,
+    per_axis,
+    positive_int,
+    received,
+    tensor,
+)
 from low_rank_local_connectivity.ops.bilinear_sampling import (
     coordinate_dtype,
     corner_reads,
@@ -72,8 +80,8 @@ def deform_conv2d(
             if None.
         strides: Step between windows, in input elements.
         padding: `"valid"`, `"same"` (Keras's: what is uneven goes below and right) or
-            `((top, bottom), (left, right))`. It only says where windows sit: there are zeros
-            all around in any case.
+            `((top, bottom), (left, right))`, each at least 0. It only says where windows sit:
+            there are zeros all around in any case.
         dilation_rate: Step between taps, in input elements.
         offset_groups: How many groups of channels have offsets of their own; divides `channels`.
         data_format: Of `x`, `offset`, `mask` and the outputs: `"channels_last"` or
@@ -84,7 +92,7 @@ def deform_conv2d(
         added in at least float32.
 
     Raises:
-        ValueError: If shapes do not fit together.
+        ValueError: If an argument is out of range, or shapes or batches do not fit together.
 
     Example:
         >>> image = ops.reshape(ops.arange(12, dtype="float32"), (1, 3, 4, 1))
@@ -98,11 +106,17 @@ def deform_conv2d(
         Dai et al., "Deformable Convolutional Networks", ICCV 2017; Zhu et al., "Deformable
         ConvNets v2: More Deformable, Better Results", CVPR 2019.
     """
+    data_format = one_of("data_format", data_format, (None, "channels_last", "channels_first"))
     data_format = data_format or keras.config.image_data_format()
-    x_bhwc, offset, mask = (_channels_last(tensor, data_format) for tensor in (x, offset, mask))
-    kernel_yxcf = ops.convert_to_tensor(kernel)
+    x_bhwc = _channels_last("x", x, data_format)
+    offset = _channels_last("offset", offset, data_format)
+    mask = None if mask is None else _channels_last("mask", mask, data_format)
+    kernel_yxcf = ops.convert_to_tensor(tensor("kernel", kernel, "yxcf"))
     taps = (kernel_yxcf.shape[0], kernel_yxcf.shape[1])
-    geometry = Geometry(taps, _pair(strides), _pair(dilation_rate), padding)
+    strides = per_axis("strides", strides, 2)
+    dilation_rate = per_axis("dilation_rate", dilation_rate, 2)
+    geometry = Geometry(taps, strides, dilation_rate, padding)
+    offset_groups = positive_int("offset_groups", offset_groups)
     geometry.check(x_bhwc, kernel_yxcf, offset, mask, offset_groups)
     reads_tngk, weights_tngk = _reads(x_bhwc, offset, mask, geometry, offset_groups)
     pixels_rd = padded_pixels(x_bhwc, offset_groups)
@@ -127,14 +141,14 @@ class Geometry:
 
     def __init__(self, taps, strides, dilations, padding: Padding) -> None:
         self.taps, self.strides, self.dilations = taps, strides, dilations
-        named = isinstance(padding, str)
-        if named and padding not in ("valid", "same"):
+        named = isinstance(padding, str) and padding in ("valid", "same")
+        self.pads = None if named else pairs_of_pads(padding)
+        if not named and self.pads is None:
             raise ValueError(
                 "`padding` must be 'valid', 'same' or ((top, bottom), (left, right)). Received: "
-                f"padding={padding!r}."
+                f"{received('padding', padding)}."
             )
-        self.pads = None if named else tuple(tuple(pair) for pair in padding)
-        self.windows = Windows(taps, strides, dilations, padding if named else "valid")
+        self.windows = Windows(taps, strides, dilations, str(padding) if named else "valid")
 
     def output_shape(self, sizes) -> tuple[int | None, ...]:
         """Returns the number of windows per axis."""
@@ -177,32 +191,39 @@ class Geometry:
         count = groups * self.taps[0] * self.taps[1]
         positions = self.output_shape(x_bhwc.shape[1:3])
         _require_shape("offset", offset, positions, 2 * count, f"2 * {groups} * {count // groups}")
+        _require_batch("offset", offset, x_bhwc)
         if mask is not None:
+            # Those of the offsets are known where the size of the inputs is not.
+            positions = tuple(offset.shape[1:3]) if None in positions else positions
             _require_shape("mask", mask, positions, count, f"{groups} * {count // groups}")
+            _require_batch("mask", mask, x_bhwc)
 
 
-def _require_shape(name: str, tensor, positions, channels: int, spelled: str) -> None:
+def _require_shape(name: str, given, positions, channels: int, spelled: str) -> None:
     expected = (*positions, channels)
-    received = tuple(tensor.shape)
-    known = zip(received[1:], expected, strict=False)
-    if len(received) != 4 or any(a != b for a, b in known if None not in (a, b)):
+    shape = tuple(given.shape)
+    known = zip(shape[1:], expected, strict=True)
+    if any(a != b for a, b in known if isinstance(a, int) and isinstance(b, int)):
         raise ValueError(
             f"`{name}` must have a value for each output position and, in its channels, "
             f"{spelled} = {channels}: here the shape (batch, {', '.join(map(str, expected))}) "
-            f"with channels last. Received: {name} of shape {received}."
+            f"with channels last. Received: {name} of shape {shape}."
         )
 
 
-def _channels_last(tensor, data_format: str):
-    if tensor is None:
-        return None
-    tensor = ops.convert_to_tensor(tensor)
-    return tensor if data_format == "channels_last" else ops.moveaxis(tensor, 1, -1)
+def _require_batch(name: str, given, x_bhwc) -> None:
+    found, batch = given.shape[0], x_bhwc.shape[0]
+    # An unknown batch is None, or a symbol where JAX exports.
+    if isinstance(found, int) and isinstance(batch, int) and found != batch:
+        raise ValueError(
+            f"`{name}` must have one example for each of the inputs', {batch}. Received: {name} "
+            f"of {found} examples."
+        )
 
 
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    rows, columns = (value, value) if isinstance(value, int) else value
-    return rows, columns
+def _channels_last(name: str, value, data_format: str):
+    value = ops.convert_to_tensor(tensor(name, value, "bhwc"))
+    return value if data_format == "channels_last" else ops.moveaxis(value, 1, -1)
 
 
 def _reads(x_bhwc, offset, mask, geometry: Geometry, groups: int):

@@ -10,8 +10,16 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from low_rank_local_connectivity.ops.arguments import (
+    positive_int,
+    require_each,
+    require_length,
+    sequence,
+    tensor,
+)
 from low_rank_local_connectivity.ops.bilinear_sampling import coordinate_dtype
 from low_rank_local_connectivity.ops.deform_conv import deform_conv2d
+from low_rank_local_connectivity.ops.scale_space import checked_levels
 
 
 def deformable_scale_correlation(
@@ -39,6 +47,9 @@ def deformable_scale_correlation(
     Returns:
         One tensor `(batch, ceil(height / stride), ceil(width / stride), filters)` per level.
 
+    Raises:
+        ValueError: If an argument is of another kind, or shapes do not fit together.
+
     Example:
         >>> levels, kernel = [ops.ones((2, 9, 8, 4))] * 3, ops.ones((2, 3, 3, 4, 5))
         >>> offsets = [ops.zeros((2, 9, 8, 18))] * 3
@@ -46,6 +57,16 @@ def deformable_scale_correlation(
         >>> [tuple(level.shape) for level in found]
         [(2, 9, 8, 5), (2, 9, 8, 5), (2, 9, 8, 5)]
     """
+    levels_bhwc, kernel_lijcf, dilations, strides = checked_levels(
+        levels_bhwc, kernel_lijcf, dilations, strides
+    )
+    offset_groups = positive_int("offset_groups", offset_groups)
+    offsets_bhwo = sequence("offsets_bhwo", offsets_bhwo, "tensors, one for each level")
+    require_each("offsets_bhwo", offsets_bhwo, len(levels_bhwc), "the levels")
+    for offset in offsets_bhwo:
+        tensor("offsets_bhwo", offset, "bhwo")
+        count = 2 * offset_groups * kernel_lijcf.shape[1] * kernel_lijcf.shape[2]
+        require_length("offsets_bhwo", offset, "o", count, "2 * offset_groups * taps")
     depth = kernel_lijcf.shape[0]
     counts = [len(levels_bhwc[level : level + depth]) for level in range(len(dilations))]
     together = len({tuple(level.shape[1:]) for level in levels_bhwc}) == 1

@@ -10,6 +10,8 @@ import functools
 import numpy as np
 from keras import ops
 
+from low_rank_local_connectivity.ops.arguments import finite_number, positive_int, tensors
+
 
 def is_exact(order: int) -> bool:
     """Whether every rotation of the group only rearranges a kernel's taps.
@@ -34,7 +36,6 @@ def tap_count(kernel_size: int, order: int) -> int:
     return kernel_size**2 if is_exact(order) else int(_disc(kernel_size).sum())
 
 
-@functools.cache
 def rotation_matrix(kernel_size: int, degrees: float) -> np.ndarray:
     """Returns the matrix that turns a kernel's taps, both axes flattened row by row.
 
@@ -46,10 +47,14 @@ def rotation_matrix(kernel_size: int, degrees: float) -> np.ndarray:
 
     Args:
         kernel_size: Taps per axis, `k`.
-        degrees: Angle, counter-clockwise, from 0 to below 90. The others follow by `rot90`.
+        degrees: Angle, counter-clockwise. A group needs those from 0 to below 90; the others
+            follow by `rot90`.
 
     Returns:
         Array `(k * k, k * k)` in float32.
+
+    Raises:
+        ValueError: If an argument is out of range.
 
     Example:
         >>> matrix = rotation_matrix(5, 45.0)
@@ -58,6 +63,12 @@ def rotation_matrix(kernel_size: int, degrees: float) -> np.ndarray:
         >>> matrix.sum(0).round(5).tolist()[:5]  # without the corners
         [0.0, 1.0, 1.0, 1.0, 0.0]
     """
+    size, angle = positive_int("kernel_size", kernel_size), finite_number("degrees", degrees)
+    return _rotation_matrix(size, angle)
+
+
+@functools.cache
+def _rotation_matrix(kernel_size: int, degrees: float) -> np.ndarray:
     centre = (kernel_size - 1) / 2
     rows, columns = np.indices((kernel_size, kernel_size)) - centre
     angle = np.deg2rad(degrees)
@@ -93,11 +104,21 @@ def expand_kernel(kernel_hwscf, order: int):
         Tensor `(k, k, orientations * channels, order * filters)`, the orientation the slower index
         of both.
 
+    Raises:
+        ValueError: If the kernel has another shape, or `order` is out of range.
+
     Example:
         >>> ops.shape(expand_kernel(np.ones((3, 3, 4, 5, 6), "float32"), 4))
         (3, 3, 20, 24)
     """
-    size, _, orientations, channels, filters = kernel_hwscf.shape
+    (kernel_hwscf,) = tensors(kernel_hwscf=kernel_hwscf)
+    order = positive_int("order", order)
+    size, columns, orientations, channels, filters = kernel_hwscf.shape
+    if size != columns or orientations not in (1, order):
+        raise ValueError(
+            "`kernel_hwscf` must have as many rows as columns, and 1 or `order` orientations. "
+            f"Received: kernel_hwscf of shape {tuple(kernel_hwscf.shape)} with order={order}."
+        )
     parts: dict[int, object] = {}
     turned = []
     for turns in range(order):

@@ -15,8 +15,45 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from low_rank_local_connectivity.ops.arguments import (
+    items_of,
+    pairs_of_pads,
+    per_axis,
+    positive_int,
+    received,
+    require_length,
+    require_same_dtype,
+    tensor,
+    tensors,
+)
+
 # (rows, columns, input channels, filters) of the coarse kernel, then of the fine one.
 Factors = tuple[tuple[int, int, int, int], tuple[int, int, int, int]]
+
+
+def checked_factors(factors: Any) -> Factors:
+    """Returns the shapes of a coarse and a fine kernel as tuples."""
+    shapes: Any = items_of(factors)
+    try:
+        coarse, fine = (per_axis("factors", items_of(shape) or (), 4) for shape in shapes)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "`factors` must be a pair of shapes (rows, columns, input channels, filters), each a "
+            f"tuple of 4 integers of at least 1. Received: {received('factors', factors)}."
+        ) from None
+    return coarse, fine  # pyright: ignore[reportReturnType], of 4 each
+
+
+def checked_rank(rank: Any, factors: Factors) -> int:
+    """Returns a number of terms that is not above what any kernel needs."""
+    value, most = positive_int("rank", rank), min(map(math.prod, factors))
+    if value > most:
+        raise ValueError(
+            "`rank` must be at most the number of parameters in a term's smaller kernel, with "
+            f"which every kernel can be written: {most} for factors={factors}. "
+            f"Received: rank={rank}."
+        )
+    return value
 
 
 def kronecker_kernel(coarse_rijce, fine_rkldf):
@@ -33,11 +70,15 @@ def kronecker_kernel(coarse_rijce, fine_rkldf):
     Returns:
         Tensor of shape `(h1 h2, w1 w2, c1 c2, o1 o2)`.
 
+    Raises:
+        ValueError: If an argument is of another kind, or the ranks differ.
+
     Example:
         >>> coarse, fine = np.ones((2, 3, 1, 2, 4)), np.ones((2, 2, 5, 3, 1))
         >>> ops.shape(kronecker_kernel(coarse, fine))
         (6, 5, 6, 4)
     """
+    coarse_rijce, fine_rkldf = tensors(coarse_rijce=coarse_rijce, fine_rkldf=fine_rkldf)
     rank, *coarse = coarse_rijce.shape
     fine = fine_rkldf.shape[1:]
     matrix: Any = ops.matmul(
@@ -121,16 +162,48 @@ def kronecker_convolution(
     Returns:
         Tensor of shape `(batch, out height, out width, o1 o2)`.
 
+    Raises:
+        ValueError: If an argument is of another kind, or shapes do not fit together.
+
     Example:
         >>> coarse, fine = np.ones((2, 3, 1, 2, 4)), np.ones((2, 2, 3, 3, 1))
         >>> ops.shape(kronecker_convolution(np.ones((1, 8, 9, 6)), coarse, fine))
         (1, 3, 7, 4)
     """
+    inputs_bhwx, coarse_rijce, fine_rkldf = tensors(
+        inputs_bhwx=inputs_bhwx, coarse_rijce=coarse_rijce, fine_rkldf=fine_rkldf
+    )
+    require_same_dtype(inputs_bhwx=inputs_bhwx, coarse_rijce=coarse_rijce, fine_rkldf=fine_rkldf)
+    channels = coarse_rijce.shape[3] * fine_rkldf.shape[3]
+    require_length("inputs_bhwx", inputs_bhwx, "x", channels, "of both kernels' channels, c1 c2")
+    strides, pads = per_axis("strides", strides, 2), _checked_pads(pads)
     steps = steps_of((coarse_rijce.shape[1:], fine_rkldf.shape[1:]), strides)
+    _require_room(inputs_bhwx, steps, pads)
     if any(amount for pair in pads for amount in pair):
         inputs_bhwx = ops.pad(inputs_bhwx, ((0, 0), *pads, (0, 0)))
     between = _apply_fine(inputs_bhwx, fine_rkldf, coarse_rijce.shape[3], steps)
     return _apply_coarse(between, coarse_rijce, steps)
+
+
+def _checked_pads(pads: Any) -> list[tuple[int, int]]:
+    found = pairs_of_pads(pads)
+    if found is None:
+        raise ValueError(
+            "`pads` must be ((top, bottom), (left, right)), integers of at least 0. Received: "
+            f"{received('pads', pads)}."
+        )
+    return found
+
+
+def _require_room(inputs_bhwx, steps: Sequence[Steps], pads: Sequence[tuple[int, int]]) -> None:
+    """Refuses inputs into which the kernel does not fit."""
+    for size, step, pad in zip(inputs_bhwx.shape[1:3], steps, pads, strict=True):
+        if isinstance(size, int) and size + sum(pad) < step.coarse * step.fine:
+            taps = tuple(step.coarse * step.fine for step in steps)
+            raise ValueError(
+                f"The kernel must fit into the inputs: it has {taps} taps. Received: inputs_bhwx "
+                f"of shape {tuple(inputs_bhwx.shape)} with pads={pads}."
+            )
 
 
 def convolve(inputs_bhwx, kernel, strides: Sequence[int], padding: str):
@@ -208,10 +281,20 @@ def rearrange_kernel(kernel: np.ndarray, factors: Factors) -> np.ndarray:
     Returns:
         Array with as many rows as the coarse kernel has numbers, and columns as the fine one has.
 
+    Raises:
+        ValueError: If the factors do not multiply to the kernel's shape.
+
     Reference:
         Van Loan and Pitsianis, "Approximation with Kronecker products", 1993.
     """
-    coarse, fine = factors
+    coarse, fine = checked_factors(factors)
+    kernel = np.asarray(tensor("kernel", kernel, "hwcf"))
+    whole = tuple(one * other for one, other in zip(coarse, fine, strict=True))
+    if kernel.shape != whole:
+        raise ValueError(
+            "`factors` must multiply to the kernel, axis by axis. Received: factors="
+            f"{(coarse, fine)}, which multiply to {whole}, for a kernel of shape {kernel.shape}."
+        )
     apart = kernel.reshape([size for pair in zip(coarse, fine, strict=True) for size in pair])
     return apart.transpose(0, 2, 4, 6, 1, 3, 5, 7).reshape(math.prod(coarse), math.prod(fine))
 
@@ -233,13 +316,23 @@ def nearest_kronecker_factors(
         Arrays of shapes `(rank, h1, w1, c1, o1)` and `(rank, h2, w2, c2, o2)`, in which a term's
         two kernels have equal norms, so that both learn at one pace.
 
+    Raises:
+        ValueError: If the factors do not multiply to the kernel's shape, the rank is out of range,
+            or the kernel holds NaN or infinity.
+
     Example:
         >>> kernel = np.kron(np.eye(3), np.ones((2, 2)))[..., None, None]
         >>> coarse, fine = nearest_kronecker_factors(kernel, ((3, 3, 1, 1), (2, 2, 1, 1)), 1)
         >>> bool(np.allclose(ops.convert_to_numpy(kronecker_kernel(coarse, fine)), kernel))
         True
     """
+    factors = checked_factors(factors)
+    rank = checked_rank(rank, factors)
     matrix = rearrange_kernel(kernel, factors)
+    if not np.isfinite(matrix).all():
+        raise ValueError(
+            "`kernel` must hold finite numbers. Received: a kernel with NaN or infinity."
+        )
     left, values, right = np.linalg.svd(matrix, full_matrices=False)
     roots = np.sqrt(values[:rank])
     coarse = (left[:, :rank] * roots).T.reshape(rank, *factors[0])

@@ -2,11 +2,22 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
-import keras
-
-from low_rank_local_connectivity.ops.kronecker import Factors, Steps, must_subsample, steps_of
+from low_rank_local_connectivity.ops.arguments import (
+    backend_name,
+    items_of,
+    per_axis,
+    positive_int,
+    received,
+)
+from low_rank_local_connectivity.ops.kronecker import (
+    Factors,
+    Steps,
+    checked_factors,
+    must_subsample,
+    steps_of,
+)
 
 Strategy = Literal["factored", "dense"]
 
@@ -43,11 +54,16 @@ def multiply_adds(
         strides: Steps between windows.
         output_sizes: Rows and columns of the outputs; as if there were very many where None.
 
+    Raises:
+        ValueError: If an argument is out of range.
+
     Example:
         >>> multiply_adds(((3, 3, 1, 1), (3, 3, 4, 4)))
         {'factored': 180.0, 'dense': 1296.0}
     """
-    coarse, fine = factors
+    coarse, fine = factors = checked_factors(factors)
+    rank, strides = positive_int("rank", rank), per_axis("strides", strides, 2)
+    output_sizes = _checked_sizes(output_sizes)
     coarse_size, fine_size = math.prod(coarse), math.prod(fine)
     steps = steps_of(factors, strides)
     subsampled = must_subsample(steps)
@@ -57,6 +73,16 @@ def multiply_adds(
         second *= _strided_pixels(step.second_stride, outputs) if subsampled else 1.0
     factored = rank * (coarse[2] * fine_size * first + fine[3] * coarse_size * second)
     return {"factored": factored, "dense": float(coarse_size * fine_size)}
+
+
+def _checked_sizes(output_sizes: Any) -> list[int | None]:
+    sizes = items_of(output_sizes)
+    if sizes is None or len(sizes) != 2:
+        raise ValueError(
+            "`output_sizes` must be the rows and columns of the outputs, each an integer of at "
+            f"least 1 or None. Received: {received('output_sizes', output_sizes)}."
+        )
+    return [None if size is None else positive_int("output_sizes", size) for size in sizes]
 
 
 def _first_pixels(step: Steps, outputs: int | None) -> float:
@@ -92,6 +118,9 @@ def choose_strategy(
         output_sizes: Likewise.
         backend: Keras's name of a backend; the present one if None.
 
+    Raises:
+        ValueError: If an argument is out of range.
+
     Example:
         >>> choose_strategy(((9, 9, 1, 1), (3, 3, 8, 8)), backend="tensorflow")
         'factored'
@@ -99,5 +128,5 @@ def choose_strategy(
         'dense'
     """
     costs = multiply_adds(factors, rank, strides, output_sizes)
-    least = LEAST_SAVING.get(backend or keras.backend.backend(), LEAST_SAVING["tensorflow"])
+    least = LEAST_SAVING.get(backend_name(backend), LEAST_SAVING["tensorflow"])
     return "factored" if costs["dense"] > least * costs["factored"] else "dense"

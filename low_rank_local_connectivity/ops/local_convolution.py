@@ -21,6 +21,13 @@ from collections.abc import Iterable, Sequence
 import keras
 from keras import ops
 
+from low_rank_local_connectivity.ops.arguments import (
+    boolean,
+    instance_of,
+    require_dimensions,
+    require_length,
+    tensors,
+)
 from low_rank_local_connectivity.ops.windows import Windows
 
 # Matrix products over fewer numbers than this are slower than collecting whole patches.
@@ -48,12 +55,22 @@ def local_convolution(inputs_bSc, kernel_prf, windows: Windows, training: bool =
     Returns:
         Tensor of axes `bOf`.
 
+    Raises:
+        ValueError: If an argument is of another kind, or shapes do not fit together.
+
     Example:
         >>> windows = Windows((3, 3), (1, 1), (1, 1), "valid")
         >>> kernel = ops.ones((6 * 7, 3 * 3 * 4, 5))
         >>> ops.shape(local_convolution(ops.ones((2, 8, 9, 4)), kernel, windows))
         (2, 6, 7, 5)
     """
+    inputs_bSc, kernel_prf = tensors(inputs_bSc=inputs_bSc, kernel_prf=kernel_prf)
+    windows, training = instance_of("windows", windows, Windows), boolean("training", training)
+    require_dimensions(len(windows.sizes), "`windows`", inputs_bSc=inputs_bSc)
+    positions = math.prod(windows.static_output_shape(inputs_bSc.shape[1:-1]))
+    require_length("kernel_prf", kernel_prf, "p", positions, "of all output positions")
+    reads = windows.taps * inputs_bSc.shape[-1]
+    require_length("kernel_prf", kernel_prf, "r", reads, "of all taps and channels")
     rows = slab_rows(windows, inputs_bSc.shape[1:], skip_padding=False)
     batch = inputs_bSc.shape[0]
     # An unknown batch is None, or a symbol where JAX exports.

@@ -15,6 +15,17 @@ from typing import Any
 import keras
 from keras import ops
 
+from low_rank_local_connectivity.ops.arguments import (
+    boolean,
+    instance_of,
+    require_dimensions,
+    require_each,
+    require_length,
+    require_same_dtype,
+    sequence,
+    tensor,
+    tensors,
+)
 from low_rank_local_connectivity.ops.local_convolution import (
     after,
     local_convolution_by_slabs,
@@ -42,6 +53,66 @@ def convolve(inputs_bSc, kernel_Tcg, windows: Windows):
     return ops.conv(inputs_bSc, kernel_Tcg, **settings)
 
 
+def _require_whole_banks(kernel_Tcg, rank: int) -> None:
+    """Refuses a kernel that does not hold as many banks as there are combining weights."""
+    if kernel_Tcg.shape[-1] % rank:
+        raise ValueError(
+            "`kernel_Tcg` must hold as many banks as there are combining weights, all with the "
+            f"same number of filters. Received: kernel_Tcg of shape {tuple(kernel_Tcg.shape)} and "
+            f"weights for {rank} banks."
+        )
+
+
+def _require_taps(name: str, kernel, windows: Any) -> None:
+    """Refuses a kernel with other taps than its windows have."""
+    instance_of("windows", windows, Windows)
+    if tuple(kernel.shape[:-2]) != tuple(windows.sizes):
+        raise ValueError(
+            f"`{name}` must have the taps of its windows, {tuple(windows.sizes)}. Received: {name} "
+            f"of shape {tuple(kernel.shape)}."
+        )
+
+
+def _require_positions(inputs_bSc, weights, windows: Windows) -> None:
+    """Refuses combining weights that are neither for the output positions nor shared by them."""
+    dimensions = len(windows.sizes)
+    require_dimensions(dimensions, "`windows`", inputs_bSc=inputs_bSc)
+    # An unknown size is None, or a symbol where JAX exports.
+    sizes = [size if isinstance(size, int) else None for size in inputs_bSc.shape[1:-1]]
+    expected, found = windows.output_shape(sizes), tuple(weights.shape)[-1 - dimensions : -1]
+    pairs = [pair for pair in zip(found, expected, strict=True) if _are_known(*pair)]
+    if any(length not in (outputs, 1) for length, outputs in pairs):
+        raise ValueError(
+            f"Combining weights must be given for the output positions, {expected}. Received: "
+            f"weights of shape {tuple(weights.shape)} with windows={windows} over inputs_bSc of "
+            f"shape {tuple(inputs_bSc.shape)}."
+        )
+
+
+def _are_known(*lengths: Any) -> bool:
+    return all(isinstance(length, int) for length in lengths)
+
+
+def _checked_banks(kernels: Any, windows: Any) -> tuple[list[Any], list[Windows]]:
+    """Returns the kernels of banks as tensors, and their windows, one for each."""
+    kernels = [
+        tensor("kernels_Tcf", kernel, "Tcf")
+        for kernel in sequence("kernels_Tcf", kernels, "tensors of axes Tcf")
+    ]
+    windows = sequence("windows", windows, "Windows")
+    require_each("windows", windows, len(kernels), "the banks")
+    if not kernels:
+        raise ValueError("`kernels_Tcf` must hold at least one bank. Received: kernels_Tcf=[].")
+    for kernel, bank in zip(kernels, windows, strict=True):
+        _require_taps("kernels_Tcf", kernel, bank)
+    if len({tuple(kernel.shape[-2:]) for kernel in kernels}) > 1:
+        raise ValueError(
+            "`kernels_Tcf` must have the same number of channels and of filters. Received: shapes "
+            f"{[tuple(kernel.shape) for kernel in kernels]}."
+        )
+    return kernels, windows
+
+
 def convolve_then_combine(
     inputs_bSc, kernel_Tcg, weights_bOk, windows: Windows, one_by_one: bool = False
 ):
@@ -62,14 +133,24 @@ def convolve_then_combine(
     Returns:
         Tensor of axes `bOf`.
 
+    Raises:
+        ValueError: If an argument is of another kind, or shapes do not fit together.
+
     Example:
         >>> windows = Windows((3, 3), (1, 1), (1, 1), "valid")
         >>> images, kernel = ops.ones((2, 8, 9, 4)), ops.ones((3, 3, 4, 6 * 5))
         >>> ops.shape(convolve_then_combine(images, kernel, ops.ones((1, 6, 7, 6)), windows))
         (2, 6, 7, 5)
     """
+    inputs_bSc, kernel_Tcg, weights_bOk = tensors(
+        "b", inputs_bSc=inputs_bSc, kernel_Tcg=kernel_Tcg, weights_bOk=weights_bOk
+    )
+    require_same_dtype(inputs_bSc=inputs_bSc, kernel_Tcg=kernel_Tcg)
+    _require_taps("kernel_Tcg", kernel_Tcg, windows)
+    _require_positions(inputs_bSc, weights_bOk, windows)
     rank = weights_bOk.shape[-1]
-    if one_by_one:
+    _require_whole_banks(kernel_Tcg, rank)
+    if boolean("one_by_one", one_by_one):
         kernels_Tcf = ops.split(kernel_Tcg, rank, axis=-1)
         banks = [windows] * rank
         return convolve_then_combine_mixed(inputs_bSc, kernels_Tcf, weights_bOk, banks, True)
@@ -97,7 +178,18 @@ def convolve_then_combine_mixed(
 
     Returns:
         Tensor of axes `bOf`.
+
+    Raises:
+        ValueError: If an argument is of another kind, or shapes do not fit together.
     """
+    kernels_Tcf, windows = _checked_banks(kernels_Tcf, windows)
+    inputs_bSc, weights_bOk = tensors("b", inputs_bSc=inputs_bSc, weights_bOk=weights_bOk)
+    require_length("weights_bOk", weights_bOk, "k", len(kernels_Tcf), "of one for each bank")
+    for kernel_Tcf, bank in zip(kernels_Tcf, windows, strict=True):
+        tensors(inputs_bSc=inputs_bSc, kernels_Tcf=kernel_Tcf)
+        require_same_dtype(inputs_bSc=inputs_bSc, kernels_Tcf=kernel_Tcf)
+        _require_positions(inputs_bSc, weights_bOk, bank)
+    one_by_one = boolean("one_by_one", one_by_one)
     total_bOf: Any = None
     for k, (kernel_Tcf, bank) in enumerate(zip(kernels_Tcf, windows, strict=True)):
         waits = one_by_one and total_bOf is not None
@@ -119,12 +211,18 @@ def combine_banks(kernel_Tcg, weights_Ok):
     Returns:
         Tensor of axes `OTcf`, in at least float32: in less, a mix of many banks loses digits.
 
+    Raises:
+        ValueError: If an argument is of another kind, or the weights are not for as many banks.
+
     Example:
         >>> kernel, weights = ops.ones((3, 2, 4, 6 * 5)), ops.ones((7, 8, 6))
         >>> ops.shape(combine_banks(kernel, weights))
         (7, 8, 3, 2, 4, 5)
     """
+    kernel_Tcg, weights_Ok = tensors(kernel_Tcg=kernel_Tcg, weights_Ok=weights_Ok)
+    require_dimensions(len(kernel_Tcg.shape) - 2, "`kernel_Tcg`", weights_Ok=weights_Ok)
     *positions, rank = weights_Ok.shape
+    _require_whole_banks(kernel_Tcg, rank)
     *taps, channels, stacked = kernel_Tcg.shape
     (local_prf,) = _combine_slabs(kernel_Tcg, weights_Ok, [slice(None)])
     return ops.reshape(local_prf, (*positions, *taps, channels, stacked // rank))
@@ -188,12 +286,26 @@ def combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, windows: Windows):
     Returns:
         Tensor of axes `bOf`, in the data type of the inputs.
 
+    Raises:
+        ValueError: If an argument is of another kind, or shapes do not fit together.
+
     Example:
         >>> windows = Windows((3, 3), (1, 1), (1, 1), "valid")
         >>> images, kernel = ops.ones((2, 8, 9, 4)), ops.ones((3, 3, 4, 6 * 5))
         >>> ops.shape(combine_then_convolve(images, kernel, ops.ones((6, 7, 6)), windows))
         (2, 6, 7, 5)
     """
+    inputs_bSc, kernel_Tcg, weights_Ok = tensors(
+        inputs_bSc=inputs_bSc, kernel_Tcg=kernel_Tcg, weights_Ok=weights_Ok
+    )
+    _require_taps("kernel_Tcg", kernel_Tcg, windows)
+    require_dimensions(len(windows.sizes), "`windows`", inputs_bSc=inputs_bSc)
+    if tuple(weights_Ok.shape[:-1]) != windows.static_output_shape(inputs_bSc.shape[1:-1]):
+        raise ValueError(
+            "`weights_Ok` must be given for every position; broadcast those that are shared. "
+            f"Received: weights_Ok of shape {tuple(weights_Ok.shape)}."
+        )
+    _require_whole_banks(kernel_Tcg, weights_Ok.shape[-1])
     rows = slab_rows(windows, inputs_bSc.shape[1:], skip_padding=True)
     positions = positions_of_rows(rows, weights_Ok.shape[:-1])
     kernels_pqf = [
@@ -217,6 +329,9 @@ def embed_banks(kernels_Tcf: Sequence, windows: Sequence[Windows], shape: Sequen
     Returns:
         `(kernel_Tcg, box)`: the banks in the box, bank-major, and the box's windows.
 
+    Raises:
+        ValueError: If there is no bank, or kernels, windows and shape do not fit together.
+
     Example:
         >>> banks = [ops.ones((1, 1, 1)), ops.ones((3, 1, 1))]
         >>> windows = [Windows((size,), (2,), (1,), "same") for size in (1, 3)]
@@ -224,6 +339,7 @@ def embed_banks(kernels_Tcf: Sequence, windows: Sequence[Windows], shape: Sequen
         >>> ops.convert_to_numpy(kernel)[:, 0, 0].tolist()
         [1.0, 0.0, 0.0]
     """
+    kernels_Tcf, windows = _checked_banks(kernels_Tcf, windows)
     sizes = tuple(map(max, zip(*(bank.extents for bank in windows), strict=True)))
     box = Windows(sizes, windows[0].strides, (1,) * len(sizes), windows[0].padding)
     outer = box.pad_amounts(shape)

@@ -5,8 +5,12 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-import keras
-
+from low_rank_local_connectivity.ops.arguments import (
+    backend_name,
+    boolean,
+    instance_of,
+    whole_number,
+)
 from low_rank_local_connectivity.ops.local_convolution import slab_count
 from low_rank_local_connectivity.ops.memory import memory_bytes
 from low_rank_local_connectivity.ops.windows import Windows
@@ -132,6 +136,9 @@ class Request:
         slabs: Into how many slabs the taps are split.
         training: Whether gradients are wanted.
         itemsize: Bytes of a number.
+
+    Raises:
+        ValueError: If a number is not whole or out of range.
     """
 
     batch: int
@@ -142,6 +149,11 @@ class Request:
     slabs: int
     training: bool = False
     itemsize: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "positions", "reads", "filters", "rank", "slabs", "itemsize"):
+            whole_number(name, getattr(self, name), 0 if name in ("batch", "positions") else 1)
+        boolean("training", self.training)
 
     @classmethod
     def of(
@@ -195,7 +207,7 @@ def terms(plan: Plan, request: Request) -> dict[str, float]:
 
 def nanoseconds(plan: Plan, request: Request, backend: str | None = None) -> float:
     """Returns a plan's estimated time on two CPU cores."""
-    measured = COSTS.get(backend or keras.backend.backend(), COSTS["tensorflow"])
+    measured = COSTS.get(backend_name(backend), COSTS["tensorflow"])
     costs = measured[plan, request.training]
     return sum(costs[name] * count for name, count in terms(plan, request).items())
 
@@ -237,12 +249,16 @@ def choose_plan(request: Request, backend: str | None = None) -> Plan:
     Returns:
         The plan's name.
 
+    Raises:
+        ValueError: If `request` is no `Request`, or `backend` no name of a backend.
+
     Example:
         >>> windows = Windows((3, 3), (1, 1), (1, 1), "valid")
         >>> request = Request.of(windows, (28, 28), 64, 64, rank=30, batch=128, training=True)
         >>> choose_plan(request)
         'combine_then_convolve'
     """
+    request, backend = instance_of("request", request, Request), backend_name(backend)
     limit = memory_bytes()
     fitting: list[Plan] = [
         plan for plan in PLANS if limit is None or memory_needed(plan, request) <= limit

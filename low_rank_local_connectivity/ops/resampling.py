@@ -6,6 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 from keras import ops
 
+from low_rank_local_connectivity.ops.arguments import (
+    positive_int,
+    require_each,
+    sequence,
+    tensor,
+)
+
 
 def resize_aligned(inputs, output_shape: Sequence[int]):
     """Resizes the spatial axes linearly, corner elements staying corner elements.
@@ -20,12 +27,27 @@ def resize_aligned(inputs, output_shape: Sequence[int]):
     Returns:
         Tensor of shape `(batch, *output_shape, channels)`.
 
+    Raises:
+        ValueError: If `inputs` are of another kind or unknown size, or not one length is given for
+            each spatial axis.
+
     Example:
         >>> x = ops.reshape(ops.array([0.0, 1.0]), (1, 2, 1))
         >>> ops.convert_to_numpy(resize_aligned(x, (5,)))[0, :, 0].tolist()
         [0.0, 0.25, 0.5, 0.75, 1.0]
     """
-    for axis, outputs in enumerate(output_shape, start=1):
+    inputs = tensor("inputs", inputs, "bSc")
+    lengths = [
+        positive_int("output_shape", length)
+        for length in sequence("output_shape", output_shape, "integers of at least 1")
+    ]
+    require_each("output_shape", lengths, len(inputs.shape) - 2, "the spatial axes of `inputs`")
+    if None in inputs.shape[1:-1]:
+        raise ValueError(
+            "Only `inputs` of static spatial size can be resized. Received: inputs of shape "
+            f"{tuple(inputs.shape)}."
+        )
+    for axis, outputs in enumerate(lengths, start=1):
         inputs = _resize_axis(inputs, axis, outputs)
     return inputs
 

@@ -12,6 +12,18 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from low_rank_local_connectivity.ops.arguments import (
+    number_above,
+    per_axis,
+    positive_int,
+    require_each,
+    require_length,
+    require_same_dtype,
+    sequence,
+    tensor,
+    tensors,
+)
+
 # A float that is a hair below a whole number stands for it.
 ROUNDING = 1e-9
 
@@ -43,15 +55,24 @@ def level_variances(num_levels: int, base: float, zero_scale: float) -> list[flo
     the image, whose standard deviation is `zero_scale`. Smoothings add up across a subsampling:
     `t[1] + base^2 t[k] = t[k + 1]`.
 
+    Args:
+        num_levels: How many levels, the image included.
+        base: Factor from one level to the next, above 0.
+        zero_scale: Standard deviation of the image's own smoothness, at least 0.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
     Example:
         >>> level_variances(4, 2, 0.5)
         [0.0, 0.75, 3.75, 15.75]
     """
-    factors = [level_factor(base, level) for level in range(num_levels)]
+    number_above("base", base, 0)
+    number_above("zero_scale", zero_scale, 0, or_equal=True)
+    factors = [level_factor(base, level) for level in range(positive_int("num_levels", num_levels))]
     return [zero_scale**2 * (factor**2 - 1) for factor in factors]
 
 
-@functools.lru_cache(maxsize=64)
 def discrete_gaussian(variance: float) -> np.ndarray:
     """Returns the Gaussian kernel of the integers.
 
@@ -65,6 +86,9 @@ def discrete_gaussian(variance: float) -> np.ndarray:
     Returns:
         Array of odd length in float64, not to be written to.
 
+    Raises:
+        ValueError: If `variance` is out of range.
+
     Example:
         >>> discrete_gaussian(0.75).round(3).tolist()
         [0.0, 0.004, 0.035, 0.19, 0.541, 0.19, 0.035, 0.004, 0.0]
@@ -73,6 +97,11 @@ def discrete_gaussian(variance: float) -> np.ndarray:
         Lindeberg, "Scale-Space for Discrete Signals", 1990; Bessel functions by Miller's
         recurrence: Abramowitz and Stegun, 9.12.
     """
+    return _discrete_gaussian(number_above("variance", variance, 0, or_equal=True))
+
+
+@functools.lru_cache(maxsize=64)
+def _discrete_gaussian(variance: float) -> np.ndarray:
     reach = 4 * math.ceil(math.sqrt(variance))
     half = _scaled_bessel(reach, variance) if reach else np.ones(1)
     kernel = np.concatenate([half[:0:-1], half])
@@ -236,7 +265,13 @@ def scale_correlation(
 
     Returns:
         One tensor `(batch, ceil(height / stride), ceil(width / stride), filters)` per level.
+
+    Raises:
+        ValueError: If an argument is of another kind, or shapes do not fit together.
     """
+    levels_bhwc, kernel_lijcf, dilations, strides = checked_levels(
+        levels_bhwc, kernel_lijcf, dilations, strides
+    )
     depth, rows, columns, channels, filters = kernel_lijcf.shape
     # A level is convolved once, with all that it reads side by side in the channels.
     kernel_ijlcf = ops.transpose(kernel_lijcf, (1, 2, 0, 3, 4))
@@ -248,6 +283,33 @@ def scale_correlation(
         part = ops.reshape(part, (rows, columns, len(read) * channels, filters))
         outputs.append(_centred_correlation(joined, part, dilation, strides))
     return outputs
+
+
+def checked_levels(levels: Any, kernel: Any, dilations: Any, strides: Any) -> tuple:
+    """Returns the levels and the kernel as tensors, the dilations and the strides.
+
+    Raises:
+        ValueError: If an argument is of another kind, or shapes do not fit together.
+    """
+    (kernel_lijcf,) = tensors(kernel_lijcf=kernel)
+    levels_bhwc = [
+        tensor("levels_bhwc", level, "bhwc")
+        for level in sequence("levels_bhwc", levels, "tensors (batch, height, width, channels)")
+    ]
+    for level in levels_bhwc:
+        require_length("levels_bhwc", level, "c", kernel_lijcf.shape[3], "of the kernel's channels")
+        require_same_dtype(levels_bhwc=level, kernel_lijcf=kernel_lijcf)
+    dilations = sequence("dilations", dilations, "integers")
+    require_each("dilations", dilations, len(levels_bhwc), "the levels")
+    shapes = {tuple(level.shape[1:3]) for level in levels_bhwc}
+    sizes = {size for size in shapes if all(isinstance(length, int) for length in size)}
+    if kernel_lijcf.shape[0] > 1 and len(sizes) > 1:
+        raise ValueError(
+            "Levels that a kernel reads together must have one size. Received: a kernel_lijcf that "
+            f"reads {kernel_lijcf.shape[0]} levels, and levels_bhwc of sizes {sorted(sizes)}."
+        )
+    rates = [positive_int("dilations", rate) for rate in dilations]
+    return levels_bhwc, kernel_lijcf, rates, per_axis("strides", strides, 2)
 
 
 def _centred_correlation(inputs_bhwc, kernel_ijcf, dilation: int, strides: tuple[int, ...]):

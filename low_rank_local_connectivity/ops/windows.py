@@ -2,7 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from low_rank_local_connectivity.ops.arguments import items_of, one_of, positive_int, received
 
 
 def extent(size: int, dilation: int) -> int:
@@ -97,6 +100,9 @@ class Windows:
         dilations: Step between taps per axis, in input elements.
         padding: `"valid"`, `"same"`, `"causal"` or `"full"`.
 
+    Raises:
+        ValueError: If a number is out of range, or there is not one for each axis.
+
     Example:
         >>> windows = Windows((3, 2), (1, 1), (1, 1), "valid")
         >>> windows.output_shape((8, 9))
@@ -107,6 +113,18 @@ class Windows:
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     padding: str
+
+    def __post_init__(self) -> None:
+        for name in ("sizes", "strides", "dilations"):
+            values = items_of(getattr(self, name))
+            if not values or len(values) != len(self.sizes):
+                raise ValueError(
+                    f"`{name}` of Windows must be a tuple of integers, one for each spatial axis. "
+                    f"Received: {received(name, getattr(self, name))}."
+                )
+            for value in values:
+                positive_int(name, value)
+        one_of("padding", self.padding, ("valid", "same", "causal", "full"))
 
     @property
     def extents(self) -> tuple[int, ...]:
@@ -120,12 +138,11 @@ class Windows:
 
     def output_shape(self, shape: Sequence[int | None]) -> tuple[int | None, ...]:
         """Returns the number of windows per axis, None where the input's size is unknown."""
-        axes = zip(shape, self.sizes, self.strides, self.dilations, strict=True)
-        return tuple(output_length(*axis, self.padding) for axis in axes)
+        return tuple(output_length(*axis, self.padding) for axis in self._axes(shape))
 
     def static_output_shape(self, shape: Sequence[int | None]) -> tuple[int, ...]:
         """Returns the number of windows per axis, of an input whose size is known."""
-        if None in shape:
+        if None in self._checked(shape):
             raise ValueError(
                 "A filter of its own at every position needs an input of known spatial size. "
                 f"Received: {tuple(shape)}. Give the input a static size."
@@ -134,5 +151,18 @@ class Windows:
 
     def pad_amounts(self, shape: Sequence[int | None]) -> tuple[tuple[int, int], ...]:
         """Returns `(before, after)` per axis."""
-        axes = zip(shape, self.sizes, self.strides, self.dilations, strict=True)
-        return tuple(pad_amounts(*axis, self.padding) for axis in axes)
+        return tuple(pad_amounts(*axis, self.padding) for axis in self._axes(shape))
+
+    def _axes(self, shape: Sequence[int | None]) -> Iterator[tuple[int | None, int, int, int]]:
+        """Returns size, taps, stride and dilation along each axis."""
+        return zip(self._checked(shape), self.sizes, self.strides, self.dilations, strict=True)
+
+    def _checked(self, shape: Any) -> Sequence[int | None]:
+        """Returns the size of an input, if there is one for each axis."""
+        # A shape of TensorFlow or PyTorch is a sequence too, and text is none.
+        if not hasattr(shape, "__len__") or isinstance(shape, str) or len(shape) != len(self.sizes):
+            raise ValueError(
+                "`shape` must be the size of an input along each spatial axis, an integer or None: "
+                f"here {len(self.sizes)} of them. Received: {received('shape', shape)}."
+            )
+        return shape
