@@ -13,11 +13,12 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from low_rank_local_connectivity.conversion import convert as convert_model
 from low_rank_local_connectivity.conversion import (
+    ConversionReport,
     fold_batch_normalization,
     to_plain_convolutions,
 )
+from low_rank_local_connectivity.conversion import convert as convert_model
 from low_rank_local_connectivity.conversion.orientations import has_orientations
 from low_rank_local_connectivity.export.formats import FORMATS, Served
 from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
@@ -27,6 +28,8 @@ MANIFEST = "manifest.json"
 SAMPLES = 7
 # Runs of each form, alternately, when they are measured.
 RUNS = 15
+# Times that differ by less than this factor are alike: a machine's noise is not worth megabytes.
+ABOUT_AS_FAST = 1.1
 VERSIONS = ("keras", "numpy", "tensorflow", "onnx", "ai-edge-litert")
 
 
@@ -59,9 +62,10 @@ def export_model(
         formats: What to write: any of `"tf_saved_model"`, `"onnx"`, `"litert"`.
         convert: Whether to convert. At a small batch the converted form, which reads filters of
             its own for every position, may be slower. `"measure"` writes each form in the first
-            format, runs them at `serving_batch_size`, prints their times and keeps the fastest:
-            converted, unconverted, or with low-rank layers that convolve with every bank, which
-            suits few examples.
+            format, runs them at `serving_batch_size`, prints their times and keeps the fastest, or
+            the smallest of those within a tenth of it: converted, unconverted, or with low-rank
+            layers that convolve with every bank, which suits few examples. A model without layers
+            to convert is not measured.
         sample: Inputs of the model to verify on; random ones in [-1, 1] if None.
         serving_batch_size: Batch to measure at; 1 if None.
         preprocess: Function of TensorFlow from the bytes of an image file, a scalar string
@@ -204,20 +208,35 @@ def _form(
     if has_orientations(model):
         model = to_plain_convolutions(model)
     if convert is True:
-        return "converted", fold_batch_normalization(convert_model(model)), {}
+        return "converted", _folded(convert_model(model, report=None)), {}
+    reports: list[ConversionReport] = []
+    converted = convert_model(model, report=reports.append)
+    if not reports[0].replaced:  # All forms would be the same.
+        return "converted", _folded(converted), {}
     forms = {
-        "unconverted": fold_batch_normalization(model),
-        "bank by bank": fold_batch_normalization(convert_model(model, bank_by_bank)),
-        "converted": fold_batch_normalization(convert_model(model)),
+        "unconverted": _folded(model),
+        "bank by bank": _folded(convert_model(model, bank_by_bank, report=None)),
+        "converted": _folded(converted),
     }
     batch = np.resize(images, (batch_size, *images.shape[1:]))
     milliseconds = _measure(forms, batch, formats)
-    faster = min(milliseconds, key=lambda name: milliseconds[name])
+    chosen = _smallest_of_the_fastest(milliseconds, forms)
     times = ", ".join(f"{time:.3g} ms {name}" for name, time in milliseconds.items())
     print(  # noqa: T201
-        f"A batch of {batch_size} takes {times}: the {faster} form is served."
+        f"A batch of {batch_size} takes {times}: the {chosen} form is served."
     )
-    return faster, forms[faster], {"milliseconds": {"batch_size": batch_size, **milliseconds}}
+    return chosen, forms[chosen], {"milliseconds": {"batch_size": batch_size, **milliseconds}}
+
+
+def _folded(model: Any) -> Any:
+    return fold_batch_normalization(model, report=None)
+
+
+def _smallest_of_the_fastest(milliseconds: Mapping[str, float], forms: Mapping[str, Any]) -> str:
+    """Returns the form with the fewest parameters of those about as fast as the fastest."""
+    limit = ABOUT_AS_FAST * min(milliseconds.values())
+    near = [name for name, time in milliseconds.items() if time <= limit]
+    return min(near, key=lambda name: (forms[name].count_params(), milliseconds[name]))
 
 
 def bank_by_bank(layer: Any) -> Any:
