@@ -63,7 +63,7 @@ def norm_after(shape, name="norm", **options):
     return k.BatchNormalization(axis=1 if shape == (4, 9, 8) else -1, name=name, **options)
 
 
-@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("use_bias", [True, pytest.param(False, marks=pytest.mark.once)])
 @pytest.mark.parametrize("name", NEIGHBOURS | FOLLOWED_ONLY)
 def test_the_layer_before_takes_it_up(name, use_bias, rng):
     make, shape = (NEIGHBOURS | FOLLOWED_ONLY)[name]
@@ -76,7 +76,7 @@ def test_the_layer_before_takes_it_up(name, use_bias, rng):
     assert_same_predictions(model, found, rng)
 
 
-@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("use_bias", [True, pytest.param(False, marks=pytest.mark.once)])
 @pytest.mark.parametrize("name", NEIGHBOURS)
 def test_the_layer_after_takes_it_up(name, use_bias, rng):
     make, shape = NEIGHBOURS[name]
@@ -248,6 +248,7 @@ LEFT = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", LEFT)
 def test_what_cannot_be_folded_is_left_and_the_report_says_why(name, rng):
     make, reason = LEFT[name]
