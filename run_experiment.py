@@ -210,7 +210,7 @@ flags.DEFINE_list(
 flags.DEFINE_integer(
     "serving_batch_size",
     None,
-    "Batch at which to measure whether the converted model is faster to serve. [not measured]",
+    "Batch at which to measure whether the converted model is faster to serve. [1]",
 )
 
 
@@ -633,12 +633,11 @@ def export(model, experiment: Experiment, images) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed here, or went on
     if not formats:
         return
-    measured = experiment.serving_batch_size is not None
     export_model(
         model,
         folder,
         formats,
-        convert="measure" if measured else True,
+        convert="measure",
         sample=images,
         serving_batch_size=experiment.serving_batch_size,
         preprocess=input_from_bytes(experiment.data),

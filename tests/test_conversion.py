@@ -1,5 +1,6 @@
 """Conversions of layers and models against what they convert, and against NumPy's own algebra."""
 
+import re
 from pathlib import Path
 
 import keras
@@ -266,6 +267,197 @@ def test_the_last_convolutions_of_a_network_of_keras_can_be_relaxed(rng):
     assert [layer.name for layer in found.layers] == [layer.name for layer in model.layers]
 
 
+def by_frames(layer, shape, **options):
+    frames = keras.Input((3, *shape))
+    return keras.Model(
+        frames, keras.layers.TimeDistributed(layer, name="frames", **options)(frames)
+    )
+
+
+def low_rank_sequence():
+    return keras.Sequential(
+        [
+            layers.LowRankLocallyConnected2D(5, 3, spatial_rank=3, name="low_rank"),
+            keras.layers.ReLU(name="relu"),
+        ],
+        name="block",
+    )
+
+
+WRAPPED = {
+    "layer": (
+        lambda: layers.LowRankLocallyConnected2D(5, 3, spatial_rank=3, name="low_rank"),
+        ["LocallyConnected2D"],
+        ["frames/low_rank"],
+    ),
+    "rank 1": (
+        lambda: layers.LowRankLocallyConnected2D(5, 3, 1, activation="tanh", name="low_rank"),
+        ["Conv2D", "SpatialBias", "Activation"],
+        ["frames/low_rank"],
+    ),
+    "model": (low_rank_sequence, ["Sequential"], ["frames/block/low_rank"]),
+    "wrapper": (
+        lambda: keras.layers.TimeDistributed(
+            layers.LowRankLocallyConnected1D(5, 3, spatial_rank=3, name="low_rank"), name="rows"
+        ),
+        ["TimeDistributed"],
+        ["frames/rows/low_rank"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_low_rank_layers_within_time_distributed_are_converted(name, rng):
+    make, kinds, paths = WRAPPED[name]
+    model, reports = by_frames(make(), (8, 9, 2)), []
+    randomize(model, rng)
+    model.layers[1].trainable = False
+    found = conversion.convert(model, report=reports.append)
+    assert [type(layer.layer).__name__ for layer in found.layers[1:]] == kinds
+    assert (list(reports[0].replaced), reports[0].left) == (paths, {})
+    assert found.layers[1].name == "frames"
+    assert not found.trainable_variables
+    assert not any(hasattr(layer, "spatial_rank") for layer in found._flatten_layers())
+    assert_same_outputs(model, found, (2, 3, 8, 9, 2), rng)
+
+
+def test_a_layer_that_wrappers_share_stays_shared(rng):
+    inner = layers.LowRankLocallyConnected2D(2, 3, spatial_rank=2, padding="same")
+    frames = keras.Input((3, 8, 9, 2))
+    x = keras.layers.TimeDistributed(inner, name="one")(frames)
+    model = keras.Model(frames, keras.layers.TimeDistributed(inner, name="two")(x))
+    randomize(model, rng)
+    found = conversion.convert(model)
+    assert found.get_layer("one").layer is found.get_layer("two").layer
+    assert_same_outputs(model, found, (2, 3, 8, 9, 2), rng)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Subclassed(keras.Model):
+    """A model that says in Python what it does."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.stages = [layers.LowRankLocallyConnected2D(2, 3, spatial_rank=2, name="hidden")]
+        self.norm = keras.layers.BatchNormalization(name="norm")
+
+    def call(self, inputs, training=None):
+        """Applies them."""
+        return self.norm(self.stages[0](inputs), training=training)
+
+
+class Counted(keras.layers.Layer):
+    """A layer that cannot be copied."""
+
+    def __init__(self, owner, **kwargs):
+        super().__init__(**kwargs)
+        self.owner = owner
+
+    def call(self, inputs):
+        """Gives back the inputs."""
+        return inputs
+
+
+def partly_seen():
+    """A model with a part that can be converted and three that cannot."""
+    inputs = keras.Input((12, 11, 2))
+    x = layers.LowRankLocallyConnected2D(2, 3, spatial_rank=2, name="seen")(inputs)
+    x = Subclassed(name="within")(x)
+    x = layers.LowRankLocallyConnected2D(2, 3, 2, input_dependent=True, name="asked")(x)
+    x = layers.LowRankLocallyConnected2D(3, 3, 2, padding="same", name="last")(x)
+    return keras.Model(inputs, x, name="whole")
+
+
+def test_one_subclassed_model_does_not_keep_the_others_from_being_converted(rng, capsys):
+    model, reports = partly_seen(), []
+    randomize(model, rng)
+    model.get_layer("within").trainable = False
+    found = conversion.convert(model, report=reports.append)
+    assert_same_outputs(model, found, (2, 12, 11, 2), rng, 1e-5)
+    (report,) = reports
+    assert list(report.replaced) == ["seen", "last"]
+    assert report.left == {
+        "within/hidden": "Subclassed applies it in Python, where it cannot be replaced",
+        "asked": "its filters depend on the input",
+    }
+    copy = found.get_layer("within")
+    assert copy is not model.get_layer("within")
+    assert not copy.trainable
+    assert not capsys.readouterr().out
+
+
+def test_a_report_counts_the_bytes_before_and_after(capsys):
+    layer = layers.LowRankLocallyConnected2D(5, 3, spatial_rank=4, name="this")
+    model = keras.Sequential([keras.Input((38, 37, 2)), layer], name="small")
+    reports = []
+    conversion.convert(model, report=reports.append)
+    assert isinstance(reports[0], conversion.ConversionReport)
+    # Banks, row and column logits, row and column biases, biases; filters and biases per position.
+    before = 9 * 2 * 4 * 5 + (36 + 35) * 4 + 36 + 35 + 5
+    after = 36 * 35 * (9 * 2 * 5 + 5)
+    assert reports[0].parameters == (before, after)
+    assert reports[0].bytes == (4 * before, 4 * after)
+    assert not capsys.readouterr().out
+    conversion.convert(model)
+    conversion.convert(model, conversion.for_serving, report=None)
+    assert capsys.readouterr().out == (
+        "convert() replaced 1 of 1 low-rank layers of 'small'.\n"
+        "Its weights took 2.81 KB and take 467.58 KB.\n"
+    )
+
+
+def test_a_report_on_a_rule_of_the_callers_tells_what_was_out_of_its_sight():
+    def rule(layer):
+        return [] if layer.name == "seen" else None
+
+    reports = []
+    inputs = keras.Input((12, 11, 2))
+    x = layers.LowRankLocallyConnected2D(2, 3, 2, padding="same", name="seen")(inputs)
+    x = keras.layers.LSTM(3)(keras.layers.Reshape((-1, 2))(Subclassed(name="within")(x)))
+    found = conversion.convert(keras.Model(inputs, x, name="whole"), rule, reports.append)
+    assert "seen" not in [layer.name for layer in found.layers]
+    assert str(reports[0]).splitlines()[0] == "convert() replaced 1 layers of 'whole'."
+    assert list(reports[0].left) == ["within/hidden", "within/norm"]
+
+
+def test_a_layer_that_cannot_be_copied_is_shared_with_a_warning(rng):
+    inputs = keras.Input((8, 9, 2))
+    x = layers.LowRankLocallyConnected2D(3, 3, spatial_rank=2, name="low_rank")(inputs)
+    model = keras.Model(inputs, Counted(object(), name="counted")(x))
+    sentence = (
+        "Layer 'counted' of class Counted cannot be copied, so both models share it. Give the "
+        "class a get_config() and a from_config()."
+    )
+    with pytest.warns(UserWarning, match=f"^{re.escape(sentence)}$"):
+        found = conversion.convert(model)
+    assert found.get_layer("counted") is model.get_layer("counted")
+    assert_same_outputs(model, found, (2, 8, 9, 2), rng)
+
+
+class Tripled(keras.Sequential):
+    """A Sequential model with a call of its own."""
+
+    def call(self, inputs, training=None, mask=None):
+        """Triples the outputs."""
+        return 3 * super().call(inputs, training=training, mask=mask)
+
+
+def test_a_sequential_model_with_a_call_of_its_own_is_left(rng):
+    inner = Tripled(
+        [
+            keras.Input((8, 9, 2)),
+            layers.LowRankLocallyConnected2D(3, 3, spatial_rank=2, name="low_rank"),
+        ],
+        name="inner",
+    )
+    inputs = keras.Input((8, 9, 2))
+    model, reports = keras.Model(inputs, inner(inputs)), []
+    randomize(model, rng)
+    found = conversion.convert(model, report=reports.append)
+    assert list(reports[0].left) == ["inner/low_rank"]
+    assert_same_outputs(model, found, (2, 8, 9, 2), rng)
+
+
 def test_a_wide_and_sparse_mixed_basis_stays_and_says_so():
     layer = layers.LowRankLocallyConnected2D(
         3, 3, spatial_rank=2, padding="same", dilation_rate=[1, 6], name="sparse"
@@ -318,7 +510,7 @@ def test_batch_normalization_that_cannot_be_folded_stays():
     inputs = keras.Input((9, 8, 3))
     x = keras.layers.Conv2D(5, 3, activation="relu")(inputs)
     one = keras.layers.BatchNormalization(name="after_activation")(x)
-    y = keras.layers.Conv2D(5, 1)(one)
+    y = keras.layers.Conv2D(5, 3, padding="same")(one)
     two = keras.layers.BatchNormalization(name="of_two_readers")(y)
     three = keras.layers.BatchNormalization(axis=1, name="other_axis")(keras.layers.Conv2D(5, 1)(y))
     model = keras.Model(inputs, [two + y, three])
@@ -461,7 +653,7 @@ def test_models_within_a_model_become_plain_too(rng):
 def test_every_function_of_the_package_is_tested_here():
     text = Path(__file__).read_text()
     public = [name for name in vars(conversion) if callable(getattr(conversion, name))]
-    assert len(public) == 11
+    assert len(public) == 12
     # The second is tested in tests/test_kronecker.py.
     elsewhere = {"for_serving", "merge_cascade"}
     assert all(f"conversion.{name}" in text for name in public if name not in elsewhere)

@@ -13,7 +13,7 @@ from backends import randomize, to_numpy
 
 from experiments.experiment import EXPORT_FORMATS
 from low_rank_local_connectivity import layers
-from low_rank_local_connectivity.export import FORMATS, export_model
+from low_rank_local_connectivity.export import FORMATS, export_model, exporting
 
 BACKEND = keras.backend.backend()
 WRITABLE = [
@@ -224,7 +224,29 @@ def test_forms_are_measured_as_they_are_served(tmp_path, rng):
     manifest = export_model(small_model(rng), tmp_path, convert="measure", serving_batch_size=3)
     milliseconds = manifest["milliseconds"]
     assert set(milliseconds) == {"batch_size", "unconverted", "bank by bank", "converted"}
-    assert milliseconds[manifest["form"]] == min(list(milliseconds.values())[1:])
+    times = {name: time for name, time in milliseconds.items() if name != "batch_size"}
+    near = {name for name, time in times.items() if time <= 1.1 * min(times.values())}
+    assert manifest["form"] in near
+    if near != {"converted"}:  # It alone has filters for every position.
+        assert manifest["form"] != "converted"
+
+
+@pytest.mark.once
+def test_of_forms_about_as_fast_the_smallest_is_served(tmp_path, rng, monkeypatch):
+    times = {"unconverted": 1.05, "bank by bank": 2.0, "converted": 1.0}
+    monkeypatch.setattr(exporting, "_measure", lambda *_: times)
+    manifest = export_model(small_model(rng), tmp_path, (), convert="measure")
+    assert manifest["form"] == "unconverted"
+    times["converted"] = 0.9
+    assert export_model(small_model(rng), tmp_path, (), convert="measure")["form"] == "converted"
+
+
+@pytest.mark.once
+def test_a_model_without_layers_to_convert_is_not_measured(tmp_path):
+    model = keras.Sequential([keras.Input((8, 9, 2)), keras.layers.Conv2D(3, 3)])
+    model = keras.Model(model.inputs[0], model.outputs[0])
+    manifest = export_model(model, tmp_path, (), convert="measure")
+    assert (manifest["form"], "milliseconds" in manifest) == ("converted", False)
 
 
 @can_save

@@ -199,6 +199,35 @@ def test_local_layers_within_wrappers_and_after_embeddings_are_loaded(kind, tmp_
     assert_equal_predictions(loaded, model, rng.integers(20, size=(2, 7)).astype("int32"))
 
 
+def wrapped_with_same_padding(wrapper):
+    frames = K2.Input((6, 5, 7, 3))
+    local = K2.LocallyConnected2D(4, 2, implementation=3, padding="same", name="local")
+    return tf_keras.Model(frames, wrapper(local)(frames))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_zero_padding_is_put_before_a_layer_in_time_distributed(tmp_path, rng):
+    model = randomized(wrapped_with_same_padding(K2.TimeDistributed), rng)
+    loaded = legacy.load_model(save(model, tmp_path, "h5"))
+    assert_equal_predictions(loaded, model, rng.normal(size=(2, 6, 5, 7, 3)).astype("float32"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_in_another_wrapper_where_none_can_be_put_it_is_refused(tmp_path):
+    class Frames(K2.TimeDistributed):
+        pass
+
+    path = save(wrapped_with_same_padding(Frames), tmp_path, "h5")
+    frames = type("Frames", (keras.layers.TimeDistributed,), {})
+    with pytest.raises(ValueError, match="it stands within a wrapper") as error:
+        legacy.load_model(path, custom_objects={"Frames": frames})
+    assert str(error.value) == (
+        f"The layer 'local' in {path!r} cannot be loaded: Keras 2 placed its windows under "
+        "padding='same' otherwise, and it stands within a wrapper, where no zero padding can be "
+        "put before it."
+    )
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_normalization_layer_uses_what_it_loaded(tmp_path, rng):
     normalization = K2.Normalization()
@@ -353,12 +382,6 @@ def weights_only(folder):
     return save_weights(tf_keras.Sequential([K2.Input((5,)), K2.Dense(2)]), folder, "h5")
 
 
-def within_a_wrapper(folder):
-    frames = K2.Input((6, 5, 7, 3))
-    local = K2.LocallyConnected2D(4, 2, implementation=3, padding="same", name="local")
-    return save(tf_keras.Model(frames, K2.TimeDistributed(local)(frames)), folder, "h5")
-
-
 def nothing(folder):
     return str(folder / "nothing.h5")
 
@@ -410,11 +433,6 @@ REFUSED = {
         "The model 'early' in {path!r} was saved before it was built, so it has no weights to load."
     ),
     weights_only: (f"{{path!r}} holds weights without a description of their model. {ANEW}"),
-    within_a_wrapper: (
-        "The layer 'local' in {path!r} cannot be loaded: Keras 2 placed its windows under "
-        "padding='same' otherwise, and it stands within a wrapper, where no zero padding can be "
-        "put before it."
-    ),
     nothing: "There is no file or folder to load at {path!r}.",
     text_file: (
         "{path!r} is damaged, or not a file of Keras: it is neither HDF5 nor a .keras archive."

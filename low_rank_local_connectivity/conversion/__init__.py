@@ -25,4 +25,5 @@ from low_rank_local_connectivity.conversion.orientations import (
     to_plain_convolutions as to_plain_convolutions,
 )
 from low_rank_local_connectivity.conversion.relaxation import from_convolution as from_convolution
+from low_rank_local_connectivity.conversion.report import ConversionReport as ConversionReport
 from low_rank_local_connectivity.conversion.resizing import resize as resize

@@ -10,10 +10,15 @@ from low_rank_local_connectivity.conversion.weights import to_numpy
 from low_rank_local_connectivity.layers.configured_layer import positive_int
 from low_rank_local_connectivity.layers.locally_connected import LocallyConnected
 from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
+from low_rank_local_connectivity.layers.over_levels import OverLevels
 
 # Layers with a filter of its own at every position, spelled out or mixed from banks.
 Local = LocallyConnected | LowRankLocallyConnected
 LOCAL = (LocallyConnected, LowRankLocallyConnected)
+
+# Wrappers whose layer may be replaced by others that are wrapped alike, one after another: they
+# apply it, and do nothing else, to each of the parts that they divide their inputs into.
+TRANSPARENT = (keras.layers.TimeDistributed, OverLevels)
 
 # How errors call the kinds of layers that a function takes.
 NAMES = {
@@ -43,9 +48,16 @@ def not_built(function: str, layer: Any) -> str:
     )
 
 
+def is_visible(model: Any) -> bool:
+    """Whether one can know a model's layers and what it does with them."""
+    known = isinstance(model, keras.Sequential) or hasattr(model, "operations")
+    # A subclass of a functional model may apply its layers in another way.
+    return known and type(model).call.__module__.partition(".")[0] == "keras"
+
+
 def require_visible(function: str, model: Any) -> None:
     """Refuses a model whose layers cannot be known."""
-    if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
+    if not is_visible(model):
         raise ValueError(
             f"{function}() takes functional and Sequential models, whose layers it can see. "
             f"Received: {type(model).__name__}, which says in Python what it does. Convert its "

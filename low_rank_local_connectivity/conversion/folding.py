@@ -1,35 +1,52 @@
-"""Batch normalisation as part of the layer before it."""
+"""Batch normalisation as part of the layer before it, or of the one after."""
 
-import itertools
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
+from keras import layers
 
-from low_rank_local_connectivity.conversion.checks import require_visible
-from low_rank_local_connectivity.conversion.factorization import LOCALLY_CONNECTED
-from low_rank_local_connectivity.conversion.models import convert
-from low_rank_local_connectivity.conversion.relaxation import CONVOLUTIONS
-from low_rank_local_connectivity.conversion.weights import (
-    position_biases,
-    positions,
-    stored_bias,
-    to_numpy,
+from low_rank_local_connectivity.conversion.checks import (
+    TRANSPARENT,
+    is_visible,
+    require_visible,
 )
-from low_rank_local_connectivity.layers.locally_connected import LocallyConnected
+from low_rank_local_connectivity.conversion.models import Kind, convert_and_report
+from low_rank_local_connectivity.conversion.report import ConversionReport
+from low_rank_local_connectivity.conversion.scaling import (
+    SCALED_INPUTS,
+    SCALED_OUTPUTS,
+    linear,
+    pads,
+    with_scaled_inputs,
+    with_scaled_outputs,
+    with_scaled_spatial_bias,
+)
+from low_rank_local_connectivity.conversion.weights import to_numpy
+from low_rank_local_connectivity.graph import calls_between
 from low_rank_local_connectivity.layers.spatial_bias import SpatialBias
 
 
-def fold_batch_normalization(model: keras.Model) -> keras.Model:
-    """Returns a copy of a model whose batch normalisations are part of the layers before them.
+def fold_batch_normalization(
+    model: keras.Model, report: Callable[[ConversionReport], Any] | None = print
+) -> keras.Model:
+    """Returns a copy of a model whose batch normalisations are part of their neighbours.
 
     At inference `y = (x - mean) / sqrt(variance + epsilon) * gamma + beta` is a factor and an
-    addend per filter, which the filters and biases before it can take up: exact where a
-    convolution or locally connected layer without an activation feeds nothing else.
+    addend per channel. The layer before can take them up in its filters and biases: exact where a
+    linear layer feeds nothing else, be it a convolution (depthwise, separable and transposed ones
+    too), a locally connected or a dense layer. So can the layer after, if it alone reads the
+    result and pads with no zeros, which the normalisation would have moved.
 
     Args:
         model: Functional or `Sequential` model, built; for inference, since the copy's statistics
             no longer follow the data.
+        report: Function that is given a `ConversionReport`: which batch normalisations were
+            folded, which were left and why, and the sizes before and after. `print` shows it,
+            `list.append` collects it, None ignores it.
 
     Returns:
         Model with the same outputs, up to rounding, and fewer layers.
@@ -39,71 +56,181 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
 
     Example:
         >>> inputs = keras.Input((8, 9, 2))
-        >>> x = keras.layers.Conv2D(5, 3)(inputs)
-        >>> model = keras.Model(inputs, keras.layers.BatchNormalization()(x))
-        >>> [type(layer).__name__ for layer in fold_batch_normalization(model).layers]
-        ['InputLayer', 'Conv2D']
+        >>> x = keras.layers.DepthwiseConv2D(3)(inputs)
+        >>> model = keras.Model(inputs, keras.layers.BatchNormalization()(x), name="two")
+        >>> folded = fold_batch_normalization(model)
+        fold_batch_normalization() replaced 1 of 1 batch normalisations of 'two'.
+        Its weights took 112 B and take 80 B.
+        >>> [type(layer).__name__ for layer in folded.layers]
+        ['InputLayer', 'DepthwiseConv2D']
     """
     require_visible("fold_batch_normalization", model)
-    replaced: dict[int, list[keras.Layer]] = {}
-    for layer, norm in _feeding(model, keras.layers.BatchNormalization):
-        if not _along_channels(layer, norm):
-            continue
-        factor, addend = _factor_and_addend(norm)
-        if isinstance(layer, SpatialBias):
-            before = [one for one, other in _feeding(model, SpatialBias) if other is layer]
-            if not before or not _is_linear(before[0]):
-                continue
-            replaced[id(before[0])] = [_scaled(before[0], factor, 0.0)]
-            replaced[id(layer)] = [_scaled_bias(layer, factor, addend)]
-        elif _is_linear(layer):
-            replaced[id(layer)] = [_scaled(layer, factor, addend)]
+    folding = _Folding(model)
+    kind = Kind("batch normalisations", _is_norm, folding.why_left)
+    return convert_and_report("fold_batch_normalization", model, folding.rule, kind, report)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """A call of a layer, in the model or one within it.
+
+    Args:
+        layer: The layer or operation, or what the wrappers around it hold.
+        wrappers: The classes of those wrappers.
+        node: Keras's node of the call.
+    """
+
+    layer: Any
+    wrappers: tuple[type, ...]
+    node: Any
+
+    @property
+    def words(self) -> str:
+        """The layer as a sentence names it."""
+        return f"{self.layer.name!r} ({type(self.layer).__name__})"
+
+
+class _Folding:
+    """What each layer of a model, and of those within it, becomes."""
+
+    def __init__(self, model: Any) -> None:
+        self.chains: dict[int, list[Any]] = {}
+        self.left: dict[int, str] = {}
+        self.models = [model]
+        # Layers that some call makes use the batch's own statistics.
+        self.in_training: set[int] = set()
+        calls = list(self._calls())
+        self.times = Counter(id(call.layer) for call in calls)
+        self.makers = {id(one): call for call in calls for one in call.node.output_tensors}
+        self.readers: dict[int, list[_Call]] = defaultdict(list)
+        for call in calls:
+            for one in call.node.input_tensors:
+                self.readers[id(one)].append(call)
+        self.outputs = {id(one) for model in self.models for one in model.outputs}
+        for call in calls:
+            if _is_norm(call.layer):
+                self._fold(call)
+
+    def _calls(self) -> Iterator[_Call]:
+        """Yields the calls in every model whose layers can be known."""
+        for model in self.models:  # which grows
+            for node in calls_between(model.inputs, model.outputs):
+                layer, wrappers = node.operation, ()
+                if _in_training(node):
+                    self.in_training |= {id(one) for one in layer._flatten_layers()}
+                while type(layer) in TRANSPARENT:
+                    layer, wrappers = layer.layer, (*wrappers, type(layer))
+                inner = isinstance(layer, keras.Model) and is_visible(layer)
+                if inner and all(layer is not one for one in self.models):
+                    self.models.append(layer)
+                yield _Call(layer, wrappers, node)
+
+    def rule(self, layer: Any) -> list[Any] | None:
+        """Returns what replaces a layer; the rule of `convert`."""
+        return self.chains.get(id(layer))
+
+    def why_left(self, norm: Any) -> str:
+        """Returns why a batch normalisation was not folded."""
+        return self.left[id(norm)]
+
+    def _fold(self, call: _Call) -> None:
+        """Folds a batch normalisation into a neighbour, or says why not."""
+        norm = call.layer
+        if type(norm) is not layers.BatchNormalization:
+            self.left[id(norm)] = f"a {type(norm).__name__} may compute something else"
+        elif self.times[id(norm)] > 1:
+            self.left[id(norm)] = "it is called more than once"
+        elif id(norm) in self.in_training:
+            self.left[id(norm)] = "it is called with training=True, for the statistics of the batch"
         else:
-            continue
-        replaced[id(norm)] = []
+            before, after = self._why_not_before(call), None
+            if before is None:
+                self._fold_into_outputs(self.makers[id(call.node.input_tensors[0])], norm)
+            elif (after := self._why_not_after(call)) is None:
+                reader = self.readers[id(call.node.output_tensors[0])][0].layer
+                self._replace(reader, with_scaled_inputs, norm)
+            else:
+                self.left[id(norm)] = f"{before}, and {after}"
+                return
+            self.chains[id(norm)] = []
 
-    def rule(layer: keras.Layer) -> Any:
-        if isinstance(layer, keras.Model):
-            return fold_batch_normalization(layer)
-        return replaced.get(id(layer))
+    def _why_not_before(self, call: _Call) -> str | None:
+        """Returns why the layer before a batch normalisation cannot take it up, if so."""
+        before = self.makers.get(id(call.node.input_tensors[0]))
+        if before is None:
+            return "it reads an input of the model"
+        if not self._feeds_once(before):
+            return f"it is not alone in reading {before.words}"
+        if type(before.layer) is SpatialBias:
+            first = self.makers.get(id(before.node.input_tensors[0]))
+            if first is None or not self._feeds_once(first) or first.wrappers != before.wrappers:
+                return f"it reads {before.words}, which follows no filters of its own"
+        else:
+            first = before
+        if type(first.layer) not in SCALED_OUTPUTS:
+            return f"it reads {first.words}, which cannot take it up"
+        if not linear(first.layer):
+            return f"it reads {first.words}, which has an activation"
+        return _why_not_at_all(first, call)
 
-    return convert(model, rule)
+    def _why_not_after(self, call: _Call) -> str | None:
+        """Returns why the layer after a batch normalisation cannot take it up, if so."""
+        (output,) = call.node.output_tensors
+        readers = self.readers[id(output)]
+        if id(output) in self.outputs or len(readers) != 1:
+            return "its result is an output or read by several layers"
+        (after,) = readers
+        if type(after.layer) not in SCALED_INPUTS:
+            return f"its result is read by {after.words}, which cannot take it up"
+        if self.times[id(after.layer)] > 1:
+            return f"its result is read by {after.words}, which is called more than once"
+        if pads(after.layer):
+            return f"its result is read by {after.words}, which pads it with zeros"
+        return _why_not_at_all(after, call)
+
+    def _feeds_once(self, call: _Call) -> bool:
+        """Whether a layer has one call, the result of which is read once."""
+        read = [len(self.readers[id(one)]) for one in call.node.output_tensors]
+        results = any(id(one) in self.outputs for one in call.node.output_tensors)
+        return self.times[id(call.layer)] == 1 and read == [1] and not results
+
+    def _fold_into_outputs(self, before: _Call, norm: Any) -> None:
+        if type(before.layer) is not SpatialBias:
+            self._replace(before.layer, with_scaled_outputs, norm)
+            return
+        first = self.makers[id(before.node.input_tensors[0])].layer
+        self._replace(first, lambda one, factor, _: with_scaled_outputs(one, factor, 0.0), norm)
+        self._replace(before.layer, with_scaled_spatial_bias, norm)
+
+    def _replace(self, layer: Any, scale: Callable[..., Any], norm: Any) -> None:
+        """Scales a layer, or what has come of it with another batch normalisation."""
+        (now,) = self.chains.get(id(layer), [layer])
+        self.chains[id(layer)] = [scale(now, *_factor_and_addend(norm))]
 
 
-def _feeding(model: Any, kind: type) -> list[tuple[Any, Any]]:
-    """Returns pairs of a layer and the only one that reads it, which is of this kind."""
-    if isinstance(model, keras.Sequential):
-        pairs = list(itertools.pairwise(model.layers))
-    else:
-        pairs = []
-        for layer in model.layers:
-            nodes = layer._inbound_nodes
-            if isinstance(layer, kind) and len(nodes) == 1:
-                pairs.append((nodes[0].input_tensors[0]._keras_history.operation, layer))
-    results = {id(tensor._keras_history.operation) for tensor in model.outputs}
-    return [
-        (first, second)
-        for first, second in pairs
-        if isinstance(second, kind)
-        and isinstance(model, keras.Sequential) | _feeds_once(first, id(first) in results)
-    ]
+def _is_norm(layer: Any) -> bool:
+    return isinstance(layer, layers.BatchNormalization)
 
 
-def _feeds_once(layer: Any, is_output: bool) -> bool:
-    return len(layer._inbound_nodes) == 1 == len(layer._outbound_nodes) and not is_output
+def _in_training(node: Any) -> bool:
+    """Whether a layer is called as in training, whatever the model is called as."""
+    arguments = node.arguments
+    given = (arguments.kwargs.get("training"), *arguments.args[1:2])
+    return isinstance(node.operation, keras.Layer) and any(one is True for one in given)
 
 
-def _is_linear(layer: Any) -> bool:
-    kinds = (*CONVOLUTIONS, *LOCALLY_CONNECTED.values(), keras.layers.Dense)
-    return type(layer) in kinds and layer.activation is keras.activations.linear
-
-
-def _along_channels(layer: Any, norm: Any) -> bool:
-    """Whether a normalisation runs along the axis that a layer's filters make."""
+def _why_not_at_all(neighbour: _Call, call: _Call) -> str | None:
+    """Returns why neither factor nor addend of a batch normalisation suit a layer, if so."""
+    layer, norm = neighbour.layer, call.layer
+    if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
+        return f"the kernel of {neighbour.words} is quantised or has a low-rank update"
     first = getattr(layer, "data_format", "channels_last") == "channels_first"
     dimensions = len(norm.get_build_config()["input_shape"])
     axis = norm.axis if norm.axis >= 0 else norm.axis + dimensions
-    return axis == (1 if first else dimensions - 1)
+    # A wrapper adds axes before the others, so the first one is another outside it.
+    if (first and neighbour.wrappers != call.wrappers) or axis != (1 if first else dimensions - 1):
+        return f"it normalises another axis than that of the channels of {neighbour.words}"
+    return None
 
 
 def _factor_and_addend(norm: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -112,29 +239,3 @@ def _factor_and_addend(norm: Any) -> tuple[np.ndarray, np.ndarray]:
     factor = 1 / np.sqrt(variance + norm.epsilon)
     factor = factor * to_numpy(norm.gamma) if norm.scale else factor
     return factor, (to_numpy(norm.beta) if norm.center else 0.0) - mean * factor
-
-
-def _scaled(layer: Any, factor: np.ndarray, addend: Any) -> keras.Layer:
-    """Returns a linear layer whose outputs are multiplied and added to, per filter."""
-    found = type(layer).from_config({**layer.get_config(), "use_bias": True})
-    found.build(layer.get_build_config()["input_shape"])
-    if isinstance(layer, LocallyConnected):
-        bias = position_biases(layer)
-        bias = np.zeros((*positions(layer), 1)) if bias is None else bias
-        values = stored_bias(bias * factor + addend, layer.data_format)
-    else:
-        values = (0.0 if layer.bias is None else to_numpy(layer.bias)) * factor + addend
-    found.kernel.assign(to_numpy(layer.kernel) * factor)
-    found.bias.assign(values)
-    return found
-
-
-def _scaled_bias(layer: SpatialBias, factor: np.ndarray, addend: np.ndarray) -> SpatialBias:
-    """Returns a spatial bias for outputs that were multiplied, with an addend per filter."""
-    found = SpatialBias(
-        per_filter=True, data_format=layer.data_format, dtype=layer.dtype_policy, name=layer.name
-    )
-    found.build(layer.get_build_config()["input_shape"])
-    total = sum((to_numpy(term) for term in layer.terms), start=np.zeros(1))
-    found.terms[0].assign(np.broadcast_to(total * factor + addend, tuple(found.terms[0].shape)))
-    return found

@@ -1,5 +1,6 @@
 """Whole models, by a rule for their layers."""
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -7,15 +8,22 @@ from typing import Any
 
 import keras
 
-from low_rank_local_connectivity.conversion.checks import require_visible
+from low_rank_local_connectivity.conversion.checks import (
+    TRANSPARENT,
+    is_visible,
+    require_visible,
+)
 from low_rank_local_connectivity.conversion.factorization import to_locally_connected
 from low_rank_local_connectivity.conversion.relaxation import to_convolution
+from low_rank_local_connectivity.conversion.report import ConversionReport, sizes
 from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
 
 Rule = Callable[[Any], "keras.Layer | Sequence[keras.Layer] | None"]
 # A mixed basis is left as it is if the box that holds its banks has more taps than so many times
 # those of the banks: the converted layer would mostly multiply by zeros.
 MOST_EMPTY = 4
+# Packages whose layers hold others that no rule of a caller is about, such as an LSTM's cell.
+OPAQUE = ("keras", "low_rank_local_connectivity")
 
 
 def for_serving(layer: keras.Layer) -> keras.Layer | list[keras.Layer] | None:
@@ -41,24 +49,49 @@ def for_serving(layer: keras.Layer) -> keras.Layer | list[keras.Layer] | None:
         return to_convolution(layer)
     if layer.input_dependent or None in layer.input_sizes:
         return None
-    if layer.mixed:
-        taps = sum(windows.taps for windows in layer.bank_windows)
-        box = math.prod(map(max, zip(*(w.extents for w in layer.bank_windows), strict=True)))
-        if box > MOST_EMPTY * taps:
-            warnings.warn(
-                f"Layer {layer.name!r} stays as it is: its banks have {taps} taps in all, and the "
-                f"box that holds them has {box}.",
-                stacklevel=2,
-            )
-            return None
+    if reason := _mostly_empty(layer):
+        warnings.warn(f"Layer {layer.name!r} stays as it is: {reason}.", stacklevel=2)
+        return None
     return to_locally_connected(layer)
 
 
-def convert(model: keras.Model, rule: Rule = to_locally_connected) -> keras.Model:
+def _mostly_empty(layer: Any) -> str | None:
+    """Returns why a mixed basis is better not spelled out, if it is."""
+    if not layer.mixed:
+        return None
+    taps = sum(windows.taps for windows in layer.bank_windows)
+    box = math.prod(map(max, zip(*(w.extents for w in layer.bank_windows), strict=True)))
+    if box <= MOST_EMPTY * taps:
+        return None
+    return f"its banks have {taps} taps in all, and the box that holds them has {box}"
+
+
+def _why_not_for_serving(layer: Any) -> str:
+    """Returns why `for_serving` leaves a low-rank layer as it is."""
+    if layer.input_dependent and layer.has_logits:
+        return "its filters depend on the input"
+    if None in layer.input_sizes:
+        return f"it is built for inputs of unknown size, {layer.input_sizes}"
+    return _mostly_empty(layer) or "the rule keeps it"
+
+
+def convert(
+    model: keras.Model,
+    rule: Rule = to_locally_connected,
+    report: Callable[[ConversionReport], Any] | None = print,
+) -> keras.Model:
     """Returns a copy of a model, some of its layers replaced.
 
-    Names, shared layers, `trainable` flags and the weights of all other layers are kept; models
-    within the model are converted too. The model itself stays as it was.
+    Names, shared layers, `trainable` flags and the weights of all other layers are kept. Models
+    within the model are converted too, and the layers within `TimeDistributed` and `OverLevels`.
+    The model itself stays as it was.
+
+    What a layer or model of another class holds is out of sight, since that class applies it in
+    Python: it is left as it is, and reported. A layer that cannot be copied, since its class has no
+    `get_config`, is shared by both models, with a warning.
+
+    A low-rank layer's filters are spelled out for every position, so the weights of the copy may
+    take a hundred times the memory: the report says how much.
 
     Args:
         model: Functional or `Sequential` model, built.
@@ -66,21 +99,25 @@ def convert(model: keras.Model, rule: Rule = to_locally_connected) -> keras.Mode
             applied one after another (none of them: the layer is dropped), or None to keep it;
             a model within the model is looked into if it is kept. `to_locally_connected` stands for
             `for_serving`, which passes over what cannot be converted.
+        report: Function that is given a `ConversionReport`: what was replaced, what was left and
+            why, and the sizes before and after. `print` shows it, `list.append` collects it, None
+            ignores it.
 
     Returns:
         Model of the same inputs and outputs.
 
     Raises:
-        ValueError: If the model, or one within it, is a subclass whose layers cannot be known, or
-            is not built.
+        ValueError: If the model is a subclass whose layers cannot be known, or is not built.
 
     Example:
         >>> from low_rank_local_connectivity import LowRankLocallyConnected2D
         >>> from low_rank_local_connectivity.conversion import from_convolution
         >>> inputs = keras.Input((8, 9, 2))
         >>> x = LowRankLocallyConnected2D(5, 3, spatial_rank=4, name="third")(inputs)
-        >>> model = keras.Model(inputs, keras.layers.Flatten()(x))
+        >>> model = keras.Model(inputs, keras.layers.Flatten()(x), name="small")
         >>> type(convert(model).get_layer("third")).__name__
+        convert() replaced 1 of 1 low-rank layers of 'small'.
+        Its weights took 1.68 KB and take 15.59 KB.
         'LocallyConnected2D'
 
         Relaxing the last convolutions of a network:
@@ -89,28 +126,79 @@ def convert(model: keras.Model, rule: Rule = to_locally_connected) -> keras.Mode
         ...     if isinstance(layer, keras.layers.Conv2D) and layer.name.startswith("block5"):
         ...         return from_convolution(layer, spatial_rank=4)
         >>> model = keras.Sequential([inputs, keras.layers.Conv2D(5, 3, name="block5_conv")])
-        >>> type(convert(model, relax).get_layer("block5_conv")).__name__
+        >>> type(convert(model, relax, report=None).get_layer("block5_conv")).__name__
         'LowRankLocallyConnected2D'
     """
-    require_visible("convert", model)
-    return _Conversion(for_serving if rule is to_locally_connected else rule).model(model)
+    by_default = rule in (to_locally_connected, for_serving)
+    return convert_and_report(
+        "convert", model, for_serving if by_default else rule, SERVED if by_default else ANY, report
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """The layers that a rule is about, in a report.
+
+    Args:
+        name: How to call them, in the plural.
+        includes: Function that knows them.
+        why_left: Function of one that was left to the reason.
+    """
+
+    name: str
+    includes: Callable[[Any], bool]
+    why_left: Callable[[Any], str] | None = None
+
+
+SERVED = Kind(
+    "low-rank layers",
+    lambda layer: isinstance(layer, LowRankLocallyConnected),
+    _why_not_for_serving,
+)
+# What a rule of the caller's is about is unknown, and so is why it keeps a layer.
+ANY = Kind("layers", lambda layer: bool(layer.weights))
+
+
+def convert_and_report(
+    function: str,
+    model: Any,
+    rule: Rule,
+    kind: Kind,
+    report: Callable[[ConversionReport], Any] | None,
+) -> Any:
+    """Returns what `convert` does; the report is about one kind of layer."""
+    require_visible(function, model)
+    conversion = _Conversion(rule, kind)
+    found = conversion.model(model)
+    conversion.copy_weights()
+    if report is not None:
+        pairs = zip(sizes(model), sizes(found), strict=True)
+        report(
+            ConversionReport(
+                function, model.name, kind.name, conversion.replaced, conversion.left, *pairs
+            )
+        )
+    return found
 
 
 class _Conversion:
     """A rule, and what it has made of each layer so far, in a model and those within it."""
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: Rule, kind: Kind) -> None:
         self.rule = rule
+        self.kind = kind
         self.chains: dict[int, list[Any]] = {}
         # The layers that stand for chains, by their ids, and all originals: an id is its object's
         # only while the object lives.
         self.heads: dict[int, list[Any]] = {}
         self.originals: list[Any] = []
-        self.kept: set[int] = set()
+        self.kept: dict[int, Any] = {}
+        self.path: list[str] = []
+        self.replaced: list[str] = []
+        self.left: dict[str, str] = {}
 
     def model(self, model: Any) -> Any:
-        """Returns the converted copy of a model."""
-        require_visible("convert", model)
+        """Returns the converted copy of a model, but for the weights of kept layers."""
         if isinstance(model, keras.Sequential):
             flat = [one for layer in model.layers for one in self.chain(layer)]
             found: Any = keras.Sequential([_input_like(model.inputs[0]), *flat], name=model.name)
@@ -119,29 +207,59 @@ class _Conversion:
         else:
             inputs = keras.tree.map_structure(_input_like, model.input)
             found = keras.models.clone_model(model, inputs, self.head, self.call)
-        for layer in model.layers:
-            if id(layer) in self.kept:
-                self.copy(layer)
         return found
 
     def chain(self, layer: Any) -> list[Any]:
         """Returns the layers that replace a layer."""
         if id(layer) not in self.chains:
             self.originals.append(layer)
+            self.path.append(layer.name)
             self.chains[id(layer)] = self._replacement(layer)
+            self.path.pop()
         return self.chains[id(layer)]
 
     def _replacement(self, layer: Any) -> list[Any]:
         found = self.rule(layer)
-        if isinstance(layer, keras.Model) and found is None:
-            return [self.model(layer)]
         if found is None or found is layer:
-            self.kept.add(id(layer))
-            return [type(layer).from_config(layer.get_config())]
+            return self._looked_into(layer)
         chain: list[Any] = list(found) if isinstance(found, (list, tuple)) else [found]
         for one in chain:
             one.trainable = layer.trainable
+        if self.kind.includes(layer):
+            self.replaced.append("/".join(self.path))
         return chain
+
+    def _looked_into(self, layer: Any) -> list[Any]:
+        """Returns what stands for a layer that the rule itself keeps."""
+        if isinstance(layer, keras.Model) and is_visible(layer):
+            return [self.model(layer)]
+        if type(layer) in TRANSPARENT:
+            return _wrapped_alike(layer, self.chain(layer.layer))
+        if self.kind.why_left and self.kind.includes(layer):
+            self.left["/".join(self.path)] = self.kind.why_left(layer)
+        self._report_hidden(layer)
+        try:
+            copy = type(layer).from_config(layer.get_config())
+        except (NotImplementedError, TypeError):
+            warnings.warn(
+                f"Layer {layer.name!r} of class {type(layer).__name__} cannot be copied, so both "
+                "models share it. Give the class a get_config() and a from_config().",
+                stacklevel=2,
+            )
+            return [layer]
+        self.kept[id(layer)] = layer
+        return [copy]
+
+    def _report_hidden(self, layer: Any) -> None:
+        """Reports the layers of the wanted kind that a layer applies out of sight."""
+        if self.kind is ANY and type(layer).__module__.partition(".")[0] in OPAQUE:
+            return
+        for one in layer._flatten_layers(include_self=False):
+            if self.kind.includes(one):
+                path = "/".join([*self.path, one.name])
+                self.left[path] = (
+                    f"{type(layer).__name__} applies it in Python, where it cannot be replaced"
+                )
 
     def head(self, layer: Any) -> Any:
         """Returns what stands for a layer's chain while Keras runs through the graph."""
@@ -162,13 +280,24 @@ class _Conversion:
             outputs = one(outputs)
         return outputs
 
-    def copy(self, layer: Any) -> None:
-        """Gives a kept layer the variables and the `trainable` flags of its original."""
-        (kept,) = self.chains[id(layer)]
-        for one, other in zip(layer.variables, kept.variables, strict=True):
-            other.assign(one)
-        for one, other in zip(layer._flatten_layers(), kept._flatten_layers(), strict=True):
-            other.trainable = one.trainable
+    def copy_weights(self) -> None:
+        """Gives kept layers the variables and the `trainable` flags of their originals."""
+        for layer in self.kept.values():
+            (kept,) = self.chains[id(layer)]
+            for one, other in zip(layer.variables, kept.variables, strict=True):
+                other.assign(one)
+            for one, other in zip(layer._flatten_layers(), kept._flatten_layers(), strict=True):
+                other.trainable = one.trainable
+
+
+def _wrapped_alike(wrapper: Any, chain: Sequence[Any]) -> list[Any]:
+    """Returns wrappers like one, around other layers."""
+    config = {key: value for key, value in wrapper.get_config().items() if key != "layer"}
+    names = [wrapper.name, *(f"{wrapper.name}_{layer.name}" for layer in chain[1:])]
+    return [
+        type(wrapper)(layer, **{**config, "name": name})
+        for layer, name in zip(chain, names, strict=False)
+    ]
 
 
 def _input_like(symbolic: Any) -> Any:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from low_rank_local_connectivity.conversion.checks import require_visible
+from low_rank_local_connectivity.conversion.checks import is_visible, require_visible
 from low_rank_local_connectivity.conversion.models import convert
 from low_rank_local_connectivity.layers.base_group_conv import BaseGroupConv2D
 from low_rank_local_connectivity.layers.group_maps import plain_shape, works_by_value
@@ -77,13 +77,14 @@ def to_plain_convolutions(model: keras.Model) -> keras.Model:
     """
     require_visible("to_plain_convolutions", model)
     _require_plain_ends(model)
-    return convert(model, _rule)
+    return convert(model, _rule, report=None)
 
 
 def _rule(layer: Any) -> Any:
     """Returns the plain layers that a layer becomes, None to keep it."""
     if isinstance(layer, keras.Model):
-        _require_plain_ends(layer)
+        if is_visible(layer):
+            _require_plain_ends(layer)
         return None
     if isinstance(layer, BaseGroupConv2D):
         return layer.to_conv2d()

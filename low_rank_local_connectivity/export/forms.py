@@ -11,11 +11,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from low_rank_local_connectivity.conversion import convert as convert_model
 from low_rank_local_connectivity.conversion import (
+    ConversionReport,
     fold_batch_normalization,
     to_plain_convolutions,
 )
+from low_rank_local_connectivity.conversion import convert as convert_model
 from low_rank_local_connectivity.conversion.orientations import has_orientations
 from low_rank_local_connectivity.export.formats import FORMATS
 from low_rank_local_connectivity.export.signatures import Served, input_structure
@@ -23,6 +24,8 @@ from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRan
 
 # Runs of each form, alternately, when they are measured.
 RUNS = 15
+# Times that differ by less than this factor are alike: a machine's noise is not worth megabytes.
+ABOUT_AS_FAST = 1.1
 
 
 def choose_form(
@@ -42,20 +45,35 @@ def choose_form(
     if has_orientations(model):
         model = to_plain_convolutions(model)
     if convert is True:
-        return "converted", fold_batch_normalization(convert_model(model)), {}
+        return "converted", _folded(convert_model(model, report=None)), {}
+    reports: list[ConversionReport] = []
+    converted = convert_model(model, report=reports.append)
+    if not reports[0].replaced:  # All forms would be the same.
+        return "converted", _folded(converted), {}
     forms = {
-        "unconverted": fold_batch_normalization(model),
-        "bank by bank": fold_batch_normalization(convert_model(model, bank_by_bank)),
-        "converted": fold_batch_normalization(convert_model(model)),
+        "unconverted": _folded(model),
+        "bank by bank": _folded(convert_model(model, bank_by_bank, report=None)),
+        "converted": _folded(converted),
     }
     milliseconds = _measure(served, forms, batch, formats)
-    faster = min(milliseconds, key=lambda name: milliseconds[name])
+    chosen = _smallest_of_the_fastest(milliseconds, forms)
     times = ", ".join(f"{time:.3g} ms {name}" for name, time in milliseconds.items())
     count = len(next(iter(batch.values())))
     print(  # noqa: T201
-        f"A batch of {count} takes {times}: the {faster} form is served."
+        f"A batch of {count} takes {times}: the {chosen} form is served."
     )
-    return faster, forms[faster], {"milliseconds": {"batch_size": count, **milliseconds}}
+    return chosen, forms[chosen], {"milliseconds": {"batch_size": count, **milliseconds}}
+
+
+def _folded(model: Any) -> Any:
+    return fold_batch_normalization(model, report=None)
+
+
+def _smallest_of_the_fastest(milliseconds: Mapping[str, float], forms: Mapping[str, Any]) -> str:
+    """Returns the form with the fewest parameters of those about as fast as the fastest."""
+    limit = ABOUT_AS_FAST * min(milliseconds.values())
+    near = [name for name, time in milliseconds.items() if time <= limit]
+    return min(near, key=lambda name: (forms[name].count_params(), milliseconds[name]))
 
 
 def bank_by_bank(layer: Any) -> Any:

@@ -106,7 +106,7 @@ def _with_keras_2_windows(model: Any, path: str) -> Any:
         replaced.append(layer)
         return same_padding(layer)
 
-    model = convert(model, rule) if differ else model
+    model = convert(model, rule, report=None) if differ else model
     if len(replaced) < len(differ):
         name = next(layer.name for layer in differ if layer not in replaced)
         raise ValueError(

@@ -1,0 +1,132 @@
+"""Layers whose inputs or outputs are multiplied and added to, per channel."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from low_rank_local_connectivity.conversion.factorization import LOCALLY_CONNECTED
+from low_rank_local_connectivity.conversion.relaxation import CONVOLUTIONS
+from low_rank_local_connectivity.conversion.weights import (
+    position_biases,
+    positions,
+    stored_bias,
+    to_numpy,
+)
+from low_rank_local_connectivity.layers.deformable_conv import DeformableConv2D
+from low_rank_local_connectivity.layers.full_conv import FullConv1D, FullConv2D, FullConv3D
+from low_rank_local_connectivity.layers.spatial_bias import SpatialBias
+
+LOCAL = tuple(LOCALLY_CONNECTED.values())
+DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+FULL = (FullConv1D, FullConv2D, FullConv3D, DeformableConv2D)
+PADDED = (*CONVOLUTIONS, *DEPTHWISE, *SEPARABLE, *LOCAL)
+# Layers whose outputs, or inputs, can be scaled: these classes themselves, since a subclass may
+# compute something else.
+SCALED_OUTPUTS = (*PADDED, *TRANSPOSED, *FULL, layers.Dense)
+SCALED_INPUTS = (*PADDED, layers.Dense)
+
+
+def pads(layer: Any) -> bool:
+    """Whether a layer reads zeros around its inputs."""
+    if not isinstance(layer, PADDED):
+        return False
+    return layer.padding != "valid" and math.prod(layer.kernel_size) > 1
+
+
+def with_scaled_outputs(layer: Any, factor: np.ndarray, addend: Any) -> Any:
+    """Returns a layer whose outputs before the activation are multiplied and added to.
+
+    Args:
+        layer: Built layer of one of `SCALED_OUTPUTS`.
+        factor: What to multiply each filter's outputs by.
+        addend: What to add to them then.
+    """
+    name, factors = "kernel", factor
+    if isinstance(layer, DEPTHWISE):
+        factors = factor.reshape(-1, layer.depth_multiplier)
+    elif isinstance(layer, SEPARABLE):
+        name = "pointwise_kernel"
+    elif isinstance(layer, TRANSPOSED):
+        factors = factor[:, None]
+    found = _with_bias(layer, lambda bias: bias * factor + addend)
+    getattr(found, name).assign(to_numpy(getattr(layer, name)) * factors)
+    return found
+
+
+def with_scaled_inputs(layer: Any, factor: np.ndarray, addend: np.ndarray) -> Any:
+    """Returns a layer that multiplies and adds to its inputs first.
+
+    Args:
+        layer: Built layer of one of `SCALED_INPUTS`, which does not pad.
+        factor: What to multiply each input channel by.
+        addend: What to add to it then.
+    """
+    name = "depthwise_kernel" if isinstance(layer, SEPARABLE) else "kernel"
+    kernel = to_numpy(getattr(layer, name))
+    factors, addends = (_per_input(layer, values) for values in (factor, addend))
+    # What the layer makes of the addend: the same at every position, but for local layers.
+    response = (kernel * addends).sum(tuple(range(kernel.ndim - 2)))
+    if isinstance(layer, LOCAL):
+        response = (kernel * addends).sum(1).reshape(*positions(layer), -1)
+    elif isinstance(layer, DEPTHWISE):
+        response = response.reshape(-1)
+    elif isinstance(layer, SEPARABLE):
+        pointwise = to_numpy(layer.pointwise_kernel)
+        response = response.reshape(-1) @ pointwise.reshape(pointwise.shape[-2:])
+    else:
+        response = response.sum(0)
+    found = _with_bias(layer, lambda bias: bias + response)
+    getattr(found, name).assign(kernel * factors)
+    return found
+
+
+def _per_input(layer: Any, values: np.ndarray) -> np.ndarray:
+    """Returns values per input channel as they line up with a layer's kernel."""
+    if isinstance(layer, LOCAL):
+        taps = math.prod(layer.kernel_size)
+        first = layer.data_format == "channels_first"
+        return (np.repeat if first else np.tile)(values, taps)[:, None]
+    groups = getattr(layer, "groups", 1)
+    if groups == 1 or isinstance(layer, (*DEPTHWISE, *SEPARABLE)):
+        return values[:, None]
+    return np.repeat(values.reshape(groups, -1), layer.filters // groups, axis=0).T
+
+
+def _with_bias(layer: Any, new: Callable[[np.ndarray], np.ndarray]) -> Any:
+    """Returns a copy of a layer that has a bias, a function of the layer's own, channels last."""
+    found = type(layer).from_config({**layer.get_config(), "use_bias": True})
+    found.build(layer.get_build_config()["input_shape"])
+    kept = (weight for weight in layer.weights if weight is not layer.bias)
+    copies = (weight for weight in found.weights if weight is not found.bias)
+    for one, other in zip(kept, copies, strict=True):
+        other.assign(one)
+    if isinstance(layer, LOCAL):
+        bias = position_biases(layer)
+        bias = np.zeros((*positions(layer), 1)) if bias is None else bias
+        found.bias.assign(stored_bias(new(bias), layer.data_format))
+    else:
+        bias = np.zeros(found.bias.shape) if layer.bias is None else to_numpy(layer.bias)
+        found.bias.assign(new(bias))
+    return found
+
+
+def with_scaled_spatial_bias(layer: SpatialBias, factor: np.ndarray, addend: Any) -> SpatialBias:
+    """Returns a spatial bias for inputs that were multiplied, with an addend per filter."""
+    found = SpatialBias(
+        per_filter=True, data_format=layer.data_format, dtype=layer.dtype_policy, name=layer.name
+    )
+    found.build(layer.get_build_config()["input_shape"])
+    total = sum((to_numpy(term) for term in layer.terms), start=np.zeros(1))
+    found.terms[0].assign(np.broadcast_to(total * factor + addend, tuple(found.terms[0].shape)))
+    return found
+
+
+def linear(layer: Any) -> bool:
+    """Whether a layer has no activation, or that of the identity."""
+    return getattr(layer, "activation", None) in (None, keras.activations.linear)
