@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data import DATASETS
 from experiments.experiment import PLACES, SAVING, Experiment
 
 
@@ -31,7 +32,7 @@ def check_folder(experiment: Experiment, allow_other_flags: bool = False) -> dic
             )
         return None
     try:
-        there = dict(json.loads(config_path.read_text()))
+        there = _with_later_flags(dict(json.loads(config_path.read_text())))
     except (ValueError, TypeError, RecursionError):
         raise ValueError(
             f"A run's flags must be readable. Received: {config_path}, which is damaged. Put it "
@@ -50,6 +51,14 @@ def check_folder(experiment: Experiment, allow_other_flags: bool = False) -> dic
             "all the same with --allow_other_flags."
         )
     return read_result(result_path) if result_path.exists() else None
+
+
+def _with_later_flags(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a run's flags, with those that came later as the run was trained without them."""
+    dataset = DATASETS.get(config.get("dataset", ""))
+    of_files = dataset is not None and dataset.encoded
+    cropped = {"augment": ["crop", "flip"], "eval_crop": 0.875}
+    return {**(cropped if of_files else {"augment": [], "eval_crop": None}), **config}
 
 
 def _visible(folder: Path) -> list[str]:
