@@ -103,6 +103,19 @@ flags.DEFINE_integer("train_examples", None, "Size of a fixed subset to train on
 flags.DEFINE_integer(
     "image_size", None, "Pixels per side, of datasets that have any: imagenet2012, folder. [224]"
 )
+flags.DEFINE_list(
+    "augment",
+    "none",
+    "What training does to each image at random, in every epoch anew: crop takes 8 to 100 % of its "
+    "area and resizes that, flip mirrors every second image; crop,flip does both; none leaves "
+    "images as they are. Not for classes that depend on where something is, or on left and right.",
+)
+flags.DEFINE_float(
+    "eval_crop",
+    None,
+    "Side of the central square that evaluation sees of each image of folder or imagenet2012, as a "
+    "share of the shorter side; 0.875 is customary with --augment=crop. [the whole image]",
+)
 flags.DEFINE_bool("translate", False, "Whether images lie anywhere in a canvas of noise.")
 flags.DEFINE_integer(
     "canvas_size", None, "Pixels per side of the canvas. [1.5 times the larger side of an image]"
@@ -224,9 +237,10 @@ def experiment_from_flags() -> Experiment:
         values["layer_types"] = []
     if values["replace"] == ["all"]:
         values["replace"] = network.stages
-    for name in ("layer_types", "replace", "export_formats"):
+    for name in ("layer_types", "replace", "export_formats", "augment"):
         stripped = (item.strip() for item in values[name])
         values[name] = tuple(item for item in stripped if item not in ("", "none"))
+    values["augment"] = tuple(sorted(set(values["augment"])))
     if values["normalize_weights"] == "none":
         values["normalize_weights"] = None
     last = "sweep" if is_sweep() else values["seed"]

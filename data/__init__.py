@@ -2,6 +2,7 @@
 
 from .celeba import CELEBA32
 from .cifar10 import CIFAR10
+from .dataset import AUGMENTATIONS as AUGMENTATIONS
 from .dataset import Dataset as Dataset
 from .dataset import EncodedExamples as EncodedExamples
 from .dataset import Examples as Examples

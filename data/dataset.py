@@ -10,6 +10,8 @@ import numpy as np
 SPLITS = ("train", "valid", "test")
 # Subsets of a training split are drawn once and for all; a run's seed does not move them.
 SUBSET_SEED = 0
+# What training may do to an image at random; see `Dataset.augmented`.
+AUGMENTATIONS = ("crop", "flip")
 # Of an input or a stored value: one number, or one per channel.
 Bound = float | tuple[float, ...]
 
@@ -101,6 +103,9 @@ class Dataset:
         canvas: Rows and columns of a larger image of uniform noise in which each image is placed
             uniformly at random, or None to leave images where they are.
         resizable: Whether inputs may have any size.
+        encoded: Whether examples are encoded images, each of a size of its own.
+        augment: What training does to an image at random; see `augmented`.
+        eval_crop: What evaluation sees of an image; see `cropped`.
         view: Function of the uint8 image of a file to an image as stored, where that is more than
             resizing it; for images that a server is sent.
         complete: Function of the dataset and a folder that returns the dataset with what only
@@ -118,6 +123,9 @@ class Dataset:
     find: Callable[[str | None], None]
     canvas: tuple[int, int] | None = None
     resizable: bool = False
+    encoded: bool = False
+    augment: tuple[str, ...] = ()
+    eval_crop: float | None = None
     view: Callable[[Any], Any] | None = None
     complete: Callable[["Dataset", str | None], "Dataset"] | None = None
 
@@ -169,6 +177,45 @@ class Dataset:
                 f"canvas={canvas}. Give at least the images' own size."
             )
         return dataclasses.replace(self, canvas=canvas)
+
+    def augmented(self, augment: tuple[str, ...]) -> "Dataset":
+        """Returns the dataset with its training images changed at random, anew in every epoch.
+
+        Neither is done unless asked for: a crop moves and enlarges what is in an image, and a flip
+        exchanges left and right, so a class that depends on either can no longer be learnt.
+
+        Args:
+            augment: Any of `"crop"`, which cuts out a part of 8 to 100 % of the area with sides
+                from 3:4 to 4:3 and resizes it to the input's size, and `"flip"`, which mirrors
+                every second image.
+
+        Raises:
+            ValueError: If there is another word among them.
+        """
+        if not set(augment) <= set(AUGMENTATIONS):
+            raise ValueError(
+                f"`augment` must be among {', '.join(map(repr, AUGMENTATIONS))}. Received: "
+                f"augment={augment!r}."
+            )
+        return dataclasses.replace(self, augment=tuple(augment))
+
+    def cropped(self, eval_crop: float | None) -> "Dataset":
+        """Returns the dataset with evaluation images cut to their central square.
+
+        Args:
+            eval_crop: Side of the square, as a share of the image's shorter side; None for the
+                whole image, whose sides are then resized to the input's, each by its own factor.
+
+        Raises:
+            ValueError: If images of this dataset have one size, or the share is not from above 0
+                to 1.
+        """
+        if eval_crop is not None and not (self.encoded and 0 < eval_crop <= 1):
+            raise ValueError(
+                "`eval_crop` must be above 0 and at most 1, and needs images of sizes of their "
+                f"own. Received: eval_crop={eval_crop} for {self.name}. Leave it out."
+            )
+        return dataclasses.replace(self, eval_crop=eval_crop)
 
     @property
     def num_classes(self) -> int:

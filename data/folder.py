@@ -265,5 +265,6 @@ FOLDER = Dataset(
     source="a folder of images per class; where it is not divided, a tenth each for validation "
     "and test, chosen by the hash of the path",
     resizable=True,
+    encoded=True,
     complete=complete_folder,
 )

@@ -57,4 +57,5 @@ IMAGENET2012 = Dataset(
     source="ImageNet 2012 as prepared by tensorflow-datasets, validation = the first 12,812 "
     "images of train, test = the official validation; classes by tensorflow-datasets' numbers",
     resizable=True,
+    encoded=True,
 )

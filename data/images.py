@@ -4,6 +4,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from .dataset import AUGMENTATIONS
+
 random: Any = tf.random  # type checkers do not see into it
 image_ops: Any = tf.image
 # What a training crop keeps of an image's area, and its width over its height.
@@ -11,8 +13,9 @@ AREA_RANGE = (0.08, 1.0)
 ASPECT_RANGE = (3 / 4, 4 / 3)
 # Boxes drawn until one fits; if none does, the whole image is taken.
 ATTEMPTS = 10
-# What evaluation keeps of an image's shorter side.
+# What evaluation on ImageNet customarily keeps of an image's shorter side.
 CENTRAL_FRACTION = 0.875
+Size = int | tuple[int, int]
 
 
 def decode(encoded, channels: int = 3):
@@ -35,53 +38,48 @@ def decode(encoded, channels: int = 3):
     return tf.ensure_shape(image, [None, None, channels])
 
 
-def training_view(image, size: int, key, method: str = "bilinear"):
-    """Cuts out a random part, resizes it and mirrors every second one.
+def training_view(
+    image, size: Size, key, method: str = "bilinear", augment: tuple[str, ...] = AUGMENTATIONS
+):
+    """Cuts out a random part, resizes it and mirrors every second one, as far as asked to.
 
     Args:
         image: Tensor of shape `(height, width, channels)`.
-        size: Pixels per side of the result.
+        size: Pixels per side of the result, or its height and width.
         key: Two integers; the same key gives the same view.
         method: `"bilinear"` or `"bicubic"`.
+        augment: `"crop"` to cut out a part instead of taking the whole image, `"flip"` to mirror.
 
     Returns:
-        A float32 tensor of shape `(size, size, channels)`, in the image's range (bicubic may
-        leave it).
+        A float32 tensor of shape `(*size, channels)`, in the image's range (bicubic may leave it).
 
     Reference:
         Szegedy et al., Going deeper with convolutions, CVPR 2015, section 6.
     """
     crop_key, flip_key = tf.unstack(random.experimental.stateless_split(key, 2))
-    begin, extent, _ = image_ops.stateless_sample_distorted_bounding_box(
-        tf.shape(image),
-        tf.zeros([1, 0, 4]),
-        seed=crop_key,
-        min_object_covered=0.0,
-        aspect_ratio_range=ASPECT_RANGE,
-        area_range=AREA_RANGE,
-        max_attempts=ATTEMPTS,
-        use_image_if_no_bounding_boxes=True,
-    )
-    view = _resize(tf.slice(image, begin, extent), size, method)
-    return image_ops.stateless_random_flip_left_right(view, flip_key)
+    part = _random_part(image, crop_key) if "crop" in augment else image
+    view = _resize(part, size, method)
+    if "flip" in augment:
+        view = image_ops.stateless_random_flip_left_right(view, flip_key)
+    return view
 
 
-def evaluation_view(image, size: int, method: str = "bilinear"):
-    """Resizes the central square, 7/8 of the shorter side.
+def evaluation_view(
+    image, size: Size, method: str = "bilinear", crop: float | None = CENTRAL_FRACTION
+):
+    """Resizes the central square, or the whole image.
 
     Args:
         image: Tensor of shape `(height, width, channels)`.
-        size: Pixels per side of the result.
+        size: Pixels per side of the result, or its height and width.
         method: `"bilinear"` or `"bicubic"`.
+        crop: Side of the square, as a share of the image's shorter side; None for the whole
+            image, whose height and width are then resized each by its own factor.
 
     Returns:
-        A float32 tensor of shape `(size, size, channels)`.
+        A float32 tensor of shape `(*size, channels)`.
     """
-    shape = tf.shape(image)[:2]
-    shorter = tf.cast(tf.reduce_min(shape), tf.float32)
-    side = tf.maximum(tf.cast(shorter * CENTRAL_FRACTION, tf.int32), 1)
-    top, left = tf.unstack((shape - side) // 2)
-    return _resize(image[top : top + side, left : left + side], size, method)
+    return _resize(image if crop is None else _central_square(image, crop), size, method)
 
 
 def resize_bicubic_tf1(images, size: tuple[int, int]):
@@ -105,8 +103,31 @@ def resize_bicubic_tf1(images, size: tuple[int, int]):
     )
 
 
-def _resize(image, size: int, method: str):
+def _random_part(image, key):
+    begin, extent, _ = image_ops.stateless_sample_distorted_bounding_box(
+        tf.shape(image),
+        tf.zeros([1, 0, 4]),
+        seed=key,
+        min_object_covered=0.0,
+        aspect_ratio_range=ASPECT_RANGE,
+        area_range=AREA_RANGE,
+        max_attempts=ATTEMPTS,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return tf.ensure_shape(tf.slice(image, begin, extent), [None, None, image.shape[-1]])
+
+
+def _central_square(image, share: float):
+    shape = tf.shape(image)[:2]
+    shorter = tf.cast(tf.reduce_min(shape), tf.float32)
+    side = tf.maximum(tf.cast(shorter * share, tf.int32), 1)
+    top, left = tf.unstack((shape - side) // 2)
+    return image[top : top + side, left : left + side]
+
+
+def _resize(image, size: Size, method: str):
     """Resizes; when shrinking, every pixel counts, as photographs need it."""
+    height, width = (size, size) if isinstance(size, int) else size
     channels = image.shape[-1]
-    resized = image_ops.resize(tf.cast(image, tf.float32), [size, size], method, antialias=True)
-    return tf.ensure_shape(resized, [size, size, channels])
+    resized = image_ops.resize(tf.cast(image, tf.float32), [height, width], method, antialias=True)
+    return tf.ensure_shape(resized, [height, width, channels])

@@ -40,17 +40,18 @@ def training_batches(
     """Returns shuffled batches of all epochs that are left.
 
     Every epoch has an order of its own; the examples that do not fill a last batch are left out
-    of that epoch (others in every epoch), so that all batches have one shape. Encoded images are
-    cropped and mirrored at random; those that cannot be read are left out, and as many of the
-    epoch's first examples come again at its end, so that it has its number of steps.
+    of that epoch (others in every epoch), so that all batches have one shape. Images are cropped
+    and mirrored as the dataset's `augment` says, and left as they are if it says nothing. Encoded
+    images that cannot be read are left out, and as many of the epoch's first examples come again
+    at its end, so that it has its number of steps.
 
     Args:
         dataset: Says how stored values become inputs.
         examples: The training split.
         batch_size: Examples per step.
         epochs: Epochs in all.
-        seed: Seed of the order, of the crops, and of the images' places if the dataset is
-            translated.
+        seed: Seed of the order, of the crops and flips, and of the images' places if the dataset
+            is translated.
         start: Steps already behind; those of an epoch that was begun are passed over.
         skipped: File that gets the names of images that could not be read, a line each time one
             comes by; `unreadable.skipped_images` reads it. None for no such file.
@@ -81,8 +82,9 @@ def evaluation_batches(
 ) -> tf.data.Dataset:
     """Returns every example exactly once, in order; the last batch may be smaller.
 
-    Of encoded images it takes the centre. One that cannot be read ends the reading with a
-    `tf.errors.InvalidArgumentError`, of which `unreadable.unreadable_image` makes a sentence.
+    Of encoded images it takes what the dataset's `eval_crop` says, by default the whole. One that
+    cannot be read ends the reading with a `tf.errors.InvalidArgumentError`, of which
+    `unreadable.unreadable_image` makes a sentence.
 
     Args:
         dataset: Says how stored values become inputs.
@@ -103,7 +105,7 @@ def evaluation_batches(
     stored = tf.data.Dataset.from_tensor_slices((examples.images, examples.labels))
     if dataset.canvas is None:
         return _deterministic(stored.batch(batch_size).map(prepare, **PARALLEL))
-    place = _place_with(dataset, lambda example: prepare(*example), seed, EVALUATION)
+    place = _drawn_with(dataset, lambda example: example, seed, EVALUATION)
     return _deterministic(stored.enumerate().map(place, **PARALLEL).batch(batch_size))
 
 
@@ -123,7 +125,7 @@ def input_from_bytes(dataset: Dataset) -> Any:
         if dataset.view is not None:
             stored = dataset.view(image)
         elif dataset.resizable:
-            stored = evaluation_view(image, height)
+            stored = evaluation_view(image, height, crop=dataset.eval_crop)
         else:
             resized = tf.image.resize(image, (height, width), antialias=True)
             stored = low + resized * ((high - low) / 255.0)
@@ -144,16 +146,17 @@ def _stored_epochs(dataset: Dataset, examples: Examples, batch_size: int, seed: 
         return tf.data.Dataset.from_tensor_slices(order)
 
     def batches_of(epoch):
-        if dataset.canvas is None:
-            return order_of(epoch).batch(batch_size, drop_remainder=True).map(take, **PARALLEL)
-        placed = (
-            order_of(epoch).enumerate().map(_place_with(dataset, take, seed, epoch), **PARALLEL)
-        )
-        return placed.batch(batch_size, drop_remainder=True)
+        if dataset.canvas is None and not dataset.augment:
+            return order_of(epoch).batch(batch_size, drop_remainder=True).map(prepare, **PARALLEL)
+        drawn = order_of(epoch).enumerate().map(_drawn_with(dataset, take, seed, epoch), **PARALLEL)
+        return drawn.batch(batch_size, drop_remainder=True)
 
     def take(indices):
-        chosen = tf.cast(tf.gather(images, indices), tf.float32)
-        return dataset.prepare(chosen), tf.gather(labels, indices)
+        return tf.gather(images, indices), tf.gather(labels, indices)
+
+    def prepare(indices):
+        chosen, their_labels = take(indices)
+        return dataset.prepare(tf.cast(chosen, tf.float32)), their_labels
 
     return batches_of
 
@@ -179,12 +182,7 @@ def _encoded_epochs(
 
 def _read(dataset: Dataset, examples: EncodedExamples, seed: int, epoch, order) -> tf.data.Dataset:
     """Returns all examples with their images as inputs, marked as readable or not."""
-    size, _, channels = dataset.image_shape
-
-    def view(image, key):
-        if epoch is EVALUATION:
-            return evaluation_view(image, size)
-        return training_view(image, size, random.experimental.stateless_fold_in(key, VIEW))
+    channels = dataset.image_shape[2]
 
     def marked(example, image, readable: bool):
         kept = {name: example[name] for name in ("label", "name")}
@@ -192,10 +190,8 @@ def _read(dataset: Dataset, examples: EncodedExamples, seed: int, epoch, order) 
 
     def decoded(position, example):
         key = random.experimental.stateless_fold_in(_epoch_key(seed, epoch), position)
-        image = dataset.prepare(view(decode(examples.encoded(example), channels), key))
-        if dataset.canvas is not None:
-            image = place_in_noise(image, dataset.canvas, dataset.value_range, key)
-        return marked(example, image, True)
+        image = decode(examples.encoded(example), channels)
+        return marked(example, _input_of(dataset, image, key, epoch), True)
 
     def give_up(_, example):
         return marked(example, tf.zeros(dataset.input_shape), False)
@@ -211,15 +207,30 @@ def _epoch_key(seed: int, epoch):
     return tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
 
 
-def _place_with(dataset: Dataset, prepare, seed: int, epoch):
-    """Returns a function of a place in the epoch and of what `prepare` takes to a placed image."""
+def _drawn_with(dataset: Dataset, take, seed: int, epoch):
+    """Returns a function of a place in the epoch and of what `take` takes to an input and label."""
 
-    def place(position, example):
-        image, label = prepare(example)
+    def draw(position, example):
+        image, label = take(example)
         key = random.experimental.stateless_fold_in(_epoch_key(seed, epoch), position)
-        return place_in_noise(image, dataset.canvas, dataset.value_range, key), label
+        return _input_of(dataset, image, key, epoch), label
 
-    return place
+    return draw
+
+
+def _input_of(dataset: Dataset, image, key, epoch):
+    """Returns an image as an input; what is random about it is a function of the key."""
+    size = dataset.image_shape[:2]
+    if epoch is not EVALUATION and dataset.augment:
+        view_key = random.experimental.stateless_fold_in(key, VIEW)
+        image = training_view(image, size, view_key, augment=dataset.augment)
+    elif dataset.encoded:
+        crop = dataset.eval_crop if epoch is EVALUATION else None
+        image = evaluation_view(image, size, crop=crop)
+    image = dataset.prepare(tf.cast(image, tf.float32))
+    if dataset.canvas is None:
+        return image
+    return place_in_noise(image, dataset.canvas, dataset.value_range, key)
 
 
 def place_in_noise(image, canvas, value_range, key):

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from data import DATASETS, Dataset
+from data import AUGMENTATIONS, DATASETS, Dataset
 from experiments.backend import backend_name
 from models import CONVOLUTIONS, MODELS, Settings, convolution
 
@@ -38,6 +38,8 @@ class Experiment:
     download: bool
     train_examples: int | None
     image_size: int | None
+    augment: tuple[str, ...]
+    eval_crop: float | None
     translate: bool
     canvas_size: int | None
     network: str
@@ -111,6 +113,7 @@ class Experiment:
         sized = self.image_size is None or (resizable and self.image_size >= 1)
         sentence = f"must be at least 1 and goes with images of any size, not {self.dataset}"
         self._require("image_size", sized, sentence if not resizable else "must be at least 1")
+        self._check_views()
         dataset = self.placed
         side = max(dataset.image_shape[:2])
         holds = self.canvas_size is None or (self.translate and self.canvas_size >= side)
@@ -124,6 +127,16 @@ class Experiment:
         )
         sentence = f"must be from 1 to the {all_of_them} training examples of {self.dataset}"
         self._require("train_examples", some, sentence)
+
+    def _check_views(self) -> None:
+        known = set(self.augment) <= set(AUGMENTATIONS)
+        self._require("augment", known, f"takes {', '.join(AUGMENTATIONS)}, or none")
+        if self.eval_crop is not None:
+            of_files = DATASETS[self.dataset].encoded
+            sentence = f"goes with images of sizes of their own, not {self.dataset}"
+            self._require("eval_crop", of_files, sentence)
+            within = 0 < self.eval_crop <= 1
+            self._require("eval_crop", within, "must be above 0 and at most 1")
 
     def _check_layers(self) -> None:
         network = MODELS[self.network]
@@ -226,11 +239,12 @@ class Experiment:
 
     @property
     def data(self) -> Dataset:
-        """The dataset, translated if so asked."""
+        """The dataset, augmented, cropped and translated if so asked."""
+        dataset = self.placed.augmented(self.augment).cropped(self.eval_crop)
         if not self.translate:
-            return self.placed
-        side = self.canvas_size or 3 * max(self.placed.image_shape[:2]) // 2
-        return self.placed.translated((side, side))
+            return dataset
+        side = self.canvas_size or 3 * max(dataset.image_shape[:2]) // 2
+        return dataset.translated((side, side))
 
     @property
     def filled_layer_types(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from data import DATASETS
 from experiments.experiment import PLACES, SAVING, Experiment
 
 # What `config.json` has not always told, and how what is no flag is spelled.
@@ -67,7 +68,7 @@ def read_config(path: Path) -> dict[str, Any]:
         ValueError: If the file is damaged.
     """
     try:
-        return dict(json.loads(path.read_text()))
+        return _with_later_flags(dict(json.loads(path.read_text())))
     except (ValueError, TypeError, RecursionError):
         raise ValueError(
             f"A run's flags must be readable. Received: {path}, which is damaged. Put it "
@@ -106,6 +107,14 @@ def check_writable(folder: Path) -> None:
             f"--model_dir must be a folder that can be written to. Received: --model_dir={folder}: "
             f"{error.strerror or error}. Choose another."
         ) from None
+
+
+def _with_later_flags(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a run's flags, with those that came later as the run was trained without them."""
+    dataset = DATASETS.get(config.get("dataset", ""))
+    of_files = dataset is not None and dataset.encoded
+    cropped = {"augment": ["crop", "flip"], "eval_crop": 0.875}
+    return {**(cropped if of_files else {"augment": [], "eval_crop": None}), **config}
 
 
 def _visible(folder: Path) -> list[str]:

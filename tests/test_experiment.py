@@ -21,6 +21,12 @@ REFUSED = {
     "chosen one by one. Received: --train_examples=100.",
     "--image_size=32": "--image_size must be at least 1 and goes with images of any size, not "
     "digits. Received: --image_size=32.",
+    "--augment=crop,rotate": "--augment takes crop, flip, or none. "
+    "Received: --augment=crop,rotate.",
+    "--eval_crop=0.5": "--eval_crop goes with images of sizes of their own, not digits. Received: "
+    "--eval_crop=0.5.",
+    "--dataset=imagenet2012 --eval_crop=1.5": "--eval_crop must be above 0 and at most 1. "
+    "Received: --eval_crop=1.5.",
     "--dataset=folder": "The dataset 'folder' needs a folder. Received: --data_dir=None.",
     "--network=vgg": "flag --network=vgg: value should be one of <simple_network|",
     "--train_examples=0": "--train_examples must be from 1 to the 1257 training examples of "
