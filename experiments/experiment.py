@@ -302,14 +302,18 @@ class Experiment:
     def recorded_config(self) -> dict[str, Any]:
         """Returns what a record says of the run: its configuration but the places of its files.
 
-        The backend only if it is not the usual one, so that records from before it was told are
-        of the same budget and the same names as those from after.
+        What runs did before a field told of it is left out, so that records from before are of
+        the same budget and the same names as those from after.
         """
-        left_out = (*PLACES, *SAVING)
-        found = {name: value for name, value in self.config().items() if name not in left_out}
-        if found["backend"] == "tensorflow":
-            del found["backend"]
-        return found
+        config = self.config()
+        before = {"backend": "tensorflow"}
+        if not DATASETS[self.dataset].encoded:  # whose images were always cropped
+            before |= {"augment": [], "eval_crop": None}
+        return {
+            name: value
+            for name, value in config.items()
+            if name not in (*PLACES, *SAVING) and not (name in before and value == before[name])
+        }
 
 
 def _told_apart(dataset: Dataset) -> str:
