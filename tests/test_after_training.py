@@ -98,6 +98,26 @@ def test_a_finished_run_answers_for_nothing_that_it_did_not_run(command, monkeyp
     assert command(*more) == 0
 
 
+def test_a_run_belongs_to_its_backend(command, monkeypatch, tmp_path):
+    import keras
+
+    here = keras.backend.backend()
+    other = "jax" if here != "jax" else "torch"
+    assert command("--export_formats=none") == 0
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    assert config["backend"] == here
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("KERAS_BACKEND", other)
+        with pytest.raises(ValueError, match="with other flags") as caught:
+            command("--export_formats=none")
+        assert f"where KERAS_BACKEND is {here} there and {other} here" in str(caught.value)
+        # One from before it was told is read as it was then.
+        del config["backend"]
+        path.write_text(json.dumps(config))
+        assert command("--export_formats=none") == 0
+
+
 def test_a_network_that_cannot_go_on_leaves_the_run_as_it_was(command, tmp_path):
     assert command("--export_formats=none") == 0
     before = (tmp_path / "run" / "config.json").read_text()

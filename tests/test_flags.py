@@ -1,5 +1,6 @@
 """Flags that would be ignored, paths, and what a machine cannot do: each said in a sentence."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from test_experiment import script
 
 import run_experiment
-from experiments import backend, memory, needs
+from experiments import backend, folder, memory, needs
 from experiments.experiment import Experiment
 from low_rank_local_connectivity import training
 from models import MODELS
@@ -161,6 +162,26 @@ def test_the_default_folder_tells_runs_apart(monkeypatch):
     assert check().model_dir.startswith("runs/digits-simple_network-0-backend_jax-")
     assert len(set(names)) == 5
     assert check("--num_seeds=2").model_dir == "runs/digits-simple_network-sweep"
+
+
+def test_other_images_in_a_folder_are_another_run(monkeypatch, tmp_path):
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    for place, names in (("one", ("cat", "dog")), ("two", ("cat", "eel"))):
+        for split, name, index in itertools.product(("train", "valid", "test"), names, range(3)):
+            file = tmp_path / place / split / name / f"{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    flags = ("--dataset=folder", "--image_size=16", "--batch_size=2")
+    one, two = (check(*flags, f"--data_dir={tmp_path / place}") for place in ("one", "two"))
+    assert one.model_dir.startswith("runs/folder-simple_network-0-data_dir_one-image_size_16-")
+    assert one.model_dir != two.model_dir
+    (told,) = folder.differences(one.config(), two.config())
+    start = "--data_dir is 6 train, 6 valid and 6 test images of 2 classes ("
+    assert told.startswith(start)
+    assert start.removeprefix("--data_dir is") in told.partition(" there and")[2]
+    (tmp_path / "one").rename(tmp_path / "moved")
+    moved = check(*flags, f"--data_dir={tmp_path / 'moved'}")
+    assert folder.differences(one.config(), moved.config()) == []
 
 
 @pytest.mark.parametrize("name", ["model_dir", "data_dir"])

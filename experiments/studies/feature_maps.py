@@ -7,13 +7,13 @@ object in the middle, at the border and in the corner, and the largest response,
 """
 
 import argparse
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from experiments.studies.study import RESULTS
 from low_rank_local_connectivity import FullConv2D
+from low_rank_local_connectivity.training.records import given_path
 
 SIZE, THING = 24, 7
 PLACES = {"middle": (8, 9), "border": (8, 0), "corner": (0, 0)}
@@ -50,7 +50,7 @@ def main() -> None:
     from matplotlib import pyplot as plt
 
     parser = argparse.ArgumentParser(description="Draws feature maps of three paddings.")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=given_path, default=RESULTS)
     folder = parser.parse_args().output
     folder.mkdir(parents=True, exist_ok=True)
     images = np.zeros((len(PLACES), SIZE, SIZE, 1), "float32")

@@ -128,7 +128,12 @@ def draw(path: Path, seed: int = 0) -> None:
 def main() -> None:
     """Draws into the folder that the command line names."""
     parser = argparse.ArgumentParser(description="Draws large kernels of few parameters.")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the PNG")
+    parser.add_argument(
+        "--output",
+        type=lambda text: Path(text).expanduser(),
+        required=True,
+        help="folder of the PNG",
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)

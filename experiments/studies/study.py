@@ -13,7 +13,12 @@ import keras
 import numpy as np
 
 from low_rank_local_connectivity import plots, training
-from low_rank_local_connectivity.training.records import append_record, read_records, versions
+from low_rank_local_connectivity.training.records import (
+    append_record,
+    given_path,
+    read_records,
+    versions,
+)
 from low_rank_local_connectivity.training.sweep import mean_and_error
 
 RESULTS = Path(__file__).parent / "results"
@@ -129,7 +134,9 @@ def parse(study: Study, arguments: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(description=f"{study.claim} {study.criterion}")
     parser.add_argument("--seeds", type=int, default=study.seeds, help="runs of each condition")
     parser.add_argument("--epochs", type=int, help="longest training, in epochs")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of what is written")
+    parser.add_argument(
+        "--output", type=given_path, default=RESULTS, help="folder of what is written"
+    )
     if study.images:
         parser.add_argument(
             "--dataset", choices=list(IMAGES), default=DATASET, help="where the images are from"

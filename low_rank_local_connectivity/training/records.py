@@ -22,6 +22,16 @@ class RunError(ValueError):
     """A run that cannot begin or go on as asked, in a sentence for whoever started it."""
 
 
+def given_path(text: str) -> Path:
+    """Returns a path that somebody gave on a command line; a leading `~` is a home folder.
+
+    Example:
+        >>> given_path("~/records.jsonl") == Path.home() / "records.jsonl"
+        True
+    """
+    return Path(text).expanduser()
+
+
 # How the names of files begin that are being written.
 UNFINISHED = ".writing-"
 

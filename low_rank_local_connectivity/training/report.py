@@ -17,7 +17,7 @@ from typing import Any
 
 from low_rank_local_connectivity.plots import bars_with_errors, lines_with_errors
 from low_rank_local_connectivity.training.published import PUBLISHED
-from low_rank_local_connectivity.training.records import read_records, replacing
+from low_rank_local_connectivity.training.records import given_path, read_records, replacing
 from low_rank_local_connectivity.training.sweep import choose_rank, mean_and_error, percent
 
 Record = dict[str, Any]
@@ -493,8 +493,10 @@ def _same_but_translation(plain: Group, translated: Group) -> bool:
 def main() -> None:
     """Reports what the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("records", type=Path, nargs="+", help="files of records")
-    parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report")
+    parser.add_argument("records", type=given_path, nargs="+", help="files of records")
+    parser.add_argument(
+        "--out", type=given_path, default=Path("report"), help="folder of the report"
+    )
     arguments = parser.parse_args()
     records = [record for path in arguments.records for record in read_records(path)]
     print(write(records, arguments.out))  # noqa: T201
