@@ -12,7 +12,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from low_rank_local_connectivity.export.formats import FORMATS
+from low_rank_local_connectivity.export.formats import FORMATS, encoded_name
 from low_rank_local_connectivity.export.forms import choose_form
 from low_rank_local_connectivity.export.precision import float32_defaults, in_float32, policies
 from low_rank_local_connectivity.export.samples import given_inputs, sample_inputs
@@ -128,6 +128,7 @@ def export_model(
             as_trained, model=in_float32(model), warmup=trained.first(1).inputs
         )
         checks = Checks(compute(served, arrays), tolerance)
+        _check_numbers(model, checks.sample)
         if preprocess is not None and "tf_saved_model" in formats:
             checks.encoded = encode_images(arrays[0])
             checks.prepared = compute(served, [prepare(served, checks.encoded)])
@@ -144,11 +145,7 @@ def export_model(
             "form": name,
             "parameters": {"model": model.count_params(), "served": form.count_params()},
             **measured,
-            "precision": {
-                "model": policies(model),
-                "served": "float32",
-                "difference": difference(trained.outputs, checks.sample.outputs),
-            },
+            "precision": _precision(model, trained, checks.sample),
             **_described(served, checks.sample),
             "class_names": None if class_names is None else list(class_names),
             "formats": {},
@@ -225,12 +222,35 @@ def _check(model: Any, folder: Path, formats: Any, convert: Any, batch_size: int
 def _check_class_names(class_names: Sequence[str] | None, trained: Expected) -> None:
     if class_names is None:
         return
+    unwritable = [name for name in class_names if not _is_writable(name)]
+    if unwritable:
+        raise ValueError(
+            "`class_names` must be text, or names of files as Python reads them. Received: "
+            f"{unwritable[0]!a}."
+        )
     shapes = [values.shape[1:] for values in trained.outputs.values()]
     if shapes != [(len(class_names),)]:
         received = ", ".join(str((None, *shape)) for shape in shapes)
         raise ValueError(
             "`class_names` must have a name for each number of the model's only output. Received: "
             f"{len(class_names)} names for outputs of shape {received}."
+        )
+
+
+def _is_writable(name: str) -> bool:
+    try:
+        return bool(encoded_name(name))
+    except UnicodeEncodeError:
+        return False
+
+
+def _check_numbers(model: Any, sample: Expected) -> None:
+    wrong = [name for name, values in sample.outputs.items() if np.isnan(values).any()]
+    if wrong:
+        raise ValueError(
+            f"A model must be verified on outputs that are numbers. Received: {model.name!r}, "
+            f"whose output {wrong[0]!r} has NaN for the sample. Give another `sample`, or a model "
+            "whose weights are numbers."
         )
 
 
@@ -262,6 +282,17 @@ def _batch(sample: Expected, size: int) -> dict[str, np.ndarray]:
     """Returns inputs for a batch of another size."""
     return {
         name: np.resize(values, (size, *values.shape[1:])) for name, values in sample.inputs.items()
+    }
+
+
+def _precision(model: Any, trained: Expected, served: Expected) -> dict[str, Any]:
+    """Returns what the manifest says of the precision of a model and of its float32 copy."""
+    found = difference(trained.outputs, served.outputs)
+    return {
+        "model": policies(model),
+        "served": "float32",
+        # A model of 16 bits may overflow where its copy does not.
+        "difference": found if np.isfinite(found) else None,
     }
 
 

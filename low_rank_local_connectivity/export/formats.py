@@ -107,7 +107,7 @@ def _write_saved_model(served: Served, folder: Path, batch_size: int | None = No
     extra = folder / "assets.extra"
     extra.mkdir()
     if served.class_names is not None:
-        names = b"".join(name + b"\n" for name in _encoded(served.class_names))
+        names = b"".join(encoded_name(name) + b"\n" for name in served.class_names)
         (extra / "class_names.txt").write_bytes(names)
     request = prediction_log(served.model.name, "serving_default", served.warmup)
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
@@ -129,7 +129,7 @@ def _serving_bytes(served: Served, serve: Callable[..., Any]) -> Any:
         answer = dict(serve({port.name: tf.ensure_shape(inputs, port.shape)}))
         if served.class_names is not None:
             (output,) = served.outputs
-            names = tf.constant(_encoded(served.class_names))
+            names = tf.constant([encoded_name(name) for name in served.class_names])
             answer["class"] = tf.gather(names, tf.argmax(answer[output.name], -1))
         return answer
 
@@ -137,9 +137,9 @@ def _serving_bytes(served: Served, serve: Callable[..., Any]) -> Any:
     return tf.function(from_bytes, input_signature=[encoded])
 
 
-def _encoded(names: Sequence[str]) -> list[bytes]:
-    """Returns names as bytes; those of files that are not UTF-8 as they are on the disk."""
-    return [name.encode("utf-8", "surrogateescape") for name in names]
+def encoded_name(name: str) -> bytes:
+    """Returns a name as bytes; that of a file that is not UTF-8 as it is on the disk."""
+    return name.encode("utf-8", "surrogateescape")
 
 
 def _run_saved_model(path: Path, served: Served) -> Run:

@@ -53,9 +53,25 @@ def in_float32(model: Any) -> Any:
     copies: dict[int, tuple[Any, Any]] = {}
     found = _copied(model, copies)
     for original, copy in copies.values():
-        for one, other in zip(original.variables, copy.variables, strict=True):
-            other.assign(keras.ops.cast(one, other.dtype))
+        _copy_weights(original, copy)
     return found
+
+
+def _copy_weights(original: Any, copy: Any) -> None:
+    shapes = [[tuple(one.shape) for one in layer.variables] for layer in (original, copy)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(_no_copy(original, "a layer made from it has other weights"))
+    for one, other in zip(original.variables, copy.variables, strict=True):
+        other.assign(keras.ops.cast(one, other.dtype))
+
+
+def _no_copy(layer: Any, reason: str) -> str:
+    return (
+        "A model of another precision is served as its float32 copy, so each layer must be what "
+        f"its get_config() says. Received: layer {layer.name!r} of dtype policy "
+        f"{layer.dtype_policy.name!r}: {reason}. Train and save it in float32, or mend its "
+        "get_config()."
+    )
 
 
 def _is_float32(model: Any) -> bool:
@@ -85,7 +101,11 @@ def _copied(model: Any, copies: dict[int, tuple[Any, Any]]) -> Any:
 def _copied_layer(layer: Any, copies: dict[int, tuple[Any, Any]]) -> Any:
     if isinstance(layer, keras.Sequential) or hasattr(layer, "operations"):
         return _copied(layer, copies)
-    return type(layer).from_config(_float32_config(layer.get_config()))
+    try:
+        return type(layer).from_config(_float32_config(layer.get_config()))
+    except (NotImplementedError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(_no_copy(layer, reason.rstrip("."))) from error
 
 
 def _copied_operation(operation: Any) -> Any:

@@ -190,9 +190,11 @@ def in_a_sentence(name: str, verb: str, model: Any) -> Iterator[None]:
         raise
     except Exception as error:
         text = str(error).strip()
-        # Of a converter's page the operation and what is wrong with it; of others the first line.
-        found = re.search(r"'tf\.[^\n]*", text) or re.match("[^\n]*", text)
-        reason = _shortened(found[0] if found else "")
+        # Of a converter's page the operation and what is wrong with it; of others the first line,
+        # or the last if the first is a heading.
+        operation = re.search(r"'tf\.[^\n]*", text)
+        first, *_, last = [*text.split("\n"), *text.split("\n")]
+        reason = _shortened(operation[0] if operation else last if first.endswith(":") else first)
         raise ValueError(
             f"The format {name!r} must be able to {verb} every layer of the model. Received: "
             f"{model.name!r}, of which it says: {reason} ({type(error).__name__}). Nothing was "
