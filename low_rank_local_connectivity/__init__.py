@@ -1,5 +1,6 @@
 """Layers for Keras 3 that relax, keep or restore spatial invariance."""
 
+from low_rank_local_connectivity.activations import keras2_hard_sigmoid as keras2_hard_sigmoid
 from low_rank_local_connectivity.initializers import IdentityConv as IdentityConv
 from low_rank_local_connectivity.layers import AddCoordinates2D as AddCoordinates2D
 from low_rank_local_connectivity.layers import CondConv2D as CondConv2D

@@ -333,7 +333,7 @@ def function_model(folder):
     inputs = K2.Input((5, 2))
     import tensorflow as tf
 
-    return save(tf_keras.Model(inputs, tf.nn.relu(inputs)), folder, "h5")
+    return save(tf_keras.Model(inputs, tf.math.erf(inputs)), folder, "h5")
 
 
 def subclassed_model(folder):
@@ -357,7 +357,7 @@ def new_model(folder):
 
 
 def removed_layer(folder):
-    model = tf_keras.Sequential([K2.Input((5, 2)), K2.ThresholdedReLU(name="old")])
+    model = tf_keras.Sequential([K2.Input((6, 5, 2)), K2.RandomHeight(0.2, name="old")])
     return save(model, folder, "keras")
 
 
@@ -412,7 +412,7 @@ def of_layer(name, kind, reason):
 REFUSED = {
     lambda_model: of_layer("twice", "Lambda", f"it holds Python code, and {CODE}"),
     function_model: of_layer(
-        "tf.nn.relu",
+        "tf.math.erf",
         "TFOpLambda",
         f"it calls a function of TensorFlow, which Keras 3 has in keras.ops. {ANEW}",
     ),
@@ -425,8 +425,8 @@ REFUSED = {
     ),
     removed_layer: of_layer(
         "old",
-        "ThresholdedReLU",
-        "Keras 3 has no 'ThresholdedReLU'. Pass it by that name in custom_objects, or register it.",
+        "RandomHeight",
+        "Keras 3 has no 'RandomHeight'. Pass it by that name in custom_objects, or register it.",
     ),
     renormalized: of_layer("norm", "BatchNormalization", "Keras 3 has no renorm=True."),
     unbuilt: (

@@ -2,7 +2,7 @@
 
 import collections
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,30 +10,34 @@ import numpy as np
 
 from low_rank_local_connectivity.layers.locally_connected import LocallyConnected
 from low_rank_local_connectivity.legacy.kernels import kernel_by_position, stored_shapes
+from low_rank_local_connectivity.legacy.names import allowed
+from low_rank_local_connectivity.legacy.parts import (
+    pair,
+    pair_by_name,
+    pair_in_order,
+    weights_of,
+)
 from low_rank_local_connectivity.legacy.reading import explained
-from low_rank_local_connectivity.legacy.stored import LayerWeights, Stored, Weight
+from low_rank_local_connectivity.legacy.stored import Description, LayerWeights, Stored, Weight
 
 TWICE = "_layer_checkpoint_dependencies"
-# Models by their identity, with their layers in the order of the file.
-Order = Mapping[int, Sequence[Any]]
 
 
-def assign(model: Any, stored: Stored, path: str, order: Order | None = None) -> None:
+def assign(model: Any, stored: Stored, path: str, described: Description | None = None) -> None:
     """Gives a model its weights: all of them, or none and an error.
 
     Args:
         model: Built model.
         stored: What the file holds.
         path: Where it comes from, for errors.
-        order: Layers of the model and of models within it in the order of the file, if it is known
-            not to be that of `model.layers`.
+        described: What the file says of the layers, if the model was rebuilt from it.
     """
-    matching = _Matching(model, path, order or {})
+    matching = _Matching(model, path, described)
     if isinstance(stored, list):
         matching.layers(model, stored)
     else:
         matching.tree(model, stored)
-    missing = [one for one in _weights(model) if id(one) not in matching.found]
+    missing = [one for one in weights_of(model) if id(one) not in matching.found]
     if missing:
         raise ValueError(
             f"{path!r} holds nothing for the weight {missing[0].path!r} of the model "
@@ -45,7 +49,7 @@ def assign(model: Any, stored: Stored, path: str, order: Order | None = None) ->
             values.append((variable, matching.value(variable, weight)))
     for variable, value in values:
         variable.assign(value)
-    for layer in model.layers:
+    for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
 
@@ -59,16 +63,15 @@ def locally_connected(layer: Any) -> list[LocallyConnected]:
     return [one for part in inner if part is not None for one in locally_connected(part)]
 
 
-def _weights(layer: Any) -> list[Any]:
-    return [*layer.trainable_weights, *layer.non_trainable_weights]
-
-
 class _Matching:
     """Which stored array each variable gets."""
 
-    def __init__(self, model: Any, path: str, order: Order):
+    def __init__(self, model: Any, path: str, described: Description | None):
         self.path = path
-        self.order = order
+        # A model that the file describes has frozen what was frozen in the file.
+        self.is_described = described is not None
+        self.described = described or Description()
+        self.visited: set[int] = set()
         self.found: dict[int, tuple[Any, Weight]] = {}
         self.local = {id(layer.kernel): layer for layer in locally_connected(model)}
 
@@ -81,8 +84,8 @@ class _Matching:
 
     def layers(self, model: Any, stored: Sequence[LayerWeights]) -> None:
         """Matches layers by name if all names agree, in their order otherwise."""
-        layers = [layer for layer in self._order(model) if _weights(layer)]
-        by_name = {one.name: one for one in stored}
+        layers = [layer for layer in self._order(model) if weights_of(layer)]
+        by_name = {allowed(one.name): one for one in stored}
         if {layer.name for layer in layers} == set(by_name):
             stored = [by_name[layer.name] for layer in layers]
         if len(stored) != len(layers):
@@ -92,22 +95,44 @@ class _Matching:
                 f"{len(layers)} with weights ({', '.join(layer.name for layer in layers)})."
             )
         for layer, one in zip(layers, stored, strict=True):
-            self._in_order(layer, _weights(layer), one.weights)
+            self._layer(layer, one.weights)
+
+    def _layer(self, layer: Any, weights: Sequence[Weight]) -> None:
+        """Matches a layer, and layers within it, with weights one after another."""
+        self._require_as_many(layer, weights_of(layer), weights)
+        if self.is_described:
+            pairs = pair_by_name(layer, weights) or pair_in_order(layer, weights)
+        else:
+            pairs = pair(layer, weights, self._fits)
+        if pairs is None:
+            raise ValueError(
+                f"{self.path!r} holds weights of the layers within {layer.name!r} in an order that "
+                "depends on which of them were frozen, and the model has layers of other names: "
+                f"{', '.join(dict.fromkeys(one.scope for one in weights))} in the file. Name "
+                "the layers of the model so."
+            )
+        for variable, weight in pairs:
+            self._match(layer, variable, weight)
 
     def _in_order(self, layer: Any, variables: Sequence[Any], weights: Sequence[Weight]) -> None:
+        self._require_as_many(layer, variables, weights)
+        for variable, weight in zip(variables, weights, strict=True):
+            self._match(layer, variable, weight)
+
+    def _require_as_many(self, layer: Any, variables: Sequence[Any], weights: Any) -> None:
         if len(variables) != len(weights):
             raise ValueError(
                 f"{self.path!r} holds {len(weights)} weights for the layer {layer.name!r}, which "
                 f"has {len(variables)}."
             )
-        for variable, weight in zip(variables, weights, strict=True):
-            self._match(layer, variable, weight)
+
+    def _fits(self, variable: Any, weight: Weight) -> bool:
+        if id(variable) in self.local:
+            return weight.shape in stored_shapes(self.local[id(variable)])
+        return weight.shape == tuple(variable.shape)
 
     def _match(self, layer: Any, variable: Any, weight: Weight) -> None:
-        allowed = {tuple(variable.shape)}
-        if id(variable) in self.local:
-            allowed = stored_shapes(self.local[id(variable)])
-        if weight.shape not in allowed:
+        if not self._fits(variable, weight):
             raise ValueError(
                 f"{self.path!r} holds an array of shape {weight.shape} for {variable.name!r} of "
                 f"the layer {layer.name!r}, whose shape is {tuple(variable.shape)}."
@@ -116,6 +141,7 @@ class _Matching:
 
     def tree(self, owner: Any, stored: Mapping[str, Any]) -> None:
         """Matches what an object holds by the names of its attributes."""
+        self.visited.add(id(owner))
         if isinstance(owner, keras.Model):
             self._model(owner, stored)
             return
@@ -124,35 +150,54 @@ class _Matching:
         for name, one in inner.items():
             if isinstance(one, Weight):
                 self._match(owner, parts[name], one)
+            elif isinstance(parts[name], list | tuple) and not any(map(str.isdigit, one)):
+                self._by_class(owner, parts[name], one)
             else:
                 self.tree(parts[name], one)
         if "vars" in stored:
-            theirs = {id(one) for part in parts.values() for one in _weights(part)}
-            own = [one for one in _weights(owner) if id(one) not in theirs]
+            theirs = {id(one) for part in parts.values() for one in weights_of(part)}
+            own = [one for one in weights_of(owner) if id(one) not in theirs]
             self._in_order(owner, own, stored["vars"])
 
     def _model(self, model: Any, stored: Mapping[str, Any]) -> None:
         layers = self._order(model)
-        archived = stored.get("layers", stored.get(TWICE))
-        if archived is None:
-            # Checkpoints number the layers.
-            named = {f"layer-{number}": layer for number, layer in enumerate(layers)}
-            inner = {name: one for name, one in stored.items() if re.fullmatch(r"layer-\d+", name)}
-        else:
-            # Archives name them by their classes.
-            named, inner = {}, archived
-            before: collections.Counter[str] = collections.Counter()
-            for layer in layers:
-                kind = _snake_case(type(layer).__name__)
-                named[f"{kind}_{before[kind]}" if before[kind] else kind] = layer
-                # Keras 2.12 counted layers with weights twice.
-                before[kind] += 2 if TWICE in stored and _weights(layer) else 1
-        for name, one in inner.items():
-            if name not in named:
-                raise ValueError(
-                    f"{self.path!r} holds a layer {name!r}, which the model {model.name!r} has not."
-                )
-            self.tree(named[name], one)
+        if TWICE in stored or "layers" in stored:
+            self._by_class(model, layers, stored.get("layers") or stored[TWICE], TWICE in stored)
+            return
+        # Checkpoints number the layers.
+        weighty = [layer for layer in layers if weights_of(layer)]
+        named = {f"layer-{number}": layer for number, layer in enumerate(layers)}
+        named |= {f"layer_with_weights-{number}": one for number, one in enumerate(weighty)}
+        for name, one in stored.items():
+            if re.fullmatch(r"layer(_with_weights)?-\d+", name):
+                self._require_known(model, name, named)
+                self.tree(named[name], one)
+
+    def _by_class(
+        self, owner: Any, layers: Sequence[Any], stored: Mapping[str, Any], is_twice: bool = False
+    ) -> None:
+        """Matches layers as archives name them, by their classes, each layer at its first place."""
+        known = set()
+        before: collections.Counter[str] = collections.Counter()
+        for layer in layers:
+            if id(layer) in self.visited:
+                continue
+            kind = _snake_case(self.described.kinds.get(id(layer), type(layer).__name__))
+            name = f"{kind}_{before[kind]}" if before[kind] else kind
+            # Keras 2.12 counted layers with weights twice.
+            before[kind] += 2 if is_twice and weights_of(layer) else 1
+            known.add(name)
+            if name in stored:
+                self.tree(layer, stored[name])
+        for name in stored:
+            self._require_known(owner, name, known)
+
+    def _require_known(self, owner: Any, name: str, known: Collection[str]) -> None:
+        if name not in known:
+            kind = "model" if isinstance(owner, keras.Model) else "layer"
+            raise ValueError(
+                f"{self.path!r} holds a layer {name!r}, which the {kind} {owner.name!r} has not."
+            )
 
     def _part(self, owner: Any, name: str) -> Any:
         """Returns what an object has under a name, which may have had an underscore."""
@@ -171,7 +216,7 @@ class _Matching:
         )
 
     def _order(self, model: Any) -> Sequence[Any]:
-        return self.order.get(id(model), model.layers)
+        return self.described.order.get(id(model)) or model.layers
 
 
 def _snake_case(name: str) -> str:

@@ -1,6 +1,7 @@
 """TensorFlow's own files: checkpoints, and what Keras 2 put beside them."""
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 from low_rank_local_connectivity.legacy.stored import NOT_WEIGHTS, Weight
 
 VALUE = "VARIABLE_VALUE"
+LAYER = re.compile(r"layer-\d+")
+WITH_WEIGHTS = "layer_with_weights-"
 
 
 def _tensorflow() -> Any:
@@ -116,8 +119,10 @@ class _Objects:
     def _children(self, number: int) -> dict[str, Any]:
         children = {}
         for child in self.nodes[number].children:
-            name = child.local_name
-            # Layers with weights have a second name.
-            if name not in NOT_WEIGHTS and not name.startswith("layer_with_weights-"):
-                children[name] = self.tree(child.node_id)
+            if child.local_name not in NOT_WEIGHTS:
+                children[child.local_name] = self.tree(child.node_id)
+        if any(name.startswith(WITH_WEIGHTS) for name in children):
+            # A model's layers are there twice. Among all layers are those that Keras 2 made of
+            # operations on tensors; those with weights are the same in Keras 3.
+            children = {name: one for name, one in children.items() if not LAYER.fullmatch(name)}
         return {name: child for name, child in children.items() if child}

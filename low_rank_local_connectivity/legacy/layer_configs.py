@@ -1,22 +1,45 @@
 """Keras 2's description of one layer, as Keras 3 would describe it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
 
 from low_rank_local_connectivity import layers
+from low_rank_local_connectivity.activations import keras2_hard_sigmoid
 
 Config = dict[str, Any]
 LOCALLY_CONNECTED = ("LocallyConnected1D", "LocallyConnected2D")
 REBUILD = "Build the model anew in Keras 3 and use load_weights()"
-# Layers of Keras 2 that hold what cannot be loaded.
-CODE = {"Lambda": f"it holds Python code, and no code from a file is run. {REBUILD}"}
-CODE |= dict.fromkeys(
-    ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty"),
-    f"it calls a function of TensorFlow, which Keras 3 has in keras.ops. {REBUILD}",
+CONTAINERS = {"Sequential", "Functional", "Model"}
+# Layers of Keras 2 that cannot be loaded.
+REFUSED = {
+    "Lambda": f"it holds Python code, and no code from a file is run. {REBUILD}",
+    "RandomCrop": "at inference Keras 2's takes the central part at the crop's aspect ratio and "
+    "resizes it, and Keras 3's leaves images as they are. Build the model anew in Keras 3 with "
+    "Resizing(height, width, crop_to_aspect_ratio=True) in its place and use load_weights()",
+}
+CALLS = ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty")
+REFUSED |= dict.fromkeys(
+    CALLS, f"it calls a function of TensorFlow, which Keras 3 has in keras.ops. {REBUILD}"
 )
+# Other names of a layer, and arguments that say the same of the layer that Keras 3 has.
+BATCH_NORMALIZATION: tuple[str, Config] = ("BatchNormalization", {})
+OTHER_NAMES: dict[str, tuple[str, Config]] = {
+    "BatchNormalizationV1": BATCH_NORMALIZATION,
+    "BatchNormalizationV2": BATCH_NORMALIZATION,
+    "SyncBatchNormalization": ("BatchNormalization", {"synchronized": True}),
+    "ThresholdedReLU": ("ReLU", {}),
+}
+# What a description means that leaves an argument out, where Keras 3's default is another.
+GATES: Config = {"recurrent_activation": "hard_sigmoid"}
+GATED_RESET: Config = {**GATES, "reset_after": False}
+DEFAULTS = {"LSTM": GATES, "LSTMCell": GATES, "GRU": GATED_RESET, "GRUCell": GATED_RESET}
+DEFAULTS |= {"ConvLSTM1D": GATES, "ConvLSTM2D": GATES, "ConvLSTM3D": GATES}
+# Layers within tf_keras.applications, which Keras 3 has where its public names do not reach.
+APPLICATIONS = {"LayerScale": "convnext", "CustomScaleLayer": "inception_resnet_v2"}
+APPLICATIONS["StochasticDepth"] = "convnext"
 # Arguments that Keras 3's layers no longer have, with the values that mean what they do now.
 ANY = object()
 DROPPED: dict[str, tuple[Any, ...]] = {
@@ -37,8 +60,17 @@ DROPPED: dict[str, tuple[Any, ...]] = {
     "softmax_robust_masking": (False, None),
 }
 # `implementation` of recurrent layers said how they compute; locally connected layers take it.
-SEPARABLE = {"SeparableConv1D", "SeparableConv2D", "DepthwiseConv1D", "DepthwiseConv2D"}
-RECURRENT = {"LSTM", "GRU", "SimpleRNN", "LSTMCell", "GRUCell", "SimpleRNNCell", "ConvLSTM2D"}
+RECURRENT = ("LSTM", "GRU", "SimpleRNN", "LSTMCell", "GRUCell", "SimpleRNNCell")
+RECURRENT = (*RECURRENT, "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
+SEPARABLE = ("SeparableConv1D", "SeparableConv2D", "DepthwiseConv1D", "DepthwiseConv2D")
+OF_A_CONVOLUTION = ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
+SUPERFLUOUS: dict[str, tuple[str, ...]] = dict.fromkeys(RECURRENT, ("implementation",))
+SUPERFLUOUS |= dict.fromkeys(SEPARABLE, OF_A_CONVOLUTION)
+SUPERFLUOUS |= {"LeakyReLU": ("alpha",), "ReLU": ("theta",), "Discretization": ("trainable",)}
+ADAPTED = """its bin boundaries were adapted to data and are stored as a weight, where Keras 3 has \
+an argument. Save the model anew in Keras 2 with Discretization(bin_boundaries=...)"""
+# Of UpSampling2D and Resizing, which Keras 3 would refuse only when called.
+INTERPOLATIONS = ("gaussian", "mitchellcubic")
 PLACES = ("layers", "initializers", "regularizers", "constraints")
 
 
@@ -51,19 +83,42 @@ def plain(value: Any) -> Any:
     return [plain(one) for one in value] if isinstance(value, list) else value
 
 
+def is_container(described: Config) -> bool:
+    """Whether this describes a model of layers."""
+    config = described["config"]
+    lists = isinstance(config, list) or (isinstance(config, dict) and "layers" in config)
+    return described["class_name"] in CONTAINERS and lists
+
+
 @dataclasses.dataclass(frozen=True)
+class Context:
+    """What every layer of a file needs to know.
+
+    Args:
+        custom_objects: The user's layers and functions by name.
+        path: Where the file is, for errors.
+        model: Function that rebuilds a model described within a wrapper.
+        name: Function that returns the name that a layer or model has in Keras 3.
+    """
+
+    custom_objects: Mapping[str, Any]
+    path: str
+    model: Callable[[Config], Any]
+    name: Callable[[str], str]
+
+
 class LayerConfig:
     """A layer as Keras 2 described it.
 
     Args:
         described: `{"class_name": ..., "config": ..., ...}`.
-        custom_objects: The user's layers and functions by name.
-        path: Where it comes from, for errors.
+        context: Of its file.
     """
 
-    described: Config
-    custom_objects: Mapping[str, Any]
-    path: str
+    def __init__(self, described: Config, context: Context):
+        self.described = described
+        self.context = context
+        self.custom_objects = dict(context.custom_objects)
 
     def refusal(self, reason: str) -> ValueError:
         """Returns the error for a layer that cannot be loaded."""
@@ -71,13 +126,19 @@ class LayerConfig:
         # Keras wraps what it says in whole descriptions.
         reason = " ".join(reason.rpartition("Exception encountered: ")[2].split()).rstrip(".")
         return ValueError(
-            f"The layer {name!r}, a {kind}, in {self.path!r} cannot be loaded: {reason}."
+            f"The layer {name!r}, a {kind}, in {self.context.path!r} cannot be loaded: {reason}."
         )
 
     def layer(self) -> Any:
         """Returns the layer, not built."""
         config = self._modern(plain(self.described))
-        return keras.layers.deserialize(config, custom_objects=dict(self.custom_objects))
+        usual = keras.config.image_data_format()
+        # A description without a data format is of a layer that had no other.
+        keras.config.set_image_data_format("channels_last")
+        try:
+            return keras.layers.deserialize(config, custom_objects=self.custom_objects)
+        finally:
+            keras.config.set_image_data_format(usual)
 
     def _modern(self, value: Any) -> Any:
         if isinstance(value, list):
@@ -86,72 +147,118 @@ class LayerConfig:
             return value
         if not {"class_name", "config"} <= set(value):
             return {key: self._modern(one) for key, one in value.items()}
-        class_name, config = value["class_name"], value["config"]
-        if class_name in CODE:
-            raise self.refusal(CODE[class_name])
+        if is_container(value):
+            return self._handed_out(self.context.model(value))
+        return self._object(value["class_name"], value["config"], value)
+
+    def _object(self, class_name: str, config: Any, value: Config) -> Any:
+        """Returns the description of a layer, a function or another object."""
+        if class_name in REFUSED:
+            raise self.refusal(REFUSED[class_name])
         if class_name in ("Policy", "PolicyV1"):
             return config["name"]
+        if class_name == "function" and config == "hard_sigmoid":
+            return self._activation(config, value)
         if isinstance(config, dict):
-            config = self._modern(self._arguments(class_name, config))
-        module, registered = self._place(value)
-        known = {"module": module, "class_name": class_name, "registered_name": registered}
-        return {**known, "config": config}
+            class_name, config = self._arguments(class_name, config)
+            config = self._modern(config)
+        return {**self._place({**value, "class_name": class_name}), "config": config}
 
-    def _place(self, value: Config) -> tuple[str | None, str | None]:
+    def _handed_out(self, model: Any) -> Config:
+        """Returns a description from which Keras gets a model that exists already."""
+        name = f"model {len(self.custom_objects)}"
+        giving = {"from_config": classmethod(lambda cls, config: model)}  # noqa: ARG005
+        self.custom_objects[name] = type("Given", (), giving)
+        return {"module": None, "class_name": name, "registered_name": name, "config": {}}
+
+    def _activation(self, name: Any, described: Any) -> Any:
+        """Returns what Keras 3 calls an activation."""
+        if name != "hard_sigmoid" or name in self.custom_objects:
+            return described
+        ours = keras.saving.get_registered_name(keras2_hard_sigmoid)
+        known = {"class_name": "function", "config": ours, "registered_name": ours}
+        return {"module": None, **known}
+
+    def _place(self, value: Config) -> Config:
         """Returns the module of Keras's own classes, and the name that others go by."""
         class_name = value["class_name"]
         if class_name in LOCALLY_CONNECTED:
-            return None, keras.saving.get_registered_name(getattr(layers, class_name))
+            return _known(class_name, keras.saving.get_registered_name(getattr(layers, class_name)))
         if class_name != "function":
             named = (value.get("module") or "").partition(".")[2]
             places = [place for place in PLACES if hasattr(getattr(keras, place), class_name)]
             if places:
-                return f"keras.{named if named in places else places[0]}", None
+                place = named if named in places else places[0]
+                return _known(class_name, None, f"keras.{place}")
         names = [value.get("registered_name"), class_name, value["config"]]
         names = [name for name in names if isinstance(name, str) and name != "function"]
         for name in names:
-            registered = keras.saving.get_registered_object(name, dict(self.custom_objects))
+            registered = keras.saving.get_registered_object(name, self.custom_objects)
             if registered is not None:
-                return None, name
+                return _known(class_name, name)
+        if class_name in APPLICATIONS:
+            place = f"keras.src.applications.{APPLICATIONS[class_name]}"
+            return _known(class_name, None, place)
         raise self.refusal(
             f"Keras 3 has no {names[-1]!r}. Pass it by that name in custom_objects, or register it"
         )
 
-    def _arguments(self, class_name: str, config: Config) -> Config:
-        """Returns the arguments that Keras 3 has in place of Keras 2's."""
-        config = {**config, **_renamed(class_name, config)}
-        if class_name == "InputLayer" and "batch_input_shape" in config:
-            config["batch_shape"] = config["batch_input_shape"]
-        if class_name in LOCALLY_CONNECTED:
-            config["fan"] = "kernel"  # As Keras 2 drew them, should they be drawn again.
-        if class_name == "BatchNormalization" and isinstance(config.get("axis"), list):
-            if len(config["axis"]) != 1:
-                raise self.refusal(f"Keras 3 has no axis={config['axis']}")
-            (config["axis"],) = config["axis"]
+    def _arguments(self, class_name: str, config: Config) -> tuple[str, Config]:
+        """Returns the class and the arguments that Keras 3 has in place of Keras 2's."""
+        config = {**DEFAULTS.get(class_name, {}), **config, **_renamed(class_name, config)}
+        class_name, added = OTHER_NAMES.get(class_name, (class_name, {}))
+        self._require_known_values(class_name, config)
+        config |= added
+        config |= dict(self._changed(class_name, config))
         for argument in set(config) & set(DROPPED):
             value, allowed = config.pop(argument), DROPPED[argument]
             if ANY not in allowed and value not in allowed:
                 raise self.refusal(f"Keras 3 has no {argument}={value!r}")
         for argument in _superfluous(class_name):
             config.pop(argument, None)
-        return config
+        return class_name, config
+
+    def _changed(self, class_name: str, config: Config) -> Iterator[tuple[str, Any]]:
+        """Yields arguments whose values Keras 3 writes otherwise."""
+        for argument, value in config.items():
+            if argument.endswith("activation"):
+                yield argument, self._activation(value, value)
+        if isinstance(config.get("name"), str):
+            yield "name", self.context.name(config["name"])
+        if class_name in LOCALLY_CONNECTED:
+            yield "fan", "kernel"  # As Keras 2 drew them, should they be drawn again.
+        if class_name == "BatchNormalization" and isinstance(config.get("axis"), list):
+            yield "axis", config["axis"][0]
+
+    def _require_known_values(self, class_name: str, config: Config) -> None:
+        axis = config.get("axis")
+        if class_name == "BatchNormalization" and isinstance(axis, list) and len(axis) != 1:
+            raise self.refusal(f"Keras 3 has no axis={axis}")
+        if config.get("interpolation") in INTERPOLATIONS:
+            raise self.refusal(f"Keras 3 has no interpolation={config['interpolation']!r}")
+        if class_name == "Discretization" and config.get("bin_boundaries") is None:
+            raise self.refusal(ADAPTED)
+
+
+def _known(class_name: str, registered: str | None, module: str | None = None) -> Config:
+    return {"module": module, "class_name": class_name, "registered_name": registered}
 
 
 def _renamed(class_name: str, config: Config) -> Config:
     if class_name == "LeakyReLU" and "alpha" in config:
         return {"negative_slope": float(config["alpha"])}
+    if class_name == "ThresholdedReLU":
+        return {"threshold": float(config["theta"])}
+    if class_name == "InputLayer" and "batch_input_shape" in config:
+        return {"batch_shape": config["batch_input_shape"]}
     return {}
 
 
 def _superfluous(class_name: str) -> tuple[str, ...]:
-    if class_name in RECURRENT:
-        return ("implementation",)
-    if class_name == "LeakyReLU":
-        return ("alpha",)
     if class_name.startswith("SpatialDropout"):
         return ("trainable", "noise_shape")
-    if class_name in SEPARABLE:
-        return ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
     if class_name.endswith("Transpose"):
         return ("groups",)
-    return ("dtype",) if hasattr(keras.initializers, class_name) else ()
+    if hasattr(keras.initializers, class_name):
+        return ("dtype",)
+    return SUPERFLUOUS.get(class_name, ())

@@ -47,8 +47,8 @@ def load_model(
         ValueError: There is no file or folder to load at 'old_model.h5'.
     """
     with open_saved(path) as saved:
-        model, order = rebuild(saved.config(), custom_objects or {}, saved.path)
-        assign(model, saved.stored(), saved.path, order)
+        model, described = rebuild(saved.config(), custom_objects or {}, saved.path)
+        assign(model, saved.stored(), saved.path, described)
     return _with_keras_2_windows(model, saved.path)
 
 

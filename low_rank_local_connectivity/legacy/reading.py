@@ -138,15 +138,16 @@ def _names(group: Any, attribute: str) -> list[str]:
 def _by_layer(root: Any) -> list[LayerWeights]:
     layers = []
     for name in _names(root, "layer_names"):
-        weights = [_weight(root[name][one]) for one in _names(root[name], "weight_names")]
+        paths = _names(root[name], "weight_names")
+        weights = [_weight(root[name][path], path) for path in paths]
         layers.append(LayerWeights(name, weights))
     return [layer for layer in layers if layer.weights]
 
 
-def _weight(dataset: Any) -> Weight:
+def _weight(dataset: Any, path: str = "") -> Weight:
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiub":
         raise TypeError(f"{dataset.name} is not an array of numbers")
-    return Weight(tuple(dataset.shape), lambda: np.asarray(dataset[()]))
+    return Weight(tuple(dataset.shape), lambda: np.asarray(dataset[()]), path)
 
 
 def _tree(group: Any) -> dict[str, Any]:

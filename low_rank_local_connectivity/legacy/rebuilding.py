@@ -1,22 +1,36 @@
 """Keras 2's description of a model, as a model of Keras 3."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
-from low_rank_local_connectivity.legacy.layer_configs import REBUILD, Config, LayerConfig, plain
+from low_rank_local_connectivity.legacy.layer_configs import (
+    CALLS,
+    REBUILD,
+    REFUSED,
+    Config,
+    Context,
+    LayerConfig,
+    is_container,
+    plain,
+)
+from low_rank_local_connectivity.legacy.names import Names
+from low_rank_local_connectivity.legacy.operators import constant, operator
+from low_rank_local_connectivity.legacy.stored import Description
 
-CONTAINERS = {"Sequential", "Functional", "Model"}
+CONSTANT = "_CONSTANT_VALUE"  # In a call, followed by -1 and a value: no layer, a value.
+RECURRENT = (keras.layers.RNN, keras.layers.Bidirectional)
 REFUSALS = (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError)
 
 
 def rebuild(
     config: Config, custom_objects: Mapping[str, Any], path: str
-) -> tuple[Any, dict[int, list[Any]]]:
+) -> tuple[Any, Description]:
     """Returns the model of Keras 3 that Keras 2 described, with fresh weights.
 
-    With it, by the identity of each model, its layers in the order of the description.
+    With it, what the description says of its layers.
 
     Args:
         config: `{"class_name": ..., "config": ...}`.
@@ -28,47 +42,76 @@ def rebuild(
     """
     if not isinstance(config, dict) or not {"class_name", "config"} <= set(config):
         raise ValueError(f"{path!r} is damaged: it does not describe a model.")
-    if not _is_container(config):
+    if not is_container(config):
         raise ValueError(
             f"The model in {path!r} is a {config['class_name']}, which says in Python what it "
             f"does, and no code from a file is run. {REBUILD}."
         )
-    rebuilding = _Rebuilding(custom_objects, path)
-    return rebuilding.container(config), rebuilding.order
+    names = Names(config)
+    rebuilding = _Rebuilding(custom_objects, path, names)
+    model = rebuilding.container(config)
+    if names.changed:
+        warnings.warn(names.sentence(path), stacklevel=3)
+    return model, rebuilding.described
 
 
-def _is_container(described: Config) -> bool:
-    config = described["config"]
-    lists = isinstance(config, list) or (isinstance(config, dict) and "layers" in config)
-    return described["class_name"] in CONTAINERS and lists
+def _require_built(model: Any, path: str) -> Any:
+    if not model.built:
+        raise ValueError(
+            f"The model {model.name!r} in {path!r} was saved before it was built, so it has no "
+            "weights to load."
+        )
+    return model
 
 
 class _Rebuilding:
     """One model being rebuilt."""
 
-    def __init__(self, custom_objects: Mapping[str, Any], path: str):
-        self.custom_objects = custom_objects
+    def __init__(self, custom_objects: Mapping[str, Any], path: str, names: Names):
         self.path = path
-        self.order: dict[int, list[Any]] = {}
+        self.names = names
+        self.context = Context(custom_objects, path, self._wrapped, names.new)
+        self.described = Description()
 
     def container(self, described: Config) -> Any:
         """Returns a model, or a model within one."""
         config = plain(described["config"])
         try:
-            if described["class_name"] == "Sequential":
-                return self._sequential(config)
-            return self._functional(config)
+            return self._container(described["class_name"], config)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{self.path!r} is damaged: it does not say how the layers of a model are wired "
                 f"({type(error).__name__}: {error})."
             ) from error
 
+    def _container(self, class_name: str, config: Any) -> Any:
+        if class_name == "Sequential":
+            return _require_built(self._sequential(config), self.path)
+        return self._functional(config)
+
+    def _wrapped(self, described: Config) -> Any:
+        """Returns a model within a wrapper, which builds it if it is not."""
+        config = plain(described["config"])
+        if described["class_name"] == "Sequential":
+            return self._sequential(config)
+        return self._functional(config)
+
     def _layer(self, described: Config) -> Any:
-        if _is_container(described):
+        if is_container(described):
             return self.container(described)
-        config = LayerConfig(described, self.custom_objects, self.path)
-        return self._apply(described, config.layer)
+        config = LayerConfig(described, self.context)
+        if described["class_name"] in CALLS:
+            return self._operator(config)
+        layer = self._apply(described, config.layer)
+        self.described.kinds[id(layer)] = described["class_name"]
+        return layer
+
+    def _operator(self, layer: LayerConfig) -> Callable[..., Any]:
+        config = layer.described["config"]
+        known = operator(self.names.new(config["name"]), config.get("function", ""))
+        if known is None:
+            raise layer.refusal(REFUSED[layer.described["class_name"]])
+        return known
 
     def _apply(self, described: Config, function: Callable[..., Any], *args: Any, **kwargs: Any):
         """Calls a function of a layer; what it refuses is said with the layer's name."""
@@ -77,7 +120,7 @@ class _Rebuilding:
         except REFUSALS as error:
             if f"in {self.path!r} cannot be loaded" in str(error):
                 raise
-            layer = LayerConfig(described, self.custom_objects, self.path)
+            layer = LayerConfig(described, self.context)
             raise layer.refusal(str(error)) from error
 
     def _sequential(self, config: Any) -> Any:
@@ -89,17 +132,15 @@ class _Rebuilding:
             if shape is not None:
                 inputs = {"class_name": "InputLayer", "config": {"batch_input_shape": shape}}
                 described.insert(0, inputs)
-        model = keras.Sequential(name=config.get("name"))
+        model = keras.Sequential(name=self._name(config))
         for one in described:
             self._apply(one, model.add, self._layer(one))
         if not model.built and config.get("build_input_shape") is not None:
             model.build(tuple(config["build_input_shape"]))
-        if not model.built:
-            raise ValueError(
-                f"The model {model.name!r} in {self.path!r} was saved before it was built, so it "
-                "has no weights to load."
-            )
         return model
+
+    def _name(self, config: Config) -> str | None:
+        return self.names.new(config["name"]) if config.get("name") else None
 
     def _functional(self, config: Config) -> Any:
         described = {one.get("name") or one["config"]["name"]: one for one in config["layers"]}
@@ -113,10 +154,11 @@ class _Rebuilding:
             if sum(map(len, waiting.values())) == before:
                 raise KeyError(", ".join(name for name, nodes in waiting.items() if nodes))
         inputs, outputs = (graph.tensors(config[key]) for key in ("input_layers", "output_layers"))
-        model = keras.Model(_alone(inputs), _alone(outputs), name=config.get("name"))
+        model = keras.Model(_alone(inputs), _alone(outputs), name=self._name(config))
         if config.get("trainable") is False:
             model.trainable = False
-        self.order[id(model)] = list(graph.layers.values())
+        layers = [one for one in graph.layers.values() if isinstance(one, keras.layers.Layer)]
+        self.described.order[id(model)] = layers
         return model
 
 
@@ -150,10 +192,19 @@ class _Graph:
             first = next(iter(first.values())) if isinstance(first, dict) else first[0]
         kwargs = self.tensors(first[3]) if isinstance(first, list) and len(first) == 4 else {}
         inputs = _alone(self.tensors([node] if _is_reference(node) else node))
-        self.returned[name].append(self.layers[name](inputs, **kwargs))
+        layer = self.layers[name]
+        if isinstance(layer, RECURRENT) and isinstance(inputs, list):
+            # Keras 2 wrote the states into the list of inputs, and beside them that there are no
+            # constants.
+            inputs, *states = inputs
+            kwargs = {key: one for key, one in kwargs.items() if one is not None}
+            kwargs["initial_state"] = states if len(states) > 1 else states[0]
+        self.returned[name].append(layer(inputs, **kwargs))
 
     def tensors(self, value: Any) -> Any:
         """Returns a nest of references with tensors in their place."""
+        if _is_constant(value):
+            return constant(value[2])
         if _is_reference(value):
             outputs = self.returned[value[0]][value[1]]
             return (outputs if isinstance(outputs, list | tuple) else [outputs])[value[2]]
@@ -162,8 +213,12 @@ class _Graph:
         return [self.tensors(one) for one in value] if isinstance(value, list) else value
 
 
+def _is_constant(value: Any) -> bool:
+    return isinstance(value, list) and len(value) in (3, 4) and value[:2] == [CONSTANT, -1]
+
+
 def _is_reference(value: Any) -> bool:
-    return (
+    return _is_constant(value) or (
         isinstance(value, list)
         and len(value) in (3, 4)
         and isinstance(value[0], str)
@@ -174,7 +229,8 @@ def _is_reference(value: Any) -> bool:
 def _references(node: Any) -> list[tuple[str, int]]:
     """Returns all tensors that a call refers to, by layer and number of its call."""
     if _is_reference(node):
-        return [(node[0], node[1]), *(_references(node[3]) if len(node) == 4 else [])]
+        itself = [] if _is_constant(node) else [(node[0], node[1])]
+        return itself + (_references(node[3]) if len(node) == 4 else [])
     parts = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     return [one for part in parts for one in _references(part)]
 

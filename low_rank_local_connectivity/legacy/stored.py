@@ -1,7 +1,7 @@
 """Weights as a file holds them, before it is known which layer each belongs to."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,23 @@ class Weight:
     Args:
         shape: Its shape.
         read: Function that reads it.
+        path: What the file calls it, `lstm/lstm_cell/kernel:0` for one; empty if the file holds
+            weights by the attributes that they are.
     """
 
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
+    path: str = ""
+
+    @property
+    def scope(self) -> str:
+        """The names of the layers that the weight is in."""
+        return self.path.rpartition("/")[0]
+
+    @property
+    def own_name(self) -> str:
+        """The weight's own name."""
+        return self.path.rpartition("/")[2].partition(":")[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +49,19 @@ class LayerWeights:
 
     name: str
     weights: list[Weight]
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What the file that a model was rebuilt from says of its layers.
+
+    Args:
+        order: The layers of each model, by its identity, in the order of the file.
+        kinds: The name of a layer's class in the file, by the layer's identity.
+    """
+
+    order: dict[int, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    kinds: dict[int, str] = dataclasses.field(default_factory=dict)
 
 
 # Layers one after another, as HDF5 files have them, or a tree: what an object holds, by the name of

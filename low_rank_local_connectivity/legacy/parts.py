@@ -1,0 +1,170 @@
+"""Which stored weight belongs to which layer within a layer, told by the names in the file.
+
+An HDF5 file has the weights of a model within the model one after another, the trainable ones
+first: which layers come first depends on what was frozen when the file was written.
+"""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+
+from low_rank_local_connectivity.legacy.names import stands_in
+from low_rank_local_connectivity.legacy.stored import Weight
+
+Pairs = list[tuple[Any, Weight]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What a layer within a layer holds itself.
+
+    Args:
+        names: The names of the layers it is in, without the outermost, and its own.
+        variables: Its variables, the trainable ones first.
+    """
+
+    names: tuple[str, ...]
+    variables: list[Any]
+
+
+def weights_of(layer: Any) -> list[Any]:
+    """Returns a layer's variables in Keras 2's order, the trainable ones first."""
+    return [*layer.trainable_weights, *layer.non_trainable_weights]
+
+
+def layers_in(layer: Any) -> Sequence[Any]:
+    """Returns the layers of a model, a wrapper or another layer that holds layers."""
+    return layer.layers if isinstance(layer, keras.Model) else layer._layers
+
+
+def pair(layer: Any, weights: Sequence[Weight], fits: Callable[..., bool]) -> Pairs | None:
+    """Pairs a layer's variables with as many stored weights; None if it is not certain how.
+
+    By names that are the same in the file; by names that are the same but for the numbers that
+    Keras appends; in order. Of the last two, the one that fits, if they differ.
+
+    Args:
+        layer: Layer, which may hold others.
+        weights: As stored.
+        fits: Whether a variable can hold a weight.
+    """
+    by_name = pair_by_name(layer, weights)
+    if by_name is not None:
+        return by_name
+    in_order = pair_in_order(layer, weights)
+    by_number = _by_number(list(_parts(layer)), weights)
+    found = [one for one in (by_number, in_order) if one and all(fits(*both) for both in one)]
+    if not found:
+        return in_order
+    if len(found) == 1:
+        return None if by_number is None and _has_likes(layer) else found[0]
+    return in_order if set(map(_ids, found[0])) == set(map(_ids, found[1])) else None
+
+
+def pair_by_name(layer: Any, weights: Sequence[Weight]) -> Pairs | None:
+    """Pairs variables with the weights whose paths hold the names of their layers, if all do."""
+    parts = list(_parts(layer))
+    if len(parts) == 1:
+        return _within(parts[0].variables, weights)
+    shares: list[list[Weight]] = [[] for _ in parts]
+    for weight in weights:
+        agreed = [_agreement(part, weight) for part in parts]
+        best = max(agreed)
+        if agreed.count(best) != 1 or best[0] == 0:
+            return None
+        shares[agreed.index(best)].append(weight)
+    return _shared_out(parts, shares)
+
+
+def pair_in_order(layer: Any, weights: Sequence[Weight]) -> Pairs:
+    """Pairs variables with weights one after another."""
+    return list(zip(weights_of(layer), weights, strict=True))
+
+
+def _parts(layer: Any) -> Iterator[Part]:
+    """Yields what a layer and each layer within it hold, every variable once."""
+    seen: set[int] = set()
+
+    def walk(layer: Any, names: tuple[str, ...]) -> Iterator[Part]:
+        inner = layers_in(layer)
+        theirs = {id(one) for part in inner for one in weights_of(part)} | seen
+        own = [one for one in weights_of(layer) if id(one) not in theirs]
+        seen.update(map(id, own))
+        if own:
+            yield Part(names, own)
+        for part in inner:
+            yield from walk(part, (*names, part.name))
+
+    return walk(layer, ())
+
+
+def _agreement(part: Part, weight: Weight) -> tuple[int, int]:
+    """Returns how much of a weight's path names the layers of a part; how much but for numbers."""
+    scope = "/".join(_numbered(name)[0] for name in weight.scope.split("/"))
+    exact = sum(len(name) for name in part.names if stands_in(name, weight.scope))
+    alike = (name for name, _ in map(_numbered, part.names))
+    return exact, sum(len(name) for name in alike if stands_in(name, scope))
+
+
+def _shared_out(parts: Sequence[Part], shares: Sequence[Sequence[Weight]]) -> Pairs | None:
+    both = list(zip(parts, shares, strict=True))
+    if any(len(part.variables) != len(share) for part, share in both):
+        return None
+    return [one for part, share in both for one in _within(part.variables, share)]
+
+
+def _within(variables: Sequence[Any], weights: Sequence[Weight]) -> Pairs:
+    """Pairs a layer's own variables with its weights: by name if the names are the same."""
+    named = {weight.own_name: weight for weight in weights}
+    if {variable.name for variable in variables} == set(named) and len(named) == len(weights):
+        return [(variable, named[variable.name]) for variable in variables]
+    return list(zip(variables, weights, strict=True))
+
+
+def _by_number(parts: Sequence[Part], weights: Sequence[Weight]) -> Pairs | None:
+    """Pairs layers of names alike in the order of the numbers that Keras appended to them."""
+    scopes: dict[str, list[Weight]] = {}
+    for weight in weights:
+        scopes.setdefault(weight.scope, []).append(weight)
+    ours, theirs = [part.names for part in parts], [scope.split("/") for scope in scopes]
+    known = {_numbered(name)[0] for names in theirs for name in names}
+    known &= {_numbered(name)[0] for names in ours for name in names}
+    keys, other = ([_key(names, known) for names in both] for both in (ours, theirs))
+    kinds = (collections.Counter(key[0] for key in both) for both in (keys, other))
+    if len(set(keys)) < len(keys) or ((), ()) in keys or next(kinds) != next(kinds):
+        return None
+    ranked = sorted(range(len(keys)), key=keys.__getitem__)
+    shares = [
+        list(scopes.values())[one] for one in sorted(range(len(other)), key=other.__getitem__)
+    ]
+    return _shared_out([parts[one] for one in ranked], shares)
+
+
+def _key(names: Sequence[str], known: set[str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Returns the known ones among names without their numbers, and the numbers."""
+    both = [_numbered(name) for name in names]
+    both = [one for one in both if one[0] in known]
+    return tuple(name for name, _ in both), tuple(number for _, number in both)
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    found = re.fullmatch(r"(.+)_(\d+)", name)
+    return (found[1], int(found[2])) if found else (name, 0)
+
+
+def _has_likes(layer: Any) -> bool:
+    """Whether two layers of a model within have weights of the same shapes."""
+    if isinstance(layer, keras.Model):
+        shapes = [tuple(tuple(one.shape) for one in weights_of(part)) for part in layer.layers]
+        shapes = [one for one in shapes if one]
+        if len(set(shapes)) < len(shapes):
+            return True
+    return any(_has_likes(part) for part in layers_in(layer))
+
+
+def _ids(both: tuple[Any, Weight]) -> tuple[int, int]:
+    return id(both[0]), id(both[1])
