@@ -17,6 +17,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     to_channels_last,
 )
 from low_rank_local_connectivity.ops.affine_sampling import sample_affine
+from low_rank_local_connectivity.ops.precision import at_least_float32, matmul
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -144,13 +145,11 @@ class SpatialTransformer2D(ConfiguredLayer):
             >>> ops.convert_to_numpy(layer.transformations(ops.ones((1, 8, 9, 3)))).tolist()
             [[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]
         """
-        features = self.localization(inputs)
-        dtype = keras.backend.result_type(
-            keras.backend.standardize_dtype(features.dtype), "float32"
-        )
+        features = self.localization(self.to_compute_dtype(ops.convert_to_tensor(inputs)))
+        dtype = at_least_float32(features)
         kernel, bias = (ops.cast(weight, dtype) for weight in (self.kernel, self.bias))
         features = ops.reshape(ops.cast(features, dtype), (-1, kernel.shape[0]))
-        return ops.reshape(ops.matmul(features, kernel) + bias, (-1, 2, 3))
+        return ops.reshape(matmul(features, kernel) + bias, (-1, 2, 3))
 
     def call(self, inputs):
         """Asks the localization network where to read each image, and reads."""

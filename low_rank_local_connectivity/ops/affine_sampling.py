@@ -8,7 +8,8 @@ from typing import Any
 
 from keras import ops
 
-from low_rank_local_connectivity.ops.bilinear_sampling import coordinate_dtype, sample_bilinear
+from low_rank_local_connectivity.ops.bilinear_sampling import sample_bilinear
+from low_rank_local_connectivity.ops.precision import at_least_float32, maximum
 
 
 def sample_affine(
@@ -41,13 +42,12 @@ def sample_affine(
     """
     _, height, width, channels = ops.shape(images_bhwc)
     out_height, out_width = output_size or (height, width)
-    dtype = coordinate_dtype(maps_bmn)
+    dtype = at_least_float32(maps_bmn)
     maps: Any = ops.cast(maps_bmn, dtype)[..., None, None]
     y_i, x_j = _centred(out_height, dtype)[:, None], _centred(out_width, dtype)
     # A single position is its own centre: any distance that is not 0 does.
     radius_y, radius_x = (
-        ops.maximum(_radius(length, align_corners, dtype), 0.5)
-        for length in (out_height, out_width)
+        maximum(_radius(length, align_corners, dtype), 0.5) for length in (out_height, out_width)
     )
 
     def coordinates(row: int, length):

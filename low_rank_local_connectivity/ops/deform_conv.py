@@ -20,11 +20,16 @@ import keras
 from keras import ops
 
 from low_rank_local_connectivity.ops.bilinear_sampling import (
-    coordinate_dtype,
     corner_reads,
     first_pixels,
     padded_pixels,
     weighted_corners,
+)
+from low_rank_local_connectivity.ops.precision import (
+    as_floats,
+    at_least_float32,
+    matmul,
+    segment_sum,
 )
 from low_rank_local_connectivity.ops.windows import Windows, extent
 
@@ -100,7 +105,7 @@ def deform_conv2d(
     """
     data_format = data_format or keras.config.image_data_format()
     x_bhwc, offset, mask = (_channels_last(tensor, data_format) for tensor in (x, offset, mask))
-    kernel_yxcf = ops.convert_to_tensor(kernel)
+    x_bhwc, kernel_yxcf, mask = as_floats(x_bhwc, kernel, mask)
     taps = (kernel_yxcf.shape[0], kernel_yxcf.shape[1])
     geometry = Geometry(taps, _pair(strides), _pair(dilation_rate), padding)
     geometry.check(x_bhwc, kernel_yxcf, offset, mask, offset_groups)
@@ -207,7 +212,7 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
 
 def _reads(x_bhwc, offset, mask, geometry: Geometry, groups: int):
     """Returns which rows of `padded_pixels` are sampled, and with which weights: axes `tngk`."""
-    dtype = coordinate_dtype(x_bhwc)
+    dtype = at_least_float32(x_bhwc)
     rows, columns = geometry.taps
     batch, height, width, _ = ops.shape(x_bhwc)
     _, out_height, out_width, _ = ops.shape(offset)
@@ -270,7 +275,7 @@ def _convolve_samples(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, at_once: 
         for part in parts:
             samples = weighted_corners(pixels_rd, reads_tngk[part], weights_tngk[part])
             samples = ops.reshape(samples, (part.stop - part.start, -1, channels))
-            outputs_nf += ops.sum(ops.matmul(samples, kernel_tcf[part]), axis=0)
+            outputs_nf += ops.sum(matmul(samples, kernel_tcf[part]), axis=0)
 
         def gradient(*arguments, upstream=None):
             if upstream is None:
@@ -297,14 +302,14 @@ def _gradients(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, upstream_nf):
     reads = ops.reshape(reads_tngk, (-1,))
     corners_tngkd = ops.take(pixels_rd, reads, axis=0)
     corners_tngkd = ops.reshape(corners_tngkd, (taps, -1, groups, corners, depth))
-    samples_tngd = ops.matmul(weights_tngk[..., None, :], corners_tngkd)
+    samples_tngd = matmul(weights_tngk[..., None, :], corners_tngkd)
     samples_tnc = ops.reshape(samples_tngd, (taps, -1, groups * depth))
-    kernel_gradient_tcf = ops.matmul(ops.swapaxes(samples_tnc, -1, -2), upstream_nf)
-    upstream_tnc = ops.matmul(upstream_nf, ops.swapaxes(kernel_tcf, -1, -2))
+    kernel_gradient_tcf = matmul(ops.swapaxes(samples_tnc, -1, -2), upstream_nf)
+    upstream_tnc = matmul(upstream_nf, ops.swapaxes(kernel_tcf, -1, -2))
     upstream_tngd = ops.reshape(upstream_tnc, (taps, -1, groups, depth))
-    weight_gradient_tngk = ops.matmul(corners_tngkd, upstream_tngd[..., None])[..., 0]
+    weight_gradient_tngk = matmul(corners_tngkd, upstream_tngd[..., None])[..., 0]
     spread_tngkd = upstream_tngd[..., None, :] * weights_tngk[..., None]
-    pixel_gradient_rd = ops.segment_sum(
+    pixel_gradient_rd = segment_sum(
         ops.reshape(spread_tngkd, (-1, depth)), reads, num_segments=ops.shape(pixels_rd)[0]
     )
     return pixel_gradient_rd, weight_gradient_tngk, kernel_gradient_tcf

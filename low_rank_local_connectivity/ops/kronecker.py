@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from low_rank_local_connectivity.ops.precision import as_floats, matmul
+
 # (rows, columns, input channels, filters) of the coarse kernel, then of the fine one.
 Factors = tuple[tuple[int, int, int, int], tuple[int, int, int, int]]
 
@@ -40,7 +42,7 @@ def kronecker_kernel(coarse_rijce, fine_rkldf):
     """
     rank, *coarse = coarse_rijce.shape
     fine = fine_rkldf.shape[1:]
-    matrix: Any = ops.matmul(
+    matrix: Any = matmul(
         ops.transpose(ops.reshape(coarse_rijce, (rank, -1))), ops.reshape(fine_rkldf, (rank, -1))
     )
     apart: Any = ops.reshape(matrix, (*coarse, *fine))
@@ -126,6 +128,7 @@ def kronecker_convolution(
         >>> ops.shape(kronecker_convolution(np.ones((1, 8, 9, 6)), coarse, fine))
         (1, 3, 7, 4)
     """
+    inputs_bhwx, coarse_rijce, fine_rkldf = as_floats(inputs_bhwx, coarse_rijce, fine_rkldf)
     steps = steps_of((coarse_rijce.shape[1:], fine_rkldf.shape[1:]), strides)
     if any(amount for pair in pads for amount in pair):
         inputs_bhwx = ops.pad(inputs_bhwx, ((0, 0), *pads, (0, 0)))
