@@ -1,7 +1,18 @@
 """What tests need of a backend and Keras does not offer alike on all of them."""
 
+import contextlib
+
 import keras
 import numpy as np
+
+
+def all_digits():
+    """Returns a context in which the backend knows float64: JAX does not unless it is told."""
+    if keras.backend.backend() != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.enable_x64(True)
 
 
 def to_numpy(tensor) -> np.ndarray:

@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from backends import call, outputs_and_gradients, randomize, to_numpy
+from backends import all_digits, call, outputs_and_gradients, randomize, to_numpy
 from cases import CASES
 
 import low_rank_local_connectivity
@@ -158,6 +158,50 @@ def test_lower_precision_gives_the_same_numbers_to_fewer_digits(case, policy, rn
     assert found.dtype.name == layer.compute_dtype
     found = found.astype("float32")
     np.testing.assert_allclose(found, expected, rtol=digits, atol=digits * np.abs(expected).max())
+
+
+DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "float16", "float64")
+BACKEND = keras.backend.backend()
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if BACKEND != "jax" or not c.label], ids=str)
+def test_inputs_of_every_dtype_are_computed_in_the_compute_dtype(case, rng):
+    layer = case.make()
+    layer.build(case.input_shape)
+    randomize(layer, rng)
+    # All types for one case per layer; JAX would compile the layer for every type.
+    for dtype in ("uint8",) if case.label or BACKEND == "jax" else DTYPES:
+        low, high = {"bool": (0, 2), "uint8": (0, 256)}.get(dtype, (-3, 4))
+        inputs = rng.integers(low, high, size=case.input_shape).astype(dtype)
+        found, expected = call(layer, inputs), call(layer, inputs.astype("float32"))
+        assert found.dtype == "float32"
+        np.testing.assert_array_equal(found, expected, err_msg=dtype)
+        assert layer(keras.Input(case.input_shape[1:], dtype=dtype)).dtype == "float32"
+
+
+def without_float32(case):
+    """Arguments in place of those that make other layers, of Keras's, compute in float32."""
+    if case.layer == "SpatialTransformer2D":
+        flatten = keras.layers.Flatten(dtype="float64")
+        return {"localization": keras.saving.serialize_keras_object(flatten)}
+    # Keras's tanh on JAX returns float32 for float64.
+    return {"activation": None} if BACKEND == "jax" and "activation" in case.arguments else {}
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if BACKEND != "jax" or not c.label], ids=str)
+def test_float64_is_computed_and_differentiated_in_float64(case, rng):
+    with all_digits():
+        layer = case.make(dtype="float64", **without_float32(case))
+        layer.build(case.input_shape)
+        randomize(layer, rng, scale=0.3)
+        inputs, direction = rng.normal(size=(2, *case.input_shape))
+        projection = rng.normal(size=layer.compute_output_shape(case.input_shape))
+        outputs, gradients = outputs_and_gradients(layer, inputs, projection)
+        assert {values.dtype.name for values in (outputs, *gradients)} == {"float64"}
+        # Digits that float32 does not have decide about so small a difference.
+        ahead, back = (call(layer, inputs + step * direction) for step in (1e-8, -1e-8))
+    slope = np.sum((ahead - back) * projection) / 2e-8
+    np.testing.assert_allclose(slope, np.sum(gradients[0] * direction), rtol=1e-5)
 
 
 @every_case

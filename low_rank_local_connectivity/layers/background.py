@@ -5,12 +5,12 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from low_rank_local_connectivity.layers.configured_layer import layer_of
+from low_rank_local_connectivity.layers.configured_layer import TakesAnyDtype, layer_of
 from low_rank_local_connectivity.ops.arguments import finite_number, items_of
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class WithBackground(layers.Wrapper):
+class WithBackground(TakesAnyDtype, layers.Wrapper):
     """Runs layers on a batch and, behind it, an example that is background everywhere.
 
     `outputs = layer(concatenate([inputs, background]))[:-1]`

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import layers, ops
+from keras import ops
 
 from low_rank_local_connectivity.layers.configured_layer import (
     ConfiguredLayer,
@@ -15,7 +15,9 @@ from low_rank_local_connectivity.layers.configured_layer import (
     standardize_data_format,
     to_channels_last,
 )
+from low_rank_local_connectivity.layers.dense import ExactDense
 from low_rank_local_connectivity.ops.arguments import items_of
+from low_rank_local_connectivity.ops.precision import mean
 from low_rank_local_connectivity.ops.resampling import resize_aligned
 
 # Taps along each axis of the depthwise convolutions.
@@ -84,7 +86,7 @@ class InputDependentCombiningWeights(ConfiguredLayer):
         width = (len(self.dilation_rates) + 2) * self.spatial_rank
 
         def pointwise(units: int, activation: str | None, name: str) -> keras.Layer:
-            return layers.Dense(units, activation=activation, name=name, dtype=self.dtype_policy)
+            return ExactDense(units, activation=activation, name=name, dtype=self.dtype_policy)
 
         self.reduction = pointwise(self.spatial_rank, None, "reduction")
         self.aggregation = [
@@ -154,7 +156,7 @@ class InputDependentCombiningWeights(ConfiguredLayer):
         """Predicts the logits."""
         reduced = self.reduction(to_channels_last(inputs, self.data_format))
         axes = tuple(range(1, len(self.positions) + 1))
-        maps = [reduced, ops.mean(reduced, axis=axes, keepdims=True)]
+        maps = [reduced, mean(reduced, axis=axes, keepdims=True)]
         for rate, kernel, bias in zip(
             self.kept_rates, self.depthwise_kernels, self.depthwise_biases, strict=True
         ):

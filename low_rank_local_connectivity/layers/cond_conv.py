@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 import keras
-from keras import layers, ops
+from keras import ops
 
 from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
 from low_rank_local_connectivity.layers.configured_layer import (
@@ -12,9 +12,11 @@ from low_rank_local_connectivity.layers.configured_layer import (
     positive_int,
     to_channels_last,
 )
+from low_rank_local_connectivity.layers.dense import ExactDense
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
 from low_rank_local_connectivity.ops.arguments import tensor
 from low_rank_local_connectivity.ops.cond_conv import conditional_convolution, mix_kernels
+from low_rank_local_connectivity.ops.precision import at_least_float32, mean
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -78,8 +80,8 @@ class CondConv2D(BaseLocalConv):
         Two layers that share a router:
 
         >>> inputs = keras.Input((9, 8, 3))
-        >>> pooled = layers.GlobalAveragePooling2D()(inputs)
-        >>> shared = layers.Dense(4, activation="sigmoid")(pooled)
+        >>> pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+        >>> shared = keras.layers.Dense(4, activation="sigmoid")(pooled)
         >>> x = CondConv2D(6, 3, num_experts=4, routing=None)(inputs, routing_weights=shared)
         >>> x = CondConv2D(5, 1, num_experts=4, routing=None)(x, routing_weights=shared)
         >>> tuple(keras.Model(inputs, x).output.shape)
@@ -154,7 +156,7 @@ class CondConv2D(BaseLocalConv):
         self.routing = one_of("routing", routing, ("sigmoid", "softmax", None))
         self.router = None
         if routing is not None:
-            self.router = layers.Dense(
+            self.router = ExactDense(
                 self.num_experts, activation=routing, dtype=self.dtype_policy, name="router"
             )
 
@@ -225,9 +227,7 @@ class CondConv2D(BaseLocalConv):
         inputs = ops.convert_to_tensor(tensor("inputs", inputs, "bhwc"))
         axes = (1, 2) if self.data_format == "channels_last" else (2, 3)
         # A float16 sum over a large image overflows.
-        dtype = keras.backend.standardize_dtype(inputs.dtype)
-        wide = keras.backend.result_type(dtype, "float32")
-        return self.router(ops.mean(ops.cast(inputs, wide), axis=axes))
+        return self.router(mean(ops.cast(inputs, at_least_float32(inputs)), axis=axes))
 
     def call(self, inputs, routing_weights=None):
         """Mixes a kernel and a bias for each example and applies them.

@@ -1,5 +1,7 @@
-"""What every layer here shares: its configuration, its data format and checks of its arguments."""
+"""What every layer here shares: data types, configuration, data format and checks of arguments."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
@@ -17,9 +19,53 @@ from low_rank_local_connectivity.ops.arguments import (  # noqa: F401
     received,
     spatial_axes,
 )
+from low_rank_local_connectivity.ops.precision import dtype_of, is_whole
 
 
-class ConfiguredLayer(keras.Layer):
+class TakesAnyDtype(keras.Layer):
+    """A layer that takes tensors of any data type, and computes and returns its compute dtype.
+
+    Keras casts the floating-point arguments of a layer and leaves integers and booleans as they
+    are; `TimeDistributed` and stateless calls reach `call` without any cast. So the cast belongs
+    to `call`, and every subclass that defines it gets the cast with it. Outputs are cast too,
+    since some of Keras's activations return float32 for float64.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "call" in vars(cls):
+            cls.call = _casting(cls.call)
+
+    def to_compute_dtype(self, value: Any) -> Any:
+        """Returns an argument with its tensors in the compute dtype, the rest as it is.
+
+        Args:
+            value: Tensor, list of tensors or anything else. Floating-point numbers stay as they
+                are if the layer has `autocast=False`.
+        """
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.to_compute_dtype(one) for one in value)
+        if not hasattr(value, "dtype") or dtype_of(value) == self.compute_dtype:
+            return value
+        floating = keras.backend.is_float_dtype(dtype_of(value))
+        if is_whole(value) or (floating and self.autocast):
+            return ops.cast(value, self.compute_dtype)
+        return value
+
+
+def _casting(call: Callable) -> Callable:
+    """Returns a layer's `call` with the tensors that it takes and returns cast."""
+
+    @functools.wraps(call)
+    def cast_and_call(self, *args: Any, **kwargs: Any) -> Any:
+        given = [self.to_compute_dtype(one) for one in args]
+        named = {name: self.to_compute_dtype(one) for name, one in kwargs.items()}
+        return self.to_compute_dtype(call(self, *given, **named))
+
+    return cast_and_call
+
+
+class ConfiguredLayer(TakesAnyDtype):
     """A layer whose configuration is the list of its arguments.
 
     A subclass names its constructor's arguments in `ARGUMENTS` and keeps each in an attribute of

@@ -7,6 +7,7 @@ from keras import layers, ops
 
 from low_rank_local_connectivity.layers.configured_layer import (
     ConfiguredLayer,
+    TakesAnyDtype,
     boolean,
     from_channels_last,
     join_shape,
@@ -16,6 +17,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     standardize_data_format,
     to_channels_last,
 )
+from low_rank_local_connectivity.ops.precision import at_least_float32, maximum
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -68,8 +70,9 @@ class AddCoordinates2D(ConfiguredLayer):
         inputs = to_channels_last(inputs, self.data_format)
         shape: Any = ops.shape(inputs)
         batch, height, width, _ = shape
-        rows = ops.reshape(_coordinates(height), (1, -1, 1, 1))
-        columns = ops.reshape(_coordinates(width), (1, 1, -1, 1))
+        dtype = at_least_float32(inputs)
+        rows = ops.reshape(_coordinates(height, dtype), (1, -1, 1, 1))
+        columns = ops.reshape(_coordinates(width, dtype), (1, 1, -1, 1))
         channels = [rows, columns]
         if self.with_radius:
             channels.append(ops.sqrt(ops.square(rows) + ops.square(columns)))
@@ -79,15 +82,15 @@ class AddCoordinates2D(ConfiguredLayer):
         return from_channels_last(ops.concatenate([inputs, *maps], axis=-1), self.data_format)
 
 
-def _coordinates(length):
+def _coordinates(length, dtype: str):
     """Returns `length` evenly spaced numbers from -1 to 1, or 0 alone."""
-    last: Any = ops.cast(length - 1, "float32")
-    indices: Any = ops.cast(ops.arange(length), "float32")
-    return (2 * indices - last) / ops.maximum(last, 1.0)
+    last: Any = ops.cast(length - 1, dtype)
+    indices: Any = ops.cast(ops.arange(length), dtype)
+    return (2 * indices - last) / maximum(last, 1.0)
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class CoordConv2D(keras.Layer):
+class CoordConv2D(TakesAnyDtype):
     """A convolution over its input with coordinates appended.
 
     `outputs = Conv2D(concatenate([inputs, row, col]))`; see `AddCoordinates2D`.

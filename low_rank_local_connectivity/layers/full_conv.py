@@ -8,6 +8,7 @@ from keras import ops
 from low_rank_local_connectivity.layers.base_local_conv import SharedFilterConv
 from low_rank_local_connectivity.layers.configured_layer import one_of
 from low_rank_local_connectivity.ops.local_convolution import pad_windows
+from low_rank_local_connectivity.ops.precision import matmul
 
 
 class FullConv(SharedFilterConv):
@@ -134,7 +135,7 @@ class FullConv(SharedFilterConv):
             background = inputs[-1:, *([slice(0, 1)] * self.dimensions), :]
             inputs = inputs - background
             taps = ops.sum(self.kernel, axis=tuple(range(self.dimensions)))
-            response = ops.matmul(background, ops.cast(taps, background.dtype))
+            response = matmul(background, ops.cast(taps, background.dtype))
         outputs = ops.conv(
             pad_windows(inputs, self.windows),
             self.kernel,

@@ -3,17 +3,20 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 from low_rank_local_connectivity.layers.configured_layer import (
+    TakesAnyDtype,
     number_above,
     received,
     standardize_data_format,
 )
 from low_rank_local_connectivity.ops.arguments import items_of
+from low_rank_local_connectivity.ops.precision import mean
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class GroupBatchNormalization(keras.layers.BatchNormalization):
+class GroupBatchNormalization(TakesAnyDtype, keras.layers.BatchNormalization):
     """Batch normalisation of maps with orientations: statistics and weights per channel only.
 
     `outputs[b, p, r, c] = (inputs[b, p, r, c] - mean[c]) / sqrt(variance[c] + epsilon) * gamma[c]
@@ -75,6 +78,32 @@ class GroupBatchNormalization(keras.layers.BatchNormalization):
                 "others."
             )
         super().build(input_shape)
+
+    def call(self, inputs, training=None, mask=None):
+        """Normalises by the statistics of the batch while training, else by the moving ones."""
+        # Keras normalises float64 in float32 on JAX and PyTorch.
+        special = mask is not None or self.synchronized or getattr(self, "renorm", False)
+        if self.compute_dtype != "float64" or special:
+            return super().call(inputs, training=training, mask=mask)
+        average, variance = self._statistics(inputs, training)
+        shape = [-1 if axis == self.axis % 5 else 1 for axis in range(5)]
+        scale = ops.reshape(ops.rsqrt(variance + self.epsilon), shape)
+        outputs = (inputs - ops.reshape(average, shape)) * scale
+        if self.gamma is not None:
+            outputs = outputs * ops.reshape(self.gamma, shape)
+        return outputs if self.beta is None else outputs + ops.reshape(self.beta, shape)
+
+    def _statistics(self, inputs, training):
+        """Returns the means and variances to normalise by; moves the moving ones in training."""
+        if not (training and self.trainable):
+            return ops.copy(self.moving_mean), ops.copy(self.moving_variance)
+        average = mean(inputs, self._reduction_axes, keepdims=True)
+        variance = mean(ops.square(inputs - average), self._reduction_axes)
+        average = ops.reshape(average, (-1,))
+        for moving, new in ((self.moving_mean, average), (self.moving_variance, variance)):
+            old = ops.convert_to_tensor(moving)
+            moving.assign(self.momentum * old + (1 - self.momentum) * new)
+        return average, variance
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain values."""

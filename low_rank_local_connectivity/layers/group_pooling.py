@@ -11,6 +11,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     standardize_data_format,
 )
 from low_rank_local_connectivity.layers.group_maps import plain_shape
+from low_rank_local_connectivity.ops.precision import mean
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -60,4 +61,4 @@ class GroupPooling2D(ConfiguredLayer):
     def call(self, inputs):
         """Pools over the orientations."""
         axis = 3 if self.data_format == "channels_last" else 1
-        return (ops.max if self.mode == "max" else ops.mean)(inputs, axis=axis)
+        return (ops.max if self.mode == "max" else mean)(inputs, axis=axis)

@@ -6,6 +6,7 @@ import keras
 from keras import layers, ops
 
 from low_rank_local_connectivity.layers.configured_layer import (
+    TakesAnyDtype,
     join_shape,
     layer_of,
     standardize_data_format,
@@ -14,7 +15,7 @@ from low_rank_local_connectivity.layers.scale_levels import is_pyramid, split_sc
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class OverLevels(layers.Wrapper):
+class OverLevels(TakesAnyDtype, layers.Wrapper):
     """Runs a layer on all positions of all levels of a pyramid, laid side by side.
 
     `outputs = split(layer(concatenate([flatten(level) for level in inputs])))`

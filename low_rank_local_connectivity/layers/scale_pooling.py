@@ -18,6 +18,7 @@ from low_rank_local_connectivity.layers.scale_levels import (
     levels_of,
     split_scale_space,
 )
+from low_rank_local_connectivity.ops.precision import mean
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -86,7 +87,7 @@ class ScalePooling2D(ConfiguredLayer):
 
     def call(self, inputs):
         """Reduces the levels."""
-        reduce: Any = ops.max if self.mode == "max" else ops.mean
+        reduce: Any = ops.max if self.mode == "max" else mean
         if not is_pyramid(inputs):
             return reduce(inputs, axis=1 if self.data_format == "channels_last" else 2)
         levels = levels_of(inputs, self.data_format)

@@ -17,6 +17,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.scale_levels import checked_base, join_levels
+from low_rank_local_connectivity.ops.precision import at_least_float32
 from low_rank_local_connectivity.ops.scale_space import (
     apply_to_rows_and_columns,
     bilinear_matrix,
@@ -155,18 +156,19 @@ class ScaleSpaceLifting2D(ConfiguredLayer):
 
     def call(self, inputs):
         """Makes the levels, each from the image."""
-        image = to_channels_last(ops.cast(inputs, self.compute_dtype), self.data_format)
+        image = to_channels_last(inputs, self.data_format)
         levels = [image]
         for level in range(1, self.num_scales):
             lengths = ops.shape(image)[1:3]
-            rows, columns = (self._matrix(level, length) for length in lengths)
+            dtype = at_least_float32(image)
+            rows, columns = (self._matrix(level, length, dtype) for length in lengths)
             levels.append(apply_to_rows_and_columns(image, rows, columns))
         return join_levels(levels, self.data_format, self.pyramid)
 
-    def _matrix(self, level: int, length: Any) -> Any:
+    def _matrix(self, level: int, length: Any, dtype: str) -> Any:
         """Returns the matrix that makes an axis of a level from the image's."""
         factor = level_factor(self.base, level)
         if self.method == "bilinear":
-            return bilinear_matrix(factor, self.antialias, length, enlarge=not self.pyramid)
+            return bilinear_matrix(factor, self.antialias, length, not self.pyramid, dtype)
         variance = level_variances(level + 1, self.base, self.zero_scale)[level]
-        return gaussian_matrix(variance, int(factor) if self.pyramid else 1, length)
+        return gaussian_matrix(variance, int(factor) if self.pyramid else 1, length, dtype)

@@ -20,6 +20,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
 )
 from low_rank_local_connectivity.ops.affine_sampling import sample_affine
 from low_rank_local_connectivity.ops.arguments import tensor
+from low_rank_local_connectivity.ops.precision import at_least_float32, matmul
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -146,13 +147,12 @@ class SpatialTransformer2D(ConfiguredLayer):
             [[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]
         """
         self.require_built("transformations")
-        features = self.localization(tensor("inputs", inputs, "bhwc"))
-        dtype = keras.backend.result_type(
-            keras.backend.standardize_dtype(features.dtype), "float32"
-        )
+        images = ops.convert_to_tensor(tensor("inputs", inputs, "bhwc"))
+        features = self.localization(self.to_compute_dtype(images))
+        dtype = at_least_float32(features)
         kernel, bias = (ops.cast(weight, dtype) for weight in (self.kernel, self.bias))
         features = ops.reshape(ops.cast(features, dtype), (-1, kernel.shape[0]))
-        return ops.reshape(ops.matmul(features, kernel) + bias, (-1, 2, 3))
+        return ops.reshape(matmul(features, kernel) + bias, (-1, 2, 3))
 
     def call(self, inputs):
         """Asks the localization network where to read each image, and reads."""

@@ -1,4 +1,8 @@
-"""Pure functions of tensors: no layer, no state."""
+"""Pure functions of tensors: no layer, no state.
+
+Integers and booleans are taken for floating-point numbers, of the data type of the tensors that
+they meet, or of Keras's `floatx`.
+"""
 
 from low_rank_local_connectivity.ops.affine_sampling import sample_affine as sample_affine
 from low_rank_local_connectivity.ops.bilinear_sampling import sample_bilinear as sample_bilinear

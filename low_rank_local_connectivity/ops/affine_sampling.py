@@ -9,7 +9,8 @@ from typing import Any
 from keras import ops
 
 from low_rank_local_connectivity.ops.arguments import boolean, per_axis, require_length, tensors
-from low_rank_local_connectivity.ops.bilinear_sampling import coordinate_dtype, sample_bilinear
+from low_rank_local_connectivity.ops.bilinear_sampling import sample_bilinear
+from low_rank_local_connectivity.ops.precision import at_least_float32, maximum
 
 
 def sample_affine(
@@ -51,13 +52,12 @@ def sample_affine(
     out_height, out_width = height, width
     if output_size is not None:
         out_height, out_width = per_axis("output_size", output_size, 2)
-    dtype = coordinate_dtype(maps_bmn)
+    dtype = at_least_float32(maps_bmn)
     maps: Any = ops.cast(maps_bmn, dtype)[..., None, None]
     y_i, x_j = _centred(out_height, dtype)[:, None], _centred(out_width, dtype)
     # A single position is its own centre: any distance that is not 0 does.
     radius_y, radius_x = (
-        ops.maximum(_radius(length, align_corners, dtype), 0.5)
-        for length in (out_height, out_width)
+        maximum(_radius(length, align_corners, dtype), 0.5) for length in (out_height, out_width)
     )
 
     def coordinates(row: int, length):

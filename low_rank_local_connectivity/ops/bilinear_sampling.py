@@ -10,10 +10,10 @@ Coordinates count pixels: 0 is the centre of the first one. A tensor's name ends
 
 from typing import Any
 
-import keras
 from keras import ops
 
 from low_rank_local_connectivity.ops.arguments import tensors
+from low_rank_local_connectivity.ops.precision import as_floats, at_least_float32, floor
 
 
 def sample_bilinear(images_bhwc, rows_bp, columns_bp):
@@ -43,6 +43,8 @@ def sample_bilinear(images_bhwc, rows_bp, columns_bp):
     images_bhwc, rows_bp, columns_bp = tensors(
         images_bhwc=images_bhwc, rows_bp=rows_bp, columns_bp=columns_bp
     )
+    (images_bhwc,) = as_floats(images_bhwc)
+    rows_bp, columns_bp = (ops.cast(one, at_least_float32(one)) for one in (rows_bp, columns_bp))
     batch, height, width, _ = ops.shape(images_bhwc)
     reads_bpk, weights_bpk = corner_reads(rows_bp, columns_bp, height, width)
     reads_bpk = reads_bpk + first_pixels(batch, height, width)[:, None, None]
@@ -100,7 +102,7 @@ def _cell(coordinates, length):
     beyond: Any = ops.greater_equal(coordinates, ops.cast(length, coordinates.dtype))
     outside = ops.logical_or(coordinates < -1, beyond)
     coordinates = ops.where(outside, -ops.ones_like(coordinates), coordinates)
-    before = ops.stop_gradient(ops.floor(coordinates))
+    before = ops.stop_gradient(floor(coordinates))
     # As an index it must not leave the image.
     index = ops.clip(ops.cast(before, "int32") + 1, 0, length)
     return index, coordinates - before
@@ -122,8 +124,3 @@ def weighted_corners(pixels_rc, reads_k, weights_k):
         ops.take(pixels_rc, reads_k[..., corner], axis=0) * weights_k[..., corner, None]
         for corner in range(4)
     )
-
-
-def coordinate_dtype(tensor) -> str:
-    """Returns the data type to compute coordinates in: at least float32."""
-    return keras.backend.result_type(keras.backend.standardize_dtype(tensor.dtype), "float32")

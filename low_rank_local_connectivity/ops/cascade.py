@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
 from low_rank_local_connectivity.ops.arguments import (
@@ -13,6 +12,7 @@ from low_rank_local_connectivity.ops.arguments import (
     sequence,
     tensor,
 )
+from low_rank_local_connectivity.ops.precision import as_floats, dtype_of
 
 
 def merge_cascade(kernels: Sequence[Any], dilations: Sequence[tuple[int, int]]):
@@ -50,9 +50,10 @@ def merge_cascade(kernels: Sequence[Any], dilations: Sequence[tuple[int, int]]):
         True
     """
     kernels, dilations = _checked(kernels, dilations)
+    kernels = as_floats(*kernels)
     # As an image with one example for each input channel. An identity comes first, so that the
     # first kernel's dilation is nothing special.
-    channels, dtype = kernels[0].shape[2], keras.backend.standardize_dtype(kernels[0].dtype)
+    channels, dtype = kernels[0].shape[2], dtype_of(kernels[0])
     merged: Any = ops.reshape(ops.eye(channels, dtype=dtype), (channels, 1, 1, channels))
     for kernel, dilation in zip(kernels, dilations, strict=True):
         spans = [rate * (size - 1) for rate, size in zip(dilation, kernel.shape[:2], strict=True)]

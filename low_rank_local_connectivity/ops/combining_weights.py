@@ -10,7 +10,6 @@ A tensor's name ends in its axes:
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-import keras
 from keras import ops
 
 from low_rank_local_connectivity.ops.arguments import (
@@ -21,6 +20,7 @@ from low_rank_local_connectivity.ops.arguments import (
     spatial_axes,
     tensor,
 )
+from low_rank_local_connectivity.ops.precision import at_least_float32, maximum, mean
 
 Normalization = Literal["softmax", "norm"] | None
 
@@ -98,13 +98,12 @@ def normalize_logits(logits_Ok, normalization: Normalization):
     # Of one axis too, the banks' alone.
     logits_Ok = tensor("logits_Ok", logits_Ok, "K")
     normalization = one_of("normalization", normalization, ("softmax", "norm", None))
-    dtype = keras.backend.standardize_dtype(logits_Ok.dtype)
-    logits_Ok = ops.cast(logits_Ok, keras.backend.result_type(dtype, "float32"))
+    logits_Ok = ops.cast(logits_Ok, at_least_float32(logits_Ok))
     if normalization == "softmax":
         return ops.softmax(logits_Ok, axis=-1)
     if normalization == "norm":
         squares = ops.sum(ops.square(logits_Ok), axis=-1, keepdims=True)
-        return logits_Ok * ops.rsqrt(ops.maximum(squares, NORM_EPSILON))
+        return logits_Ok * ops.rsqrt(maximum(squares, NORM_EPSILON))
     return logits_Ok
 
 
@@ -131,13 +130,14 @@ def total_variation(weights_bOk, axes: Iterable[int], power: Literal[1, 2]):
         Dynamics", ICML 2022.
     """
     weights_bOk = ops.convert_to_tensor(weights_bOk)
-    dtype = keras.backend.standardize_dtype(weights_bOk.dtype)
-    weights_bOk = ops.cast(weights_bOk, keras.backend.result_type(dtype, "float32"))
+    weights_bOk = ops.cast(weights_bOk, at_least_float32(weights_bOk))
     total: Any = ops.zeros((), dtype=weights_bOk.dtype)
     for axis in axes:
         if weights_bOk.shape[axis] == 1:
             continue
         before = (slice(None),) * axis
         steps = weights_bOk[(*before, slice(1, None))] - weights_bOk[(*before, slice(0, -1))]
-        total = total + ops.mean(ops.abs(steps) if power == 1 else ops.square(steps))
+        total = total + mean(
+            ops.abs(steps) if power == 1 else ops.square(steps), axis=tuple(range(len(steps.shape)))
+        )
     return total

@@ -11,11 +11,11 @@ A tensor's name ends in its axes; an axis in capitals stands for one axis per sp
 
 import math
 
-import keras
 from keras import ops
 
 from low_rank_local_connectivity.ops.low_rank_local_convolution import convolve_then_combine
 from low_rank_local_connectivity.ops.patches import read_taps
+from low_rank_local_connectivity.ops.precision import at_least_float32, matmul
 from low_rank_local_connectivity.ops.windows import Windows
 
 # Up to so many experts their convolutions are faster than one product per example, which lacks a
@@ -65,12 +65,10 @@ def mix_kernels(kernels_nTcf, routing_bn):
         >>> ops.shape(mix_kernels(ops.ones((6, 3, 2, 4, 5)), ops.ones((7, 6))))
         (7, 3, 2, 4, 5)
     """
-    dtype = keras.backend.result_type(
-        *(keras.backend.standardize_dtype(x.dtype) for x in (kernels_nTcf, routing_bn)), "float32"
-    )
+    dtype = at_least_float32(kernels_nTcf, routing_bn)
     experts, *shape = kernels_nTcf.shape
     flat = ops.reshape(ops.cast(kernels_nTcf, dtype), (experts, -1))
-    return ops.reshape(ops.matmul(ops.cast(routing_bn, dtype), flat), (-1, *shape))
+    return ops.reshape(matmul(ops.cast(routing_bn, dtype), flat), (-1, *shape))
 
 
 def convolve_each(inputs_bSc, kernels_bTcf, windows: Windows):
@@ -103,7 +101,7 @@ def convolve_each(inputs_bSc, kernels_bTcf, windows: Windows):
     batch = dynamic[0] if count == -1 else -1
     patches_bpr = ops.reshape(patches_bOr, (batch, count, reads))
     kernels_brf = ops.reshape(kernels_bTcf, (-1, reads, filters))
-    outputs_bpf = ops.matmul(patches_bpr, kernels_brf)
+    outputs_bpf = matmul(patches_bpr, kernels_brf)
     return ops.reshape(outputs_bpf, (-1, *dynamic[1:-1], filters))
 
 

@@ -28,11 +28,16 @@ from low_rank_local_connectivity.ops.arguments import (
     tensor,
 )
 from low_rank_local_connectivity.ops.bilinear_sampling import (
-    coordinate_dtype,
     corner_reads,
     first_pixels,
     padded_pixels,
     weighted_corners,
+)
+from low_rank_local_connectivity.ops.precision import (
+    as_floats,
+    at_least_float32,
+    matmul,
+    segment_sum,
 )
 from low_rank_local_connectivity.ops.windows import Windows, extent
 
@@ -112,6 +117,7 @@ def deform_conv2d(
     offset = _channels_last("offset", offset, data_format)
     mask = None if mask is None else _channels_last("mask", mask, data_format)
     kernel_yxcf = ops.convert_to_tensor(tensor("kernel", kernel, "yxcf"))
+    x_bhwc, kernel_yxcf, mask = as_floats(x_bhwc, kernel_yxcf, mask)
     taps = (kernel_yxcf.shape[0], kernel_yxcf.shape[1])
     strides = per_axis("strides", strides, 2)
     dilation_rate = per_axis("dilation_rate", dilation_rate, 2)
@@ -228,7 +234,7 @@ def _channels_last(name: str, value, data_format: str):
 
 def _reads(x_bhwc, offset, mask, geometry: Geometry, groups: int):
     """Returns which rows of `padded_pixels` are sampled, and with which weights: axes `tngk`."""
-    dtype = coordinate_dtype(x_bhwc)
+    dtype = at_least_float32(x_bhwc)
     rows, columns = geometry.taps
     batch, height, width, _ = ops.shape(x_bhwc)
     _, out_height, out_width, _ = ops.shape(offset)
@@ -291,7 +297,7 @@ def _convolve_samples(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, at_once: 
         for part in parts:
             samples = weighted_corners(pixels_rd, reads_tngk[part], weights_tngk[part])
             samples = ops.reshape(samples, (part.stop - part.start, -1, channels))
-            outputs_nf += ops.sum(ops.matmul(samples, kernel_tcf[part]), axis=0)
+            outputs_nf += ops.sum(matmul(samples, kernel_tcf[part]), axis=0)
 
         def gradient(*arguments, upstream=None):
             if upstream is None:
@@ -318,14 +324,14 @@ def _gradients(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, upstream_nf):
     reads = ops.reshape(reads_tngk, (-1,))
     corners_tngkd = ops.take(pixels_rd, reads, axis=0)
     corners_tngkd = ops.reshape(corners_tngkd, (taps, -1, groups, corners, depth))
-    samples_tngd = ops.matmul(weights_tngk[..., None, :], corners_tngkd)
+    samples_tngd = matmul(weights_tngk[..., None, :], corners_tngkd)
     samples_tnc = ops.reshape(samples_tngd, (taps, -1, groups * depth))
-    kernel_gradient_tcf = ops.matmul(ops.swapaxes(samples_tnc, -1, -2), upstream_nf)
-    upstream_tnc = ops.matmul(upstream_nf, ops.swapaxes(kernel_tcf, -1, -2))
+    kernel_gradient_tcf = matmul(ops.swapaxes(samples_tnc, -1, -2), upstream_nf)
+    upstream_tnc = matmul(upstream_nf, ops.swapaxes(kernel_tcf, -1, -2))
     upstream_tngd = ops.reshape(upstream_tnc, (taps, -1, groups, depth))
-    weight_gradient_tngk = ops.matmul(corners_tngkd, upstream_tngd[..., None])[..., 0]
+    weight_gradient_tngk = matmul(corners_tngkd, upstream_tngd[..., None])[..., 0]
     spread_tngkd = upstream_tngd[..., None, :] * weights_tngk[..., None]
-    pixel_gradient_rd = ops.segment_sum(
+    pixel_gradient_rd = segment_sum(
         ops.reshape(spread_tngkd, (-1, depth)), reads, num_segments=ops.shape(pixels_rd)[0]
     )
     return pixel_gradient_rd, weight_gradient_tngk, kernel_gradient_tcf

@@ -17,8 +17,8 @@ from low_rank_local_connectivity.ops.arguments import (
     sequence,
     tensor,
 )
-from low_rank_local_connectivity.ops.bilinear_sampling import coordinate_dtype
 from low_rank_local_connectivity.ops.deform_conv import deform_conv2d
+from low_rank_local_connectivity.ops.precision import as_floats, at_least_float32
 from low_rank_local_connectivity.ops.scale_space import checked_levels
 
 
@@ -67,6 +67,7 @@ def deformable_scale_correlation(
         tensor("offsets_bhwo", offset, "bhwo")
         count = 2 * offset_groups * kernel_lijcf.shape[1] * kernel_lijcf.shape[2]
         require_length("offsets_bhwo", offset, "o", count, "2 * offset_groups * taps")
+    kernel_lijcf, *levels_bhwc = as_floats(kernel_lijcf, *levels_bhwc)
     depth = kernel_lijcf.shape[0]
     counts = [len(levels_bhwc[level : level + depth]) for level in range(len(dilations))]
     together = len({tuple(level.shape[1:]) for level in levels_bhwc}) == 1
@@ -93,7 +94,7 @@ def _spread(offset_bhwo, dilation: int, taps):
     rows, columns = (np.arange(size) - (size - 1) // 2 for size in taps)
     places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).ravel()
     groups = offset_bhwo.shape[-1] // places.size
-    dtype = coordinate_dtype(offset_bhwo)
+    dtype = at_least_float32(offset_bhwo)
     return ops.cast(offset_bhwo, dtype) + ops.cast((dilation - 1) * np.tile(places, groups), dtype)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from low_rank_local_connectivity.ops.arguments import finite_number, positive_int, tensors
+from low_rank_local_connectivity.ops.precision import as_floats, matmul
 
 
 def is_exact(order: int) -> bool:
@@ -64,11 +65,12 @@ def rotation_matrix(kernel_size: int, degrees: float) -> np.ndarray:
         [0.0, 1.0, 1.0, 1.0, 0.0]
     """
     size, angle = positive_int("kernel_size", kernel_size), finite_number("degrees", degrees)
-    return _rotation_matrix(size, angle)
+    return _turning_matrix(size, angle).astype("float32")
 
 
 @functools.cache
-def _rotation_matrix(kernel_size: int, degrees: float) -> np.ndarray:
+def _turning_matrix(kernel_size: int, degrees: float) -> np.ndarray:
+    """Returns `rotation_matrix` in float64."""
     centre = (kernel_size - 1) / 2
     rows, columns = np.indices((kernel_size, kernel_size)) - centre
     angle = np.deg2rad(degrees)
@@ -80,7 +82,7 @@ def _rotation_matrix(kernel_size: int, degrees: float) -> np.ndarray:
     matrix = (by_row[:, :, None] * by_column[:, None, :]).reshape(kernel_size**2, -1)
     matrix = np.where(_disc(kernel_size).ravel(), matrix, 0)
     sums = matrix.sum(0)
-    return np.divide(matrix, sums, out=np.zeros_like(matrix), where=sums > 1e-6).astype("float32")
+    return np.divide(matrix, sums, out=np.zeros_like(matrix), where=sums > 1e-6)
 
 
 def _disc(kernel_size: int) -> np.ndarray:
@@ -135,8 +137,9 @@ def _turn_by_part(kernel_hwscf, part: int, order: int):
     """Turns a kernel by `part / order` of 90 degrees."""
     if is_exact(order):
         return kernel_hwscf
+    (kernel_hwscf,) = as_floats(kernel_hwscf)
     size = kernel_hwscf.shape[0]
-    matrix = rotation_matrix(size, 90 * part / order)
+    matrix = _turning_matrix(size, 90 * part / order)
     flat = ops.reshape(kernel_hwscf, (size * size, -1))
     matrix = ops.convert_to_tensor(matrix, dtype=flat.dtype)
-    return ops.reshape(ops.matmul(matrix, flat), kernel_hwscf.shape)
+    return ops.reshape(matmul(matrix, flat), kernel_hwscf.shape)

@@ -26,6 +26,7 @@ from low_rank_local_connectivity.ops.arguments import (
     tensor,
     tensors,
 )
+from low_rank_local_connectivity.ops.precision import as_floats, matmul
 
 # (rows, columns, input channels, filters) of the coarse kernel, then of the fine one.
 Factors = tuple[tuple[int, int, int, int], tuple[int, int, int, int]]
@@ -81,7 +82,7 @@ def kronecker_kernel(coarse_rijce, fine_rkldf):
     coarse_rijce, fine_rkldf = tensors(coarse_rijce=coarse_rijce, fine_rkldf=fine_rkldf)
     rank, *coarse = coarse_rijce.shape
     fine = fine_rkldf.shape[1:]
-    matrix: Any = ops.matmul(
+    matrix: Any = matmul(
         ops.transpose(ops.reshape(coarse_rijce, (rank, -1))), ops.reshape(fine_rkldf, (rank, -1))
     )
     apart: Any = ops.reshape(matrix, (*coarse, *fine))
@@ -177,6 +178,7 @@ def kronecker_convolution(
     channels = coarse_rijce.shape[3] * fine_rkldf.shape[3]
     require_length("inputs_bhwx", inputs_bhwx, "x", channels, "of both kernels' channels, c1 c2")
     strides, pads = per_axis("strides", strides, 2), _checked_pads(pads)
+    inputs_bhwx, coarse_rijce, fine_rkldf = as_floats(inputs_bhwx, coarse_rijce, fine_rkldf)
     steps = steps_of((coarse_rijce.shape[1:], fine_rkldf.shape[1:]), strides)
     _require_room(inputs_bhwx, steps, pads)
     if any(amount for pair in pads for amount in pair):

@@ -28,6 +28,7 @@ from low_rank_local_connectivity.ops.arguments import (
     require_length,
     tensors,
 )
+from low_rank_local_connectivity.ops.precision import as_floats, matmul
 from low_rank_local_connectivity.ops.windows import Windows
 
 # Matrix products over fewer numbers than this are slower than collecting whole patches.
@@ -71,6 +72,7 @@ def local_convolution(inputs_bSc, kernel_prf, windows: Windows, training: bool =
     require_length("kernel_prf", kernel_prf, "p", positions, "of all output positions")
     reads = windows.taps * inputs_bSc.shape[-1]
     require_length("kernel_prf", kernel_prf, "r", reads, "of all taps and channels")
+    inputs_bSc, kernel_prf = as_floats(inputs_bSc, kernel_prf)
     rows = slab_rows(windows, inputs_bSc.shape[1:], skip_padding=False)
     batch = inputs_bSc.shape[0]
     # An unknown batch is None, or a symbol where JAX exports.
@@ -147,7 +149,7 @@ def local_convolution_by_slabs(
     @ops.custom_gradient
     def apply(inputs_bSc, *kernels_pqf):
         slabs_pbq = gather_slabs(inputs_bSc, windows, rows)
-        products_pbf = [ops.matmul(*pair) for pair in zip(slabs_pbq, kernels_pqf, strict=True)]
+        products_pbf = [matmul(*pair) for pair in zip(slabs_pbq, kernels_pqf, strict=True)]
         outputs_pbf = _overlap_add(products_pbf, [part.start for part in reading], positions)
         outputs_bpf = ops.transpose(outputs_pbf, (1, 0, 2))
         outputs_bOf = ops.reshape(outputs_bpf, (-1, *output_shape, filters))
@@ -158,7 +160,7 @@ def local_convolution_by_slabs(
             upstream_bpf = ops.reshape(upstream, (-1, positions, filters))
             upstream_pbf = ops.transpose(upstream_bpf, (1, 0, 2))
             slab_gradients_pbq = [
-                ops.matmul(upstream_pbf[part], ops.transpose(kernel_pqf, (0, 2, 1)))
+                matmul(upstream_pbf[part], ops.transpose(kernel_pqf, (0, 2, 1)))
                 for kernel_pqf, part in zip(kernels_pqf, reading, strict=True)
             ]
             inputs_gradient_bSc = scatter_slabs(slab_gradients_pbq, windows, rows, sizes)
@@ -169,7 +171,7 @@ def local_convolution_by_slabs(
                 # time. JAX would save 5 % and take longer; PyTorch keeps nothing.
                 later_bSc = after(inputs_gradient_bSc, inputs_bSc)
             kernel_gradients_pqf = [
-                ops.matmul(ops.transpose(slab_pbq, (0, 2, 1)), upstream_pbf[part])
+                matmul(ops.transpose(slab_pbq, (0, 2, 1)), upstream_pbf[part])
                 for slab_pbq, part in zip(
                     gather_slabs(later_bSc, windows, rows), reading, strict=True
                 )

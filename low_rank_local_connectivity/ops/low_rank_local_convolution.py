@@ -12,7 +12,6 @@ A tensor's name ends in its axes; an axis in capitals stands for one axis per sp
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
 from low_rank_local_connectivity.ops.arguments import (
@@ -34,6 +33,7 @@ from low_rank_local_connectivity.ops.local_convolution import (
     slab_rows,
     spread,
 )
+from low_rank_local_connectivity.ops.precision import as_floats, at_least_float32, matmul
 from low_rank_local_connectivity.ops.windows import Windows
 
 # Up to so many, gradients for combining weights multiply by the banks, above, the banks by them.
@@ -148,6 +148,7 @@ def convolve_then_combine(
     require_same_dtype(inputs_bSc=inputs_bSc, kernel_Tcg=kernel_Tcg)
     _require_taps("kernel_Tcg", kernel_Tcg, windows)
     _require_positions(inputs_bSc, weights_bOk, windows)
+    inputs_bSc, kernel_Tcg, weights_bOk = as_floats(inputs_bSc, kernel_Tcg, weights_bOk)
     rank = weights_bOk.shape[-1]
     _require_whole_banks(kernel_Tcg, rank)
     if boolean("one_by_one", one_by_one):
@@ -190,6 +191,7 @@ def convolve_then_combine_mixed(
         require_same_dtype(inputs_bSc=inputs_bSc, kernels_Tcf=kernel_Tcf)
         _require_positions(inputs_bSc, weights_bOk, bank)
     one_by_one = boolean("one_by_one", one_by_one)
+    inputs_bSc, weights_bOk, *kernels_Tcf = as_floats(inputs_bSc, weights_bOk, *kernels_Tcf)
     total_bOf: Any = None
     for k, (kernel_Tcf, bank) in enumerate(zip(kernels_Tcf, windows, strict=True)):
         waits = one_by_one and total_bOf is not None
@@ -232,9 +234,7 @@ def _combine_slabs(kernel_Tcg, weights_Ok, positions: Sequence[slice]) -> list:
     """Mixes the banks slab by slab, each for its positions, into tensors of axes `pqf`."""
     rank = weights_Ok.shape[-1]
     filters = kernel_Tcg.shape[-1] // rank
-    dtype = keras.backend.result_type(
-        *(keras.backend.standardize_dtype(x.dtype) for x in (kernel_Tcg, weights_Ok)), "float32"
-    )
+    dtype = at_least_float32(kernel_Tcg, weights_Ok)
     kernel_Tcg, weights_Ok = ops.cast(kernel_Tcg, dtype), ops.cast(weights_Ok, dtype)
     weights_pk = ops.reshape(weights_Ok, (-1, rank))
     kernels_qkf = ops.split(ops.reshape(kernel_Tcg, (-1, rank, filters)), len(positions))
@@ -260,13 +260,13 @@ def _mix(weights_pk, banks_kq) -> Any:
             if upstream is None:
                 (upstream,) = arguments
             if weights_pk.shape[1] <= FEW_BANKS:
-                products_kp = ops.matmul(banks_kq, ops.transpose(upstream))
+                products_kp = matmul(banks_kq, ops.transpose(upstream))
                 weights_gradient_pk = ops.transpose(products_kp)
             else:
-                weights_gradient_pk = ops.matmul(upstream, ops.transpose(banks_kq))
-            return weights_gradient_pk, ops.matmul(ops.transpose(weights_pk), upstream)
+                weights_gradient_pk = matmul(upstream, ops.transpose(banks_kq))
+            return weights_gradient_pk, matmul(ops.transpose(weights_pk), upstream)
 
-        return ops.matmul(weights_pk, banks_kq), gradient
+        return matmul(weights_pk, banks_kq), gradient
 
     return apply(ops.copy(weights_pk), ops.copy(banks_kq))
 
@@ -306,6 +306,7 @@ def combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, windows: Windows):
             f"Received: weights_Ok of shape {tuple(weights_Ok.shape)}."
         )
     _require_whole_banks(kernel_Tcg, weights_Ok.shape[-1])
+    inputs_bSc, kernel_Tcg, weights_Ok = as_floats(inputs_bSc, kernel_Tcg, weights_Ok)
     rows = slab_rows(windows, inputs_bSc.shape[1:], skip_padding=True)
     positions = positions_of_rows(rows, weights_Ok.shape[:-1])
     kernels_pqf = [

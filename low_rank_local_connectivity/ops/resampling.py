@@ -12,6 +12,7 @@ from low_rank_local_connectivity.ops.arguments import (
     sequence,
     tensor,
 )
+from low_rank_local_connectivity.ops.precision import as_floats, matmul
 
 
 def resize_aligned(inputs, output_shape: Sequence[int]):
@@ -47,6 +48,7 @@ def resize_aligned(inputs, output_shape: Sequence[int]):
             "Only `inputs` of static spatial size can be resized. Received: inputs of shape "
             f"{tuple(inputs.shape)}."
         )
+    (inputs,) = as_floats(inputs)
     for axis, outputs in enumerate(lengths, start=1):
         inputs = _resize_axis(inputs, axis, outputs)
     return inputs
@@ -62,7 +64,7 @@ def _resize_axis(inputs, axis: int, outputs: int):
     weights = ops.convert_to_tensor(_interpolation(length, outputs), dtype=inputs.dtype)
     before, after = ops.shape(inputs)[:axis], ops.shape(inputs)[axis + 1 :]
     flat = ops.reshape(inputs, (-1, length, math.prod(inputs.shape[axis + 1 :])))
-    return ops.reshape(ops.matmul(weights, flat), (*before, outputs, *after))
+    return ops.reshape(matmul(weights, flat), (*before, outputs, *after))
 
 
 def _interpolation(length: int, outputs: int) -> np.ndarray:
@@ -70,7 +72,7 @@ def _interpolation(length: int, outputs: int) -> np.ndarray:
     positions = np.arange(outputs) * ((length - 1) / max(outputs - 1, 1))
     lower = np.minimum(np.floor(positions).astype("int32"), length - 2)
     fractions = positions - lower
-    weights = np.zeros((outputs, length), "float32")
+    weights = np.zeros((outputs, length))
     weights[np.arange(outputs), lower] = 1 - fractions
     weights[np.arange(outputs), lower + 1] = fractions
     return weights

@@ -23,6 +23,7 @@ from low_rank_local_connectivity.ops.arguments import (
     tensor,
     tensors,
 )
+from low_rank_local_connectivity.ops.precision import as_floats, matmul
 
 # A float that is a hair below a whole number stands for it.
 ROUNDING = 1e-9
@@ -126,31 +127,32 @@ def _scaled_bessel(last: int, t: float) -> np.ndarray:
     return values[: last + 1] / (values[0] + 2 * values[1:].sum())
 
 
-def gaussian_matrix(variance: float, step: int, length: Any) -> Any:
+def gaussian_matrix(variance: float, step: int, length: Any, dtype: str = "float32") -> Any:
     """Returns the matrix that smooths an axis, zeros around it, and keeps every `step`th element.
 
     Args:
         variance: As in `discrete_gaussian`.
         step: Distance of the elements that are kept.
         length: Number of elements, an integer or, in a TensorFlow graph, a scalar tensor.
+        dtype: Data type of the matrix.
 
     Returns:
         Array or tensor of shape `(ceil(length / step), length)`.
     """
     if isinstance(length, int):
-        return _static_gaussian_matrix(variance, step, length)
-    return _gaussian_matrix(variance, step, length, ops)
+        return _static_gaussian_matrix(variance, step, length, dtype)
+    return _gaussian_matrix(variance, step, length, dtype, ops)
 
 
 @functools.lru_cache(maxsize=32)
-def _static_gaussian_matrix(variance: float, step: int, length: int) -> np.ndarray:
-    return _gaussian_matrix(variance, step, length, np)
+def _static_gaussian_matrix(variance: float, step: int, length: int, dtype: str) -> np.ndarray:
+    return _gaussian_matrix(variance, step, length, dtype, np)
 
 
-def _gaussian_matrix(variance: float, step: int, length: Any, numpy: Any) -> Any:
+def _gaussian_matrix(variance: float, step: int, length: Any, dtype: str, numpy: Any) -> Any:
     kernel = discrete_gaussian(variance)
     reach = len(kernel) // 2
-    table = np.append(kernel[reach:], 0).astype("float32")
+    table = np.append(kernel[reach:], 0).astype(dtype)
     rows = step * numpy.arange((length + step - 1) // step, dtype="int32")
     distances = numpy.abs(rows[:, None] - numpy.arange(length, dtype="int32"))
     return numpy.take(table, numpy.minimum(distances, reach + 1))
@@ -170,7 +172,9 @@ def reduced_length(length: Any, factor: float) -> Any:
     return ops.cast(ops.floor(ops.cast(length, "float32") / factor + 1e-6), "int32")
 
 
-def bilinear_matrix(factor: float, antialias: bool, length: Any, enlarge: bool = False) -> Any:
+def bilinear_matrix(
+    factor: float, antialias: bool, length: Any, enlarge: bool = False, dtype: str = "float32"
+) -> Any:
     """Returns the matrix that reduces an axis by linear interpolation.
 
     Output `i` of `o` reads position `(i + 1/2) length / o - 1/2`, between two elements; with
@@ -181,46 +185,50 @@ def bilinear_matrix(factor: float, antialias: bool, length: Any, enlarge: bool =
         antialias: Whether to smooth before.
         length: Number of elements, an integer or, in a TensorFlow graph, a scalar tensor.
         enlarge: Whether to interpolate back to `length` elements afterwards.
+        dtype: Data type of the matrix.
 
     Returns:
         Array or tensor of shape `(floor(length / factor), length)`, or `(length, length)`.
     """
     if isinstance(length, int):
-        return _static_bilinear_matrix(factor, antialias, length, enlarge)
-    return _bilinear_matrix(factor, antialias, length, enlarge, ops)
+        return _static_bilinear_matrix(factor, antialias, length, enlarge, dtype)
+    return _bilinear_matrix(factor, antialias, length, enlarge, dtype, ops)
 
 
 @functools.lru_cache(maxsize=32)
 def _static_bilinear_matrix(
-    factor: float, antialias: bool, length: int, enlarge: bool
+    factor: float, antialias: bool, length: int, enlarge: bool, dtype: str
 ) -> np.ndarray:
-    return _bilinear_matrix(factor, antialias, length, enlarge, np)
+    return _bilinear_matrix(factor, antialias, length, enlarge, dtype, np)
 
 
-def _bilinear_matrix(factor: float, antialias: bool, length: Any, enlarge: bool, numpy: Any) -> Any:
+def _bilinear_matrix(
+    factor: float, antialias: bool, length: Any, enlarge: bool, dtype: str, numpy: Any
+) -> Any:
     reduced = reduced_length(length, factor)
-    down = _interpolation(reduced, length, antialias, numpy)
+    down = _interpolation(reduced, length, antialias, dtype, numpy)
     if not enlarge:
         return down
-    return numpy.matmul(_interpolation(length, reduced, False, numpy), down)
+    return numpy.matmul(_interpolation(length, reduced, False, dtype, numpy), down)
 
 
-def _interpolation(outputs: Any, inputs: Any, antialias: bool, numpy: Any) -> Any:
-    positions = numpy.arange(inputs, dtype="float32")
+def _interpolation(outputs: Any, inputs: Any, antialias: bool, dtype: str, numpy: Any) -> Any:
+    positions = numpy.arange(inputs, dtype=dtype)
     # The cast is there for lengths that are tensors.
-    ratio = _as_float(inputs, numpy) / _as_float(outputs, numpy)
-    centres = (numpy.arange(outputs, dtype="float32") + 0.5) * ratio - 0.5
+    length = _as_float(inputs, dtype, numpy)
+    ratio = length / _as_float(outputs, dtype, numpy)
+    centres = (numpy.arange(outputs, dtype=dtype) + 0.5) * ratio - 0.5
     width = 1.0
     if antialias:
         width = numpy.maximum(ratio, 1.0)
     else:
-        centres = numpy.clip(centres, 0.0, _as_float(inputs, numpy) - 1.0)
+        centres = numpy.clip(centres, 0.0, length - 1.0)
     weights = numpy.maximum(1.0 - numpy.abs(centres[:, None] - positions) / width, 0.0)
     return weights / numpy.sum(weights, axis=1, keepdims=True)
 
 
-def _as_float(length: Any, numpy: Any) -> Any:
-    return np.float32(length) if numpy is np else ops.cast(length, "float32")
+def _as_float(length: Any, dtype: str, numpy: Any) -> Any:
+    return np.dtype(dtype).type(length) if numpy is np else ops.cast(length, dtype)
 
 
 def apply_to_rows_and_columns(inputs_bhwc, rows, columns):
@@ -237,11 +245,12 @@ def apply_to_rows_and_columns(inputs_bhwc, rows, columns):
     Returns:
         Tensor of shape `(batch, new height, new width, channels)`.
     """
+    (inputs_bhwc,) = as_floats(inputs_bhwc)
     dtype = inputs_bhwc.dtype
     rows, columns = (ops.cast(ops.convert_to_tensor(one), dtype) for one in (rows, columns))
     _, height, width, channels = ops.shape(inputs_bhwc)
     flat = ops.reshape(inputs_bhwc, (-1, height, width * channels))
-    moved = ops.reshape(ops.matmul(rows, flat), (-1, ops.shape(rows)[0], width, channels))
+    moved = ops.reshape(matmul(rows, flat), (-1, ops.shape(rows)[0], width, channels))
     return ops.einsum("bhwc,vw->bhvc", moved, columns)
 
 
@@ -272,6 +281,7 @@ def scale_correlation(
     levels_bhwc, kernel_lijcf, dilations, strides = checked_levels(
         levels_bhwc, kernel_lijcf, dilations, strides
     )
+    kernel_lijcf, *levels_bhwc = as_floats(kernel_lijcf, *levels_bhwc)
     depth, rows, columns, channels, filters = kernel_lijcf.shape
     # A level is convolved once, with all that it reads side by side in the channels.
     kernel_ijlcf = ops.transpose(kernel_lijcf, (1, 2, 0, 3, 4))
