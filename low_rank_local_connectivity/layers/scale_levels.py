@@ -58,7 +58,7 @@ def split_scale_space(
             known, or a pyramid's levels do not have the same number of channels.
     """
     if not is_pyramid(input_shape):
-        if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 5:
+        if len(items_of(input_shape) or ()) != 5:
             raise ValueError(
                 f"Layer {name!r} takes a scale space: a tensor of 5 axes, {_axes(data_format)}, "
                 "or a list of levels of 4. Received: "
