@@ -431,14 +431,17 @@ def test_a_damaged_file_is_told_and_nothing_is_done(finished, file, text, tmp_pa
     "flags",
     [
         ["--layer_types=low_rank_locally_connected2d", "--input_dependent", "--spatial_rank=2"],
-        ["--layer_types=locally_connected2d,wide_conv2d,coord_conv2d", "--coord_conv"],
+        [
+            "--layer_types=locally_connected2d,wide_conv2d,coord_conv2d",
+            "--coord_conv",
+            "--locally_connected_fan=kernel",
+        ],
         [
             "--layer_types=conv2d,low_rank_locally_connected2d,low_rank_locally_connected2d",
             "--normalize_weights=norm",
             "--noshare_col_combining_weights",
             "--nouse_spatial_bias",
             "--combining_weights_initializer=random_normal",
-            "--locally_connected_fan=kernel",
             "--export_formats=none",
             "--kernel_size=2",
         ],
