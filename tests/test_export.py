@@ -269,6 +269,126 @@ def test_an_export_that_differs_is_not_kept(tmp_path, rng):
     assert list((tmp_path / "served").iterdir()) == []
 
 
+def photo(channels, size=(9, 8)):
+    """Returns a preprocessing to images of this size and number of channels."""
+    import tensorflow as tf
+
+    def preprocess(encoded):
+        image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+        return tf.image.resize(tf.cast(image, tf.float32) / 255.0, size)
+
+    return preprocess
+
+
+def photo_model(dtype="float32", rng=None):
+    inputs = keras.Input((9, 8, 3), dtype=dtype, name="image")
+    x = keras.layers.Flatten()(keras.layers.Rescaling(0.5)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(4, name="logits")(x), name="photos")
+    if rng is not None:
+        randomize(model, rng)
+    return model
+
+
+MUST = (
+    "`preprocess` must turn the bytes of an image into an input of the model, of shape (9, 8, 3) "
+    "and type "
+)
+WRONG_IMAGES = {
+    "size": (
+        "float32",
+        lambda: photo(3, (10, 8)),
+        MUST + "float32. Received: shape (10, 8, 3) and type float32.",
+    ),
+    "channels": (
+        "float32",
+        lambda: photo(1),
+        MUST + "float32. Received: shape (9, 8, 1) and type float32.",
+    ),
+    "batch": (
+        "float32",
+        lambda: lambda encoded: photo(3)(encoded)[None],
+        MUST + "float32. Received: shape (1, 9, 8, 3) and type float32.",
+    ),
+    "type": (
+        "uint8",
+        lambda: photo(3),
+        MUST + "uint8. Received: shape (9, 8, 3) and type float32.",
+    ),
+    "error": (
+        "float32",
+        lambda: lambda encoded: {}[encoded.dtype.name],
+        MUST + "float32. Received: a function that fails: KeyError: 'string'.",
+    ),
+}
+
+
+@can_save
+@pytest.mark.parametrize("kind", WRONG_IMAGES)
+def test_a_preprocess_that_makes_no_input_is_refused(kind, tmp_path):
+    dtype, make, sentence = WRONG_IMAGES[kind]
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        export_model(photo_model(dtype), tmp_path, preprocess=make())
+    assert str(caught.value) == sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+@can_save
+def test_a_preprocess_that_answers_otherwise_each_time_is_not_kept(tmp_path, rng):
+    import tensorflow as tf
+
+    def preprocess(encoded):
+        return photo(3)(encoded) + tf.random.uniform(())
+
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        export_model(photo_model(rng=rng), tmp_path / "served", preprocess=preprocess)
+    assert re.fullmatch(
+        "An export must compute what the model computes. Received: a tf_saved_model that differs "
+        r"over encoded images by \d\.\de[+-]\d\d relative to the largest output, with "
+        r"tolerance=1.0e-04. Nothing was written.",
+        str(caught.value),
+    )
+    assert list((tmp_path / "served").iterdir()) == []
+
+
+@can_save
+def test_encoded_images_are_served_to_a_model_of_bytes(tmp_path, rng):
+    import tensorflow as tf
+
+    def preprocess(encoded):
+        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        return tf.image.resize(image, (9, 8), method="nearest")
+
+    model = photo_model("uint8", rng)
+    # A name of a file that is not UTF-8 is served as it is on the disk.
+    names = ["cat", "dog", "\udcff", "\u00e9"]
+    manifest = export_model(model, tmp_path, preprocess=preprocess, class_names=names)
+    assert manifest["formats"]["tf_saved_model"]["bytes_difference"] < 1e-5
+    png = tf.io.encode_png(rng.integers(0, 256, (12, 20, 3), dtype="uint8"))
+    loaded = tf.saved_model.load(str(tmp_path / "1"))
+    answer = loaded.signatures["serving_bytes"](tf.stack([png]))
+    expected = to_numpy(model(preprocess(png)[None]))
+    np.testing.assert_allclose(answer["logits"], expected, rtol=1e-4)
+    stored = [b"cat", b"dog", b"\xff", b"\xc3\xa9"]
+    assert answer["class"].numpy() == [stored[expected.argmax()]]
+    listed = (tmp_path / "1" / "assets.extra" / "class_names.txt").read_bytes()
+    assert listed == b"".join(name + b"\n" for name in stored)
+
+
+@can_save
+def test_nothing_remains_of_files_that_could_not_all_be_moved(tmp_path, monkeypatch):
+    replace = Path.replace
+
+    def fail_at_the_manifest(path, target):
+        if Path(target) == tmp_path / "served" / "manifest.json":
+            raise PermissionError("no")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail_at_the_manifest)
+    with pytest.raises(PermissionError):
+        export_model(photo_model(), tmp_path / "served")
+    assert list((tmp_path / "served").iterdir()) == []
+
+
 REFUSED = {
     "format": (
         {"formats": ["caffe"]},
@@ -291,6 +411,28 @@ REFUSED = {
     "batch": (
         {"serving_batch_size": 0},
         "`serving_batch_size` must be at least 1. Received: serving_batch_size=0.",
+    ),
+    "class names": (
+        {"class_names": ["a", "b"], "formats": ()},
+        (
+            "`class_names` must have a name for each number of the model's only output. Received: "
+            "2 names for outputs of shape (None, 3)."
+        ),
+    ),
+    "unwritable class name": (
+        {"class_names": ["a", "b", "\ud800"], "formats": ()},
+        (
+            "`class_names` must be text, or names of files as Python reads them. Received: "
+            "'\\ud800'."
+        ),
+    ),
+    "not a number": (
+        {"sample": np.full((2, 9, 8, 2), np.nan), "formats": ()},
+        (
+            "A model must be verified on outputs that are numbers. Received: 'small', whose output "
+            "'logits' has NaN for the sample. Give another `sample`, or a model whose weights are "
+            "numbers."
+        ),
     ),
     "sample": (
         {"sample": np.zeros((2, 9, 9, 2)), "formats": ()},

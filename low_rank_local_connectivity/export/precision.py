@@ -104,7 +104,8 @@ def _copied_layer(layer: Any, copies: dict[int, tuple[Any, Any]]) -> Any:
     try:
         return type(layer).from_config(_float32_config(layer.get_config()))
     except (NotImplementedError, TypeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        # Keras puts the layer's own words last.
+        reason = str(error).rpartition("Exception encountered: ")[2].partition("\n")[0]
         raise ValueError(_no_copy(layer, reason.rstrip("."))) from error
 
 

@@ -189,17 +189,22 @@ def in_a_sentence(name: str, verb: str, model: Any) -> Iterator[None]:
     except (MemoryError, OSError):
         raise
     except Exception as error:
-        text = str(error).strip()
-        # Of a converter's page the operation and what is wrong with it; of others the first line,
-        # or the last if the first is a heading.
-        operation = re.search(r"'tf\.[^\n]*", text)
-        first, *_, last = [*text.split("\n"), *text.split("\n")]
-        reason = _shortened(operation[0] if operation else last if first.endswith(":") else first)
+        reason = _shortened(_words(str(error)))
         raise ValueError(
             f"The format {name!r} must be able to {verb} every layer of the model. Received: "
             f"{model.name!r}, of which it says: {reason} ({type(error).__name__}). Nothing was "
             "written: choose another format."
         ) from error
+
+
+def _words(text: str) -> str:
+    """Returns what a page of an error says: the operation that it names and what is wrong with it.
+
+    If it names none, its first line, or its last if the first is a heading.
+    """
+    operation = re.search(r"'tf\.[^\n]*", text)
+    lines = text.strip().split("\n")
+    return operation[0] if operation else lines[-1 if lines[0].endswith(":") else 0].strip()
 
 
 def _shortened(text: str) -> str:
@@ -242,10 +247,15 @@ def prepare(served: Served, encoded: Sequence[bytes]) -> np.ndarray:
             "`preprocess` makes one input, so the model must have no other. Received: a model "
             f"with the inputs {', '.join(repr(port.model_name) for port in served.inputs)}."
         )
-    return np.stack([_prepared(served.preprocess, one, served.inputs[0]) for one in encoded])
+    import tensorflow as tf
+
+    # As it is served: in a graph, whose last digits may differ from those of eager execution, and
+    # rounding to bytes makes whole numbers of them.
+    run = tf.function(served.preprocess)
+    return np.stack([_prepared(run, one, served.inputs[0]) for one in encoded])
 
 
-def _prepared(preprocess: Any, encoded: bytes, port: Port) -> np.ndarray:
+def _prepared(run: Any, encoded: bytes, port: Port) -> np.ndarray:
     import tensorflow as tf
 
     must = (
@@ -253,10 +263,10 @@ def _prepared(preprocess: Any, encoded: bytes, port: Port) -> np.ndarray:
         f"{port.shape[1:]} and type {port.dtype}. Received: "
     )
     try:
-        found = tf.convert_to_tensor(preprocess(tf.constant(encoded))).numpy()
+        found = tf.convert_to_tensor(run(tf.constant(encoded))).numpy()
     except Exception as error:
-        reason = _shortened(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
-        raise ValueError(f"{must}a function that raises {reason}") from error
+        reason = _shortened(_words(str(error)).rstrip("."))
+        raise ValueError(f"{must}a function that fails: {reason}.") from error
     fits = len(found.shape) == len(port.shape) - 1 and all(
         size in (None, other) for size, other in zip(port.shape[1:], found.shape, strict=True)
     )

@@ -136,6 +136,8 @@ def items_of(value: Any) -> list[Any] | None:
         return list(value)
     if isinstance(value, np.ndarray) and value.ndim == 1:
         return value.tolist()
+    if hasattr(value, "as_list"):  # a shape of TensorFlow
+        return value.as_list()
     return None
 
 
