@@ -71,6 +71,8 @@ ADAPTED = """its bin boundaries were adapted to data and are stored as a weight,
 an argument. Save the model anew in Keras 2 with Discretization(bin_boundaries=...)"""
 # Of UpSampling2D and Resizing, which Keras 3 would refuse only when called.
 INTERPOLATIONS = ("gaussian", "mitchellcubic")
+# Arguments that may be the name of a function, by the last word of theirs.
+IDENTIFIED = ("activation", "initializer", "regularizer", "constraint")
 PLACES = ("layers", "initializers", "regularizers", "constraints")
 
 
@@ -158,7 +160,7 @@ class LayerConfig:
         if class_name in ("Policy", "PolicyV1"):
             return config["name"]
         if class_name == "function" and config == "hard_sigmoid":
-            return self._activation(config, value)
+            return self._identified("activation", config)
         if isinstance(config, dict):
             class_name, config = self._arguments(class_name, config)
             config = self._modern(config)
@@ -171,13 +173,22 @@ class LayerConfig:
         self.custom_objects[name] = type("Given", (), giving)
         return {"module": None, "class_name": name, "registered_name": name, "config": {}}
 
-    def _activation(self, name: Any, described: Any) -> Any:
-        """Returns what Keras 3 calls an activation."""
-        if name != "hard_sigmoid" or name in self.custom_objects:
-            return described
-        ours = keras.saving.get_registered_name(keras2_hard_sigmoid)
-        known = {"class_name": "function", "config": ours, "registered_name": ours}
-        return {"module": None, **known}
+    def _identified(self, kind: str, name: str) -> Any:
+        """Returns what Keras 3 calls an activation, an initializer and so on."""
+        if keras.saving.get_registered_object(name, self.custom_objects) is not None:
+            return _function(name)
+        if (kind, name) == ("activation", "hard_sigmoid"):
+            return _function(keras.saving.get_registered_name(keras2_hard_sigmoid))
+        try:
+            getattr(keras, f"{kind}s").get(name)
+        except ValueError as error:
+            raise self._unknown(name) from error
+        return name
+
+    def _unknown(self, name: str) -> ValueError:
+        return self.refusal(
+            f"Keras 3 has no {name!r}. Pass it by that name in custom_objects, or register it"
+        )
 
     def _place(self, value: Config) -> Config:
         """Returns the module of Keras's own classes, and the name that others go by."""
@@ -196,12 +207,10 @@ class LayerConfig:
             registered = keras.saving.get_registered_object(name, self.custom_objects)
             if registered is not None:
                 return _known(class_name, name)
-        if class_name in APPLICATIONS:
-            place = f"keras.src.applications.{APPLICATIONS[class_name]}"
-            return _known(class_name, None, place)
-        raise self.refusal(
-            f"Keras 3 has no {names[-1]!r}. Pass it by that name in custom_objects, or register it"
-        )
+        bare = class_name.removeprefix("Custom>")
+        if bare in APPLICATIONS:
+            return _known(bare, None, f"keras.src.applications.{APPLICATIONS[bare]}")
+        raise self._unknown(names[-1])
 
     def _arguments(self, class_name: str, config: Config) -> tuple[str, Config]:
         """Returns the class and the arguments that Keras 3 has in place of Keras 2's."""
@@ -221,8 +230,9 @@ class LayerConfig:
     def _changed(self, class_name: str, config: Config) -> Iterator[tuple[str, Any]]:
         """Yields arguments whose values Keras 3 writes otherwise."""
         for argument, value in config.items():
-            if argument.endswith("activation"):
-                yield argument, self._activation(value, value)
+            kind = argument.rpartition("_")[2]
+            if kind in IDENTIFIED and isinstance(value, str):
+                yield argument, self._identified(kind, value)
         if isinstance(config.get("name"), str):
             yield "name", self.context.name(config["name"])
         if class_name in LOCALLY_CONNECTED:
@@ -242,6 +252,10 @@ class LayerConfig:
 
 def _known(class_name: str, registered: str | None, module: str | None = None) -> Config:
     return {"module": module, "class_name": class_name, "registered_name": registered}
+
+
+def _function(name: str) -> Config:
+    return {**_known("function", name), "config": name}
 
 
 def _renamed(class_name: str, config: Config) -> Config:

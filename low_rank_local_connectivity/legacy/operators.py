@@ -22,6 +22,10 @@ def _named(function: Function, **names: str) -> Function:
     return call
 
 
+def _binary(function: Function) -> Function:
+    return lambda x, y: function(constant(x), constant(y))
+
+
 def _matmul(a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False) -> Any:
     a, b = (
         ops.swapaxes(x, -1, -2) if turn else x for x, turn in ((a, transpose_a), (b, transpose_b))
@@ -54,10 +58,10 @@ def _sum(inputs: Sequence[Any]) -> Any:
 
 FUNCTIONS: dict[str, Function] = {
     "__operators__.getitem": _item,
-    "__operators__.add": _named(ops.add, y="x2"),
+    "__operators__.add": _binary(ops.add),
     "math.add_n": _sum,
-    "math.pow": _named(ops.power, y="x2"),
-    "math.truediv": _named(ops.true_divide, y="x2"),
+    "math.pow": _binary(ops.power),
+    "math.truediv": _binary(ops.true_divide),
     "linalg.matmul": _matmul,
     "compat.v1.transpose": _transpose,
     "compat.v1.squeeze": ops.squeeze,
@@ -74,7 +78,7 @@ FUNCTIONS: dict[str, Function] = {
     "nn.swish": ops.silu,
 }
 for _name in ("add", "subtract", "multiply", "divide", "maximum", "minimum"):
-    FUNCTIONS[f"math.{_name}"] = _named(getattr(ops, _name), y="x2")
+    FUNCTIONS[f"math.{_name}"] = _binary(getattr(ops, _name))
 for _name in ("mean", "sum", "max", "min", "prod"):
     FUNCTIONS[f"math.reduce_{_name}"] = getattr(ops, _name)
 for _name in ("abs", "negative", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "square"):

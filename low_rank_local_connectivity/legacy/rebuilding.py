@@ -103,7 +103,7 @@ class _Rebuilding:
         if described["class_name"] in CALLS:
             return self._operator(config)
         layer = self._apply(described, config.layer)
-        self.described.kinds[id(layer)] = described["class_name"]
+        self.described.kinds[id(layer)] = described["class_name"].rpartition(">")[2]
         return layer
 
     def _operator(self, layer: LayerConfig) -> Callable[..., Any]:
