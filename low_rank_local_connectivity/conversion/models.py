@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from low_rank_local_connectivity.conversion.checks import require_visible
+from low_rank_local_connectivity.conversion.checks import applied, require_visible
 from low_rank_local_connectivity.conversion.factorization import to_locally_connected
 from low_rank_local_connectivity.conversion.relaxation import to_convolution
 from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
@@ -132,13 +132,12 @@ class _Conversion:
         return self.chains[id(layer)]
 
     def _replacement(self, layer: Any) -> list[Any]:
-        found = self.rule(layer)
-        if isinstance(layer, keras.Model) and found is None:
+        chain = applied(self.rule, layer)
+        if isinstance(layer, keras.Model) and chain is None:
             return [self.model(layer)]
-        if found is None or found is layer:
+        if chain is None:
             self.kept.add(id(layer))
             return [type(layer).from_config(layer.get_config())]
-        chain: list[Any] = list(found) if isinstance(found, (list, tuple)) else [found]
         for one in chain:
             one.trainable = layer.trainable
         return chain

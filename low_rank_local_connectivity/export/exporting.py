@@ -19,6 +19,7 @@ from low_rank_local_connectivity.conversion import (
     to_plain_convolutions,
 )
 from low_rank_local_connectivity.conversion.orientations import has_orientations
+from low_rank_local_connectivity.export.arguments import require_arguments
 from low_rank_local_connectivity.export.formats import FORMATS, Served
 from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
 
@@ -91,8 +92,19 @@ def export_model(
         >>> manifest["input"]["shape"]
         [None, 8, 9, 2]
     """
+    require_arguments(
+        model,
+        path,
+        formats,
+        convert,
+        sample,
+        serving_batch_size,
+        preprocess,
+        class_names,
+        tolerance,
+    )
     folder = Path(path)
-    _check(model, folder, formats, convert, serving_batch_size)
+    _check(model, folder, formats)
     images = _sample(model, sample)
     name, form, measured = _form(model, convert, images, serving_batch_size or 1, formats)
     served = Served(form, preprocess, class_names, images[:1])
@@ -141,23 +153,7 @@ def export_model(
     return manifest
 
 
-def _check(
-    model: Any, folder: Path, formats: Sequence[str], convert: Any, batch_size: int | None
-) -> None:
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise ValueError(
-            f"`formats` must be among {', '.join(map(repr, FORMATS))}. Received: "
-            f"formats={list(formats)!r}."
-        )
-    if convert not in (True, False, "measure"):
-        raise ValueError(
-            f"`convert` must be True, False or 'measure'. Received: convert={convert!r}."
-        )
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(
-            f"`serving_batch_size` must be at least 1. Received: serving_batch_size={batch_size}."
-        )
+def _check(model: Any, folder: Path, formats: Sequence[str]) -> None:
     if not model.built or len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(
             "An exported model must be built and have one input and one output. Received: "
@@ -185,6 +181,11 @@ def _sample(model: Any, sample: Any) -> np.ndarray:
             )
         rng = np.random.default_rng(0)
         return rng.uniform(-1, 1, (SAMPLES, *shape)).astype("float32")
+    if isinstance(sample, dict):
+        raise ValueError(
+            "`sample` must be inputs of the model, which has one. Received: sample of the kind "
+            "dict. Give an array."
+        )
     images = np.asarray(keras.ops.convert_to_numpy(sample), "float32")
     fits = images.ndim == len(shape) + 1 and len(images) > 0
     if not fits or any(a not in (None, b) for a, b in zip(shape, images.shape[1:], strict=True)):

@@ -67,6 +67,15 @@ class GroupBatchNormalization(keras.layers.BatchNormalization):
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""
+        self._require_orientations(input_shape)
+        super().build(input_shape)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple:
+        """Returns the input's shape."""
+        self._require_orientations(input_shape)
+        return super().compute_output_shape(input_shape)
+
+    def _require_orientations(self, input_shape: Any) -> None:
         if len(items_of(input_shape) or ()) != 5:
             raise ValueError(
                 f"Layer {self.name!r} needs maps with orientations, (batch, height, width, order, "
@@ -74,7 +83,6 @@ class GroupBatchNormalization(keras.layers.BatchNormalization):
                 f"{received('input_shape', input_shape)}. Use keras.layers.BatchNormalization for "
                 "others."
             )
-        super().build(input_shape)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain values."""
