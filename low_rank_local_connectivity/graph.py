@@ -5,11 +5,21 @@ from typing import Any
 
 import keras
 
+from low_rank_local_connectivity.ops.arguments import received
+
+
+def require_model(function: str, model: Any) -> None:
+    """Refuses what is no Keras model."""
+    if isinstance(model, type) or not isinstance(model, keras.Model):
+        raise ValueError(f"{function}() takes a Keras model. Received: {received('model', model)}.")
+
 
 def require_graph(function: str, model: Any) -> None:
     """Refuses what has no graph from inputs to outputs, or has not got it yet."""
+    if not isinstance(model, keras.Layer):
+        require_model(function, model)
     sequential = isinstance(model, keras.Sequential)
-    if not sequential and not (isinstance(model, keras.Model) and hasattr(model, "operations")):
+    if not sequential and not hasattr(model, "operations"):
         raise ValueError(
             f"{function}() looks into functional and Sequential models. Received: "
             f"{type(model).__name__}, whose layers are applied in Python. Make it functional: "

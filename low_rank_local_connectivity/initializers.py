@@ -7,6 +7,12 @@ import keras
 import numpy as np
 from keras import initializers, ops
 
+from low_rank_local_connectivity.ops.arguments import (
+    integer,
+    number_above,
+    received,
+)
+
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
 class IdentityConv(initializers.Initializer):
@@ -46,15 +52,18 @@ class IdentityConv(initializers.Initializer):
     def __init__(
         self, stddev: float = 0.01, groups: int | None = None, seed: int | None = None
     ) -> None:
-        if not stddev >= 0 or math.isinf(stddev):
-            raise ValueError(f"`stddev` must be a number of at least 0. Received: stddev={stddev}.")
-        if groups is not None and (isinstance(groups, bool) or groups != int(groups) or groups < 1):
+        self.stddev = number_above("stddev", stddev, 0, or_equal=True)
+        if groups is not None and (integer(groups) or 0) < 1:
             raise ValueError(
                 "`groups` must be an integer of at least 1, or None for the greatest common "
-                f"divisor of the widths. Received: groups={groups!r}."
+                f"divisor of the widths. Received: {received('groups', groups)}."
             )
-        self.stddev = stddev
-        self.groups = groups
+        self.groups = integer(groups)
+        seed = seed if integer(seed) is None else integer(seed)
+        if integer(seed) is None and not isinstance(seed, (keras.random.SeedGenerator, type(None))):
+            raise ValueError(
+                f"`seed` must be an integer or None. Received: {received('seed', seed)}."
+            )
         self.seed = seed
         self._noise = initializers.RandomNormal(stddev=1.0, seed=seed)
 

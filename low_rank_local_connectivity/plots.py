@@ -2,9 +2,11 @@
 
 import itertools
 import math
+import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,8 +14,20 @@ import numpy as np
 from low_rank_local_connectivity.conversion import spatial_spectrum
 from low_rank_local_connectivity.conversion.checks import LOCAL
 from low_rank_local_connectivity.equivariance import Curve
+from low_rank_local_connectivity.graph import require_model
 from low_rank_local_connectivity.layers.low_rank_locally_connected import (
     LowRankLocallyConnected2D,
+)
+from low_rank_local_connectivity.ops.arguments import (
+    boolean,
+    finite_number,
+    instance_of,
+    mapping,
+    real_number,
+    received,
+    sequence,
+    tensor,
+    text,
 )
 
 # Panels side by side, and input-dependent examples one below another.
@@ -21,6 +35,8 @@ COLUMNS = 8
 EXAMPLES = 4
 # Singular values below this share of the largest are rounding.
 LEAST = 1e-6
+# What a line of a picture is made of, for errors.
+POINTS = "points (x, y, error of y)"
 
 
 def _import_pyplot():
@@ -57,6 +73,9 @@ def combining_weight_maps(model: keras.Model, path: str | Path, images=None) -> 
         ValueError: If weights depend on the input and no images are given.
         ImportError: If matplotlib is not installed.
     """
+    require_model("combining_weight_maps", model)
+    _require_plain(path)
+    images = None if images is None else tensor("images", images, "bhwc")
     drawn = [
         layer
         for layer in model.layers
@@ -109,6 +128,8 @@ def spatial_spectra(model: keras.Model, path: str | Path) -> list[str]:
     Raises:
         ImportError: If matplotlib is not installed.
     """
+    require_model("spatial_spectra", model)
+    _require_plain(path)
     drawn = [
         layer
         for layer in model.layers
@@ -159,6 +180,9 @@ def lines_with_errors(
         >>> picture.exists()
         True
     """
+    _require_plain(path, x_label=x_label, y_label=y_label, title=title)
+    log_y, log_x = boolean("log_y", log_y), boolean("log_x", log_x)
+    _require_lines(curves, {} if levels is None else levels)
     plt = _import_pyplot()
     figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
     colours = [plt.get_cmap(name)(index) for name in ("tab10", "Dark2") for index in range(8)]
@@ -215,6 +239,10 @@ def equivariance_curves(
         >>> picture.exists()
         True
     """
+    _require_plain(path, x_label=x_label, y_label=y_label, title=title)
+    log_y = boolean("log_y", log_y)
+    for curve in mapping("curves", curves, "names to curves").values():
+        instance_of("curves", curve, Curve)
     plt = _import_pyplot()
     figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
     for name, curve in curves.items():
@@ -258,6 +286,10 @@ def bars_with_errors(
         >>> picture.exists()
         True
     """
+    _require_plain(path, y_label=y_label, title=title)
+    for bars in mapping("groups", groups, "names to bars").values():
+        for bar in mapping("groups", bars, "names to pairs (value, error)").values():
+            _require_numbers("groups", bar, 2)
     plt = _import_pyplot()
     width = 1.5 + 0.45 * sum(len(bars) + 1 for bars in groups.values())
     figure, axis = plt.subplots(figsize=(max(width, 4.5), 4.2), layout="constrained")
@@ -285,6 +317,36 @@ def bars_with_errors(
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def _require_plain(path: Any, **texts: Any) -> None:
+    """Refuses a path that is none, and texts that are none."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise ValueError(
+            f"`path` must be the path of the PNG to write. Received: {received('path', path)}."
+        )
+    for name, value in texts.items():
+        text(name, value)
+
+
+def _require_lines(curves: Any, levels: Any) -> None:
+    for points in mapping("curves", curves, f"names to lists of {POINTS}").values():
+        for point in sequence("curves", points, POINTS):
+            _require_numbers("curves", point, 3)
+    for level in mapping("levels", levels, "names to numbers").values():
+        finite_number("levels", level)
+
+
+def _require_numbers(name: str, values: Any, count: int) -> None:
+    """Refuses anything but so many numbers; NaN is an error that is not known."""
+    found = sequence(name, values, "numbers")
+    if len(found) != count:
+        raise ValueError(
+            f"`{name}` must hold {count} numbers for each point. Received: "
+            f"{received(name, values)}."
+        )
+    for value in found:
+        real_number(name, value)
 
 
 def _rows_of(model: keras.Model, layer: LowRankLocallyConnected2D, images) -> list[list]:

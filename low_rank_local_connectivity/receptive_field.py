@@ -8,6 +8,7 @@ import keras
 from keras import layers
 
 from low_rank_local_connectivity.graph import calls_between, find_call, require_graph
+from low_rank_local_connectivity.ops.arguments import mapping, received, text
 from low_rank_local_connectivity.window_rules import Rule, reads_everything, windows_through
 
 
@@ -108,6 +109,8 @@ def receptive_field(
         last (10, 10) (2, 2) (-2, -2)
     """
     require_graph("receptive_field", model)
+    output = None if output is None else text("output", output)
+    rules = {} if rules is None else _checked_rules(rules)
     if len(model.inputs) != 1 or (output is None and len(model.outputs) != 1):
         raise ValueError(
             "receptive_field() follows one input to one output. Received: model "
@@ -120,9 +123,19 @@ def receptive_field(
             "receptive_field() needs a model whose input has 1 to 3 spatial axes. Received: "
             f"model {model.name!r} with an input of shape {model.inputs[0].shape}."
         )
-    walk = _Walk(rules or {}, _data_format_of(model), dimensions)
+    walk = _Walk(rules, _data_format_of(model), dimensions)
     walk.through(model, [(_Axis(),) * dimensions], output or "", "")
     return tuple(walk.rows)
+
+
+def _checked_rules(rules: Any) -> Mapping[type, Rule]:
+    for kind, rule in mapping("rules", rules, "classes of layers to functions").items():
+        if not isinstance(kind, type) or not callable(rule):
+            raise ValueError(
+                "`rules` must be a dictionary of classes of layers to functions of such a layer. "
+                f"Received: {received('rules', rules)}."
+            )
+    return rules
 
 
 def _data_format_of(model: Any) -> str:

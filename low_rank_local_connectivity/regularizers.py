@@ -1,10 +1,10 @@
 """Penalties that Keras does not have."""
 
-import math
 from typing import Any, Literal
 
 import keras
 
+from low_rank_local_connectivity.ops.arguments import number_above, one_of
 from low_rank_local_connectivity.ops.combining_weights import total_variation
 
 
@@ -44,14 +44,8 @@ class SpatialSmoothness(keras.Regularizer):
     """
 
     def __init__(self, strength: float, p: Literal[1, 2] = 1) -> None:
-        if not strength >= 0 or math.isinf(strength):
-            raise ValueError(
-                f"`strength` must be a number of at least 0. Received: strength={strength}."
-            )
-        if p not in (1, 2):
-            raise ValueError(f"`p` must be one of 1, 2. Received: p={p!r}.")
-        self.strength = strength
-        self.p: Literal[1, 2] = p
+        self.strength = number_above("strength", strength, 0, or_equal=True)
+        self.p: Literal[1, 2] = one_of("p", p, (1, 2))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

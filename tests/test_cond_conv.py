@@ -208,3 +208,15 @@ def test_an_error_says_what_is_missing_or_misshapen():
         "`routing_weights` must have shape (batch, num_experts), here (batch, 5). Received: "
         "routing_weights of shape (2, 4)."
     )
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        layers.CondConv2D(6, 3, num_experts=2).call(np.zeros((2, 8, 9, 4)), [[0.5, 0.5]] * 2)
+    assert str(caught.value) == (
+        "`routing_weights` must be a tensor of shape (batch, num_experts). Received: "
+        "routing_weights=[[0.5, 0.5], [0.5, 0.5]]."
+    )
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        layers.CondConv2D(6, 3, num_experts=4).call(np.zeros((2, 8, 9, 4)), np.zeros((1, 4)))
+    assert str(caught.value) == (
+        "`routing_weights` must be given for each of the inputs' 2 examples. Received: "
+        "routing_weights of shape (1, 4)."
+    )

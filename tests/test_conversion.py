@@ -528,6 +528,12 @@ def low_rank(**changes):
     return layer
 
 
+def convolution():
+    layer = keras.layers.Conv2D(4, 3, name="this")
+    layer.build((None, 8, 9, 3))
+    return layer
+
+
 def broken():
     layer = low_rank()
     layer.bias.assign([float("nan"), 0.0])
@@ -603,6 +609,39 @@ REFUSED = [
         (
             "`spread` must be a positive number: banks that are equal stay equal for ever. "
             "Received: spread=0.0."
+        ),
+    ),
+    (
+        lambda: conversion.from_convolution(convolution(), 1.5),
+        "`spatial_rank` must be an integer of at least 1. Received: spatial_rank=1.5.",
+    ),
+    (
+        lambda: conversion.from_convolution(convolution(), 2, (8, 9, 3)),
+        (
+            "`input_shape` must be the shape of the inputs, (batch, height, width, channels), with "
+            "None for a batch of any size. Received: input_shape=(8, 9, 3)."
+        ),
+    ),
+    (
+        lambda: conversion.from_convolution(convolution(), 2, (None, 8, 9, 4)),
+        (
+            "`input_shape` must have the channels of layer 'this', 3. Received: input_shape=(None, "
+            "8, 9, 4) with data_format='channels_last'."
+        ),
+    ),
+    (
+        lambda: conversion.resize(low_rank(), (9, 9, 3)),
+        (
+            "`input_shape` must be the shape of the inputs, (batch, height, width, channels), with "
+            "None for a batch of any size. Received: input_shape=(9, 9, 3)."
+        ),
+    ),
+    (
+        lambda: conversion.convert(keras.Sequential([keras.Input((8, 9, 3)), low_rank()]), repr),
+        (
+            "`rule` must return a layer, a list of layers, or None to keep the one that it is "
+            "given. Received: rule(layer)='<LowRankLocallyConnected2D name=this, built=True>' for "
+            "layer 'this'."
         ),
     ),
     (

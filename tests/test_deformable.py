@@ -495,6 +495,74 @@ ERRORS = {
             "the inputs, 4. Received: kernel of shape (3, 2, 3, 5)."
         ),
     ),
+    "data format of the operation": (
+        lambda: op(data_format="NHWC"),
+        (
+            "`data_format` must be one of None, 'channels_last', 'channels_first'. Received: "
+            "data_format='NHWC'."
+        ),
+    ),
+    "strides of the operation": (
+        lambda: op(strides=0),
+        (
+            "`strides` must be an integer of at least 1, or a tuple of 2 of them. Received: "
+            "strides=0."
+        ),
+    ),
+    "dilation of the operation": (
+        lambda: op(dilation_rate=(1, 1.5)),
+        (
+            "`dilation_rate` must be an integer of at least 1, or a tuple of 2 of them. Received: "
+            "dilation_rate=(1, 1.5)."
+        ),
+    ),
+    "no groups of the operation": (
+        lambda: op(offset_groups=0),
+        "`offset_groups` must be an integer of at least 1. Received: offset_groups=0.",
+    ),
+    "padding of one number": (
+        lambda: op(padding=1),
+        (
+            "`padding` must be 'valid', 'same' or ((top, bottom), (left, right)). Received: "
+            "padding=1."
+        ),
+    ),
+    "padding of a fraction": (
+        lambda: op(padding=1.5),
+        (
+            "`padding` must be 'valid', 'same' or ((top, bottom), (left, right)). Received: "
+            "padding=1.5."
+        ),
+    ),
+    "padding below 0": (
+        lambda: op(padding=((0, -1), (0, 0))),
+        (
+            "`padding` must be 'valid', 'same' or ((top, bottom), (left, right)). Received: "
+            "padding=((0, -1), (0, 0))."
+        ),
+    ),
+    "another batch of offsets": (
+        lambda: op(offset=np.zeros((1, 6, 10, 12), "float32")),
+        (
+            "`offset` must have one example for each of the inputs', 2. Received: offset of 1 "
+            "examples."
+        ),
+    ),
+    "another batch of masks": (
+        lambda: op(mask=np.zeros((3, 6, 10, 6), "float32")),
+        "`mask` must have one example for each of the inputs', 2. Received: mask of 3 examples.",
+    ),
+    "images without a batch": (
+        lambda: op(x=np.zeros((8, 11, 4), "float32")),
+        (
+            "`x` must be a tensor of real numbers with the axes (b, h, w, c). Received: x of shape "
+            "(8, 11, 4) and dtype float32."
+        ),
+    ),
+    "text for images": (
+        lambda: op(x="text"),
+        ("`x` must be a tensor of real numbers with the axes (b, h, w, c). Received: x='text'."),
+    ),
     "groups of the operation": (
         lambda: op(offset_groups=3),
         (

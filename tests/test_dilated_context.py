@@ -124,7 +124,7 @@ def test_the_initializer_survives_its_configuration():
 ERRORS = {
     "noise": (
         lambda: IdentityConv(stddev=-0.1),
-        "`stddev` must be a number of at least 0. Received: stddev=-0.1.",
+        "`stddev` must be a finite number of at least 0. Received: stddev=-0.1.",
     ),
     "groups": (
         lambda: IdentityConv(groups=0),

@@ -57,11 +57,11 @@ ERRORS = {
     ),
     "factor": (
         lambda: Scale(0.0),
-        "`factor` of a Scale must be a number above 0. Received: factor=0.0.",
+        "`factor` must be a finite number above 0. Received: factor=0.0.",
     ),
     "degrees": (
         lambda: Rotation(np.inf),
-        "`degrees` of a Rotation must be a finite number. Received: degrees=inf.",
+        "`degrees` must be a finite number. Received: degrees=inf.",
     ),
     "interpolation": (
         lambda: Rotation(30, "nearest"),
@@ -143,7 +143,7 @@ ERRORS = {
     ),
     "margin": (
         lambda: error(np.square, IMAGES, Shift(1), margin=-1),
-        "`margin` must be a whole number of at least 0. Received: margin=-1.",
+        "`margin` must be an integer of at least 0. Received: margin=-1.",
     ),
     "nothing left": (
         lambda: error(np.square, IMAGES, Shift(3), margin=4),
@@ -250,7 +250,7 @@ ERRORS = {
     ),
     "ridge": (
         lambda: location_probe(np.square, IMAGES, ridge=0),
-        "`ridge` must be a number above 0. Received: ridge=0.",
+        "`ridge` must be a finite number above 0. Received: ridge=0.",
     ),
     "probe of one image": (
         lambda: location_probe(np.square, IMAGES[:1]),

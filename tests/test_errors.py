@@ -121,6 +121,25 @@ CONSTRUCTION = {
             "dilation_rate=(1, 1). Use implementation='auto'."
         ),
     ),
+    "rank that is not whole": (
+        lambda: low_rank(spatial_rank=1.5),
+        "`spatial_rank` must be an integer of at least 1. Received: spatial_rank=1.5.",
+    ),
+    "flag in words": (
+        lambda: low_rank(use_bias="yes"),
+        "`use_bias` must be True or False. Received: use_bias='yes'.",
+    ),
+    "initializer that is none": (
+        lambda: low_rank(kernel_initializer=int),
+        (
+            "`kernel_initializer` must be an initializer: its name, its configuration, or a function "
+            "of a shape and a dtype. Received: kernel_initializer=<class 'int'>."
+        ),
+    ),
+    "wrapped layer that is none": (
+        lambda: layers.OverLevels("batch"),
+        "`layer` must be a layer. Received: layer='batch'.",
+    ),
     "bias said twice": (
         lambda: layers.SpatialBias(additive_axes=(0,), per_filter=True),
         (
@@ -143,6 +162,27 @@ BUILD = {
         (
             "The number of channels of the input must be known when a layer is built. "
             "Received: input_shape=(None, 8, 8, None) with data_format='channels_last'."
+        ),
+    ),
+    "no batch": (
+        lambda: low_rank().build((8, 9, 3)),
+        (
+            "`input_shape` must be the shape of the inputs, (batch, height, width, channels), with "
+            "None for a batch of any size. Received: input_shape=(8, 9, 3)."
+        ),
+    ),
+    "no batch, channels first": (
+        lambda: layers.FullConv1D(4, 3, data_format="channels_first").build((3, 9)),
+        (
+            "`input_shape` must be the shape of the inputs, (batch, channels, length), with None "
+            "for a batch of any size. Received: input_shape=(3, 9)."
+        ),
+    ),
+    "no batch of maps with orientations": (
+        lambda: layers.GroupConv2D(4, 3).build((8, 9, 4, 3)),
+        (
+            "`input_shape` must be the shape of the inputs, (batch, height, width, order, "
+            "channels), with None for a batch of any size. Received: input_shape=(8, 9, 4, 3)."
         ),
     ),
     "small input": (
@@ -233,6 +273,13 @@ USE = {
     ),
     "not built": (
         lambda: low_rank().local_kernel(),
+        (
+            "Layer 'layer' must be built before local_kernel() is called: call it on inputs, or call "
+            "build(input_shape)."
+        ),
+    ),
+    "filters that are not built": (
+        lambda: layers.LocallyConnected2D(4, 3, name="layer").local_kernel(),
         (
             "Layer 'layer' must be built before local_kernel() is called: call it on inputs, or call "
             "build(input_shape)."

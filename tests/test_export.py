@@ -404,6 +404,17 @@ REFUSED = {
             "'litert_int8'. Received: formats='onnx'."
         ),
     ),
+    "a format instead of a list": (
+        {"formats": "onnx"},
+        (
+            "`formats` must be a list of formats. Received: formats='onnx'. For one of them: "
+            "formats=('onnx',)."
+        ),
+    ),
+    "class names that are none": (
+        {"class_names": [1, 2]},
+        "`class_names` must be text. Received: class_names=1.",
+    ),
     "convert": (
         {"convert": "maybe"},
         "`convert` must be True, False or 'measure'. Received: convert='maybe'.",

@@ -516,7 +516,7 @@ REFUSED = {
     ),
     "zero_scale": (
         lambda: layers.ScaleSpaceLifting2D(3, zero_scale=0),
-        "`zero_scale` must be a number above 0. Received: zero_scale=0.",
+        "`zero_scale` must be a finite number above 0. Received: zero_scale=0.",
     ),
     "method": (
         lambda: layers.ScaleSpaceLifting2D(3, method="cubic"),
@@ -572,7 +572,7 @@ REFUSED = {
     ),
     "unequal channels": (
         lambda: layers.ScaleConv2D(5, 3, name="conv").build([(2, 8, 9, 3), (2, 4, 4, 2)]),
-        "The levels of a pyramid given to layer 'conv' must have 4 axes and the same number of channels. Received: input shapes [(2, 8, 9, 3), (2, 4, 4, 2)].",
+        "The levels of a pyramid given to layer 'conv' must have 4 axes and the same number of channels. Received: input_shape=[(2, 8, 9, 3), (2, 4, 4, 2)].",
     ),
     "mode": (
         lambda: layers.ScalePooling2D("average"),
@@ -592,11 +592,11 @@ REFUSED = {
     ),
     "action's reach": (
         lambda: ScaleSpaceAction(reach=-1),
-        "`reach` must be a whole number of at least 0. Received: reach=-1.",
+        "`reach` must be an integer of at least 0. Received: reach=-1.",
     ),
     "action's zero scale": (
         lambda: ScaleSpaceAction(zero_scale=-0.5),
-        "`zero_scale` must be a number above 0, or None. Received: zero_scale=-0.5.",
+        "`zero_scale` must be a finite number above 0. Received: zero_scale=-0.5.",
     ),
     "features without scales": (
         lambda: error(lambda x: x, np.ones((1, 8, 8, 1)), ScaleSpaceAction()),

@@ -186,7 +186,7 @@ def test_in_float16_the_penalty_keeps_its_digits(rng):
 ERRORS = {
     "strength": (
         lambda: SpatialSmoothness(-1.0),
-        "`strength` must be a number of at least 0. Received: strength=-1.0.",
+        "`strength` must be a finite number of at least 0. Received: strength=-1.0.",
     ),
     "power": (
         lambda: SpatialSmoothness(1.0, p=3),

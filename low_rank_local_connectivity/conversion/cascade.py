@@ -11,6 +11,7 @@ import numpy as np
 from low_rank_local_connectivity.conversion.checks import not_built
 from low_rank_local_connectivity.conversion.weights import to_numpy
 from low_rank_local_connectivity.layers.full_conv import FullConv2D
+from low_rank_local_connectivity.ops.arguments import sequence
 from low_rank_local_connectivity.ops.cascade import merge_cascade as merge_kernels
 
 
@@ -45,7 +46,7 @@ def merge_cascade(layers: Sequence[keras.layers.Layer]) -> keras.layers.Layer:
         >>> merge_cascade(chain).kernel_size
         (27, 27)
     """
-    layers = list(layers)
+    layers = sequence("layers", layers, "layers")
     _require_cascade(layers)
     kernels = [to_numpy(layer.kernel).astype("float32") for layer in layers]
     strides, dilations = (1, 1), []

@@ -7,10 +7,11 @@ import keras
 import numpy as np
 
 from low_rank_local_connectivity.conversion.weights import to_numpy
-from low_rank_local_connectivity.layers.configured_layer import positive_int
+from low_rank_local_connectivity.layers.configured_layer import split_shape
 from low_rank_local_connectivity.layers.locally_connected import LocallyConnected
 from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
 from low_rank_local_connectivity.layers.over_levels import OverLevels
+from low_rank_local_connectivity.ops.arguments import positive_int, received
 
 # Layers with a filter of its own at every position, spelled out or mixed from banks.
 Local = LocallyConnected | LowRankLocallyConnected
@@ -86,6 +87,34 @@ def known_sizes(function: str, layer: Any) -> tuple[int, ...]:
             f"{wrong[0]!r} holds NaN or infinity. Take an earlier checkpoint."
         )
     return layer.input_sizes
+
+
+def require_channels(layer: Any, input_shape: Any, channels: int) -> None:
+    """Refuses a shape of inputs that a layer's filters do not fit."""
+    _, given = split_shape(input_shape, layer.data_format, len(layer.kernel_size))
+    if given != channels:
+        raise ValueError(
+            f"`input_shape` must have the channels of layer {layer.name!r}, {channels}. Received: "
+            f"input_shape={tuple(input_shape)} with data_format={layer.data_format!r}."
+        )
+
+
+def applied(rule: Any, layer: Any) -> list[keras.Layer] | None:
+    """Returns what a rule puts in a layer's place; None if it keeps it."""
+    if not callable(rule):
+        raise ValueError(
+            f"`rule` must be a function of a layer. Received: {received('rule', rule)}."
+        )
+    found = rule(layer)
+    if found is None or found is layer:
+        return None
+    chain = list(found) if isinstance(found, (list, tuple)) else [found]
+    if not all(isinstance(one, keras.Layer) for one in chain):
+        raise ValueError(
+            "`rule` must return a layer, a list of layers, or None to keep the one that it is "
+            f"given. Received: {received('rule(layer)', found)} for layer {layer.name!r}."
+        )
+    return chain
 
 
 def rank_in_range(layer: Any, spatial_rank: int) -> int:

@@ -10,6 +10,7 @@ import keras
 
 from low_rank_local_connectivity.conversion.checks import (
     TRANSPARENT,
+    applied,
     is_visible,
     require_visible,
 )
@@ -219,10 +220,9 @@ class _Conversion:
         return self.chains[id(layer)]
 
     def _replacement(self, layer: Any) -> list[Any]:
-        found = self.rule(layer)
-        if found is None or found is layer:
+        chain = applied(self.rule, layer)
+        if chain is None:
             return self._looked_into(layer)
-        chain: list[Any] = list(found) if isinstance(found, (list, tuple)) else [found]
         for one in chain:
             one.trainable = layer.trainable
         if self.kind.includes(layer):

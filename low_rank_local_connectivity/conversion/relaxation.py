@@ -8,10 +8,16 @@ import keras
 import numpy as np
 
 from low_rank_local_connectivity import layers
-from low_rank_local_connectivity.conversion.checks import not_built
+from low_rank_local_connectivity.conversion.checks import not_built, require_channels
 from low_rank_local_connectivity.conversion.weights import shared_arguments, to_numpy
 from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
 from low_rank_local_connectivity.layers.spatial_bias import SpatialBias
+from low_rank_local_connectivity.ops.arguments import (
+    is_real,
+    positive_int,
+    received,
+    whole_number,
+)
 
 CONVOLUTIONS: dict[type, Any] = {
     keras.layers.Conv1D: layers.LowRankLocallyConnected1D,
@@ -42,7 +48,7 @@ def from_convolution(
     spread: float = 0.1,
     *,
     additive_axes: tuple[int, ...] | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> LowRankLocallyConnected:
     """Returns a low-rank layer that starts as a trained convolution and can leave it.
 
@@ -56,15 +62,15 @@ def from_convolution(
         input_shape: Shape of the inputs with the batch; that of the layer's own inputs if None.
         spread: Size of the perturbations in standard deviations of the kernel; above 0.
         additive_axes: As in the low-rank layers.
-        seed: Seed of the perturbations.
+        seed: Seed of the perturbations; others every time if None.
 
     Returns:
         Built layer of the same name, activation, padding, strides and dilation; its spatial bias
         starts at 0.
 
     Raises:
-        ValueError: If the layer is of another kind, grouped or not built, or `spread` is not
-            positive.
+        ValueError: If the layer is of another kind, grouped or not built, `spread` is not
+            positive, or another argument is out of its range.
 
     Example:
         >>> from keras import ops
@@ -84,12 +90,15 @@ def from_convolution(
         )
     if not layer.built:
         raise ValueError(not_built("from_convolution", layer))
-    if not (math.isfinite(spread) and spread > 0):
+    spatial_rank = positive_int("spatial_rank", spatial_rank)
+    seed = None if seed is None else whole_number("seed", seed, 0)
+    if not (is_real(spread) and math.isfinite(spread) and spread > 0):
         raise ValueError(
             "`spread` must be a positive number: banks that are equal stay equal for ever. "
-            f"Received: spread={spread}."
+            f"Received: {received('spread', spread)}."
         )
-    shape = input_shape or layer.get_build_config()["input_shape"]
+    shape = layer.get_build_config()["input_shape"] if input_shape is None else input_shape
+    require_channels(layer, shape, layer.kernel.shape[-2])
     kernel = to_numpy(layer.kernel)
     noise = np.random.default_rng(seed).normal(size=(spatial_rank, *kernel.shape))
     noise -= noise.mean(0)

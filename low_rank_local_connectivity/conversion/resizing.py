@@ -7,6 +7,7 @@ import numpy as np
 
 from low_rank_local_connectivity.conversion.checks import LOCAL, require_layer
 from low_rank_local_connectivity.conversion.weights import positions, to_numpy
+from low_rank_local_connectivity.layers.configured_layer import split_shape
 from low_rank_local_connectivity.layers.locally_connected import LocallyConnected
 from low_rank_local_connectivity.layers.spatial_bias import SpatialBias
 from low_rank_local_connectivity.ops.resampling import resize_aligned
@@ -39,6 +40,7 @@ def resize(layer: Any, input_shape: Sequence[int | None]) -> Any:
     """
     require_layer("resize", layer, (*LOCAL, SpatialBias))
     found = type(layer).from_config(layer.get_config())
+    split_shape(input_shape, layer.data_format, len(layer.get_build_config()["input_shape"]) - 2)
     found.build(tuple(input_shape))
     if len(found.weights) != len(layer.weights):
         raise ValueError(

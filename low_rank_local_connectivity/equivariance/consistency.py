@@ -9,7 +9,16 @@ import numpy as np
 from low_rank_local_connectivity.equivariance.curves import Curve
 from low_rank_local_connectivity.equivariance.features import Features, Measured, batches
 from low_rank_local_connectivity.equivariance.transforms import Shift
-from low_rank_local_connectivity.layers.configured_layer import positive_int
+from low_rank_local_connectivity.ops.arguments import (
+    array,
+    boolean,
+    per_axis,
+    positive_int,
+    real_number,
+    received,
+    sequence,
+    whole_number,
+)
 
 
 def shift_consistency(
@@ -66,18 +75,19 @@ def shift_consistency(
     if (max_shift is None) == (shifts is None):
         raise ValueError(
             "One of `max_shift` and `shifts` must be given, and not both. Received: "
-            f"max_shift={max_shift!r} and shifts={shifts!r}."
+            f"{received('max_shift', max_shift)} and {received('shifts', shifts)}."
         )
     classes = _Classes(Features(model, None, data_format, "shift_consistency"), wrap, fill)
     stream = batches(images, None, batch_size, progress)
     if shifts is not None:
-        if len(shifts) < 2:
+        moves = _checked(shifts)
+        if len(moves) < 2:
             raise ValueError(
                 f"`shifts` must hold at least 2 shifts to compare. Received: shifts={shifts!r}."
             )
-        return _consistency_of(classes, stream, shifts)
-    largest = positive_int("max_shift", max_shift)
-    positive_int("pairs", pairs)
+        return _consistency_of(classes, stream, moves)
+    largest, pairs = positive_int("max_shift", max_shift), positive_int("pairs", pairs)
+    seed = whole_number("seed", seed, 0)
     agreeing, number = 0, 0
     for pictures, _ in stream:
         drawn = np.stack(
@@ -150,11 +160,11 @@ def accuracy_under_shifts(
         >>> accuracy_under_shifts(columns, images, range(4), [(0, 0), (0, 1)], wrap=True).mean
         array([1., 0.])
     """
-    moves = [_pair(shift) for shift in shifts]
+    moves = _checked(shifts)
     features = Features(model, None, data_format, "accuracy_under_shifts")
     classes = _Classes(features, wrap, fill)
     found = []
-    answers: Any = None if labels is None else np.asarray(labels)
+    answers = None if labels is None else array("labels", labels, "K")
     for pictures, right in batches(images, answers, batch_size, progress):
         if right is None:
             raise ValueError(
@@ -167,8 +177,13 @@ def accuracy_under_shifts(
     return Curve(values, np.concatenate(found, axis=1).astype(float))
 
 
-def _pair(shift: Any) -> tuple[int, int]:
-    return (shift, shift) if hasattr(shift, "__index__") else tuple(shift)
+def _checked(shifts: Any) -> list[tuple[int, int]]:
+    """Returns the rows and columns of each shift."""
+    given = sequence("shifts", shifts, "shifts (rows, columns)")
+    if not given:
+        raise ValueError("`shifts` must hold at least one shift. Received: shifts=[].")
+    found = [per_axis("shifts", shift, 2, least=None) for shift in given]
+    return [(rows, columns) for rows, columns in found]
 
 
 class _Classes:
@@ -176,8 +191,8 @@ class _Classes:
 
     def __init__(self, scores: Features, wrap: bool, fill: float) -> None:
         self.scores = scores
-        self.wrap = wrap
-        self.fill = fill
+        self.wrap = boolean("wrap", wrap)
+        self.fill = real_number("fill", fill)
 
     def of_all(self, images: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
         """Returns the classes of images that are shifted alike."""

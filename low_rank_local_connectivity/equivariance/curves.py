@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from low_rank_local_connectivity.ops.arguments import array, require_each
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Curve:
@@ -17,10 +19,17 @@ class Curve:
         >>> found = Curve(np.array([0.0, 1.0]), np.array([[0.0, 0.0], [1.0, 3.0]]))
         >>> found.mean.tolist(), found.standard_error.tolist()
         ([0.0, 2.0], [0.0, 1.0])
+
+    Raises:
+        ValueError: If they are no such arrays.
     """
 
     values: np.ndarray
     per_example: np.ndarray
+
+    def __post_init__(self) -> None:
+        count = len(array("values", self.values, "p"))
+        require_each("per_example", array("per_example", self.per_example, "pe"), count, "`values`")
 
     @property
     def mean(self) -> np.ndarray:

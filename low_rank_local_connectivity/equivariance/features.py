@@ -1,7 +1,7 @@
 """What is measured: features of images, batch by batch, as NumPy arrays."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     positive_int,
     standardize_data_format,
 )
+from low_rank_local_connectivity.ops.arguments import boolean, received, tensor, text
 from low_rank_local_connectivity.receptive_field import receptive_field
 
 # A model, or a function of a batch of images, which it gets as a NumPy array.
@@ -33,10 +34,17 @@ class Features:
     def __init__(
         self, measured: Measured, layer: str | None, data_format: str | None, caller: str
     ) -> None:
+        if not callable(measured):
+            raise ValueError(
+                f"{caller}() measures a Keras model, or a function of a batch of images. Received: "
+                f"{received('model', measured)}."
+            )
         self.measured = measured
         self.layer = layer
         self.caller = caller
         self.data_format = standardize_data_format(data_format)
+        if layer is not None:
+            text("layer", layer)
         if layer is not None and not isinstance(measured, keras.Model):
             raise ValueError(
                 f"`layer` names a layer of a Keras model. Received: layer={layer!r} with a "
@@ -106,8 +114,8 @@ def batches(
         batch_size: Images at a time; a stream's batches are taken as they are.
         progress: Whether to show a progress bar; None shows it for streams.
     """
-    positive_int("batch_size", batch_size)
-    is_array = hasattr(images, "shape")
+    batch_size = positive_int("batch_size", batch_size)
+    is_array = _is_array_of_images(images)
     if labels is not None and (not is_array or len(labels) != len(images)):
         count = len(images) if is_array else "a stream, which brings its own labels"
         raise ValueError(
@@ -116,7 +124,7 @@ def batches(
         )
     stream = _slices(images, labels, batch_size) if is_array else _items(images)
     number = -(-len(images) // batch_size) if is_array else _length(images)
-    shown = not is_array if progress is None else progress
+    shown = not is_array if progress is None else boolean("progress", progress)
     bar = keras.utils.Progbar(number, unit_name="batch") if shown else None
     count = 0
     for count, (pictures, answers) in enumerate(stream, start=1):
@@ -127,6 +135,20 @@ def batches(
         bar.update(count, finalize=True)
     if count == 0:
         raise ValueError("There must be at least one image. Received: none.")
+
+
+def _is_array_of_images(images: Any) -> bool:
+    """Returns whether images are an array, or a stream of batches; anything else is refused."""
+    stream = hasattr(images, "__iter__") or isinstance(images, keras.utils.PyDataset)
+    if isinstance(images, (str, bytes, Mapping, keras.KerasTensor)) or not stream:
+        raise ValueError(
+            "`images` must be an array of images, or a stream of batches of them. Received: "
+            f"{received('images', images)}."
+        )
+    if hasattr(images, "shape"):
+        tensor("images", images, "bhW")
+        return True
+    return False
 
 
 def _slices(images: Any, labels: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
@@ -140,10 +162,10 @@ def _items(stream: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         dataset: Any = stream
         stream = (dataset[index] for index in range(len(dataset)))
     for item in stream:
-        if isinstance(item, (tuple, list)):
-            yield item[0], item[1] if len(item) > 1 else None
-        else:
-            yield item, None
+        pictures: Any
+        pictures, *answers = item if isinstance(item, (tuple, list)) and item else (item,)
+        # Each item is a batch, or begins with one.
+        yield tensor("images", pictures, "bhW"), answers[0] if answers else None
 
 
 def _length(stream: Any) -> int | None:

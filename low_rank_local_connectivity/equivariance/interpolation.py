@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 Interpolation = Literal["bilinear", "bicubic"]
+INTERPOLATIONS = ("bilinear", "bicubic")
 
 
 def taps(coordinates: np.ndarray, interpolation: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -3,13 +3,20 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
+import keras
 import numpy as np
 
 from low_rank_local_connectivity.equivariance.curves import Curve
 from low_rank_local_connectivity.equivariance.features import Features, Measured, batches
 from low_rank_local_connectivity.equivariance.scale_space import ScaleSpaceAction
 from low_rank_local_connectivity.equivariance.transforms import Transform
-from low_rank_local_connectivity.layers.configured_layer import one_of
+from low_rank_local_connectivity.ops.arguments import (
+    finite_number,
+    one_of,
+    per_axis,
+    received,
+    whole_number,
+)
 
 Kind = Literal["equivariance", "invariance"]
 # A transform, or what acts on arrays in the data format of the model.
@@ -151,7 +158,10 @@ def curve(
         >>> found.values.tolist(), found.mean.tolist()
         ([0.0, 90.0], [0.0, 0.0])
     """
-    transforms = list(transforms)
+    transforms = _listed("transforms", transforms)
+    act_on_outputs = None if act_on_outputs is None else _listed("act_on_outputs", act_on_outputs)
+    if values is not None:
+        values = [finite_number("values", one) for one in _listed("values", values)]
     for name, given in (("values", values), ("act_on_outputs", act_on_outputs)):
         if given is not None and len(given) != len(transforms):
             raise ValueError(
@@ -172,6 +182,23 @@ def curve(
     return Curve(np.asarray(values, float), measurement.of(transforms, act_on_outputs, stream))
 
 
+def _require_action(name: str, given: Any) -> None:
+    """Refuses what neither is a transform nor acts on arrays."""
+    if not callable(given) or (isinstance(given, keras.Layer) and not given.built):
+        raise ValueError(
+            f"`{name}` must be a transform, or a function of a batch. Received: "
+            f"{received(name, given)}."
+        )
+
+
+def _listed(name: str, given: Any) -> list[Any]:
+    """Returns the items of an iterable."""
+    single = getattr(given, "ndim", 1) == 0 or isinstance(given, (str, bytes, keras.KerasTensor))
+    if single or not hasattr(given, "__iter__"):
+        raise ValueError(f"`{name}` must be a list. Received: {received(name, given)}.")
+    return list(given)
+
+
 class _Measurement:
     """What `error` and `curve` have in common."""
 
@@ -186,12 +213,8 @@ class _Measurement:
         data_format: str | None,
     ) -> None:
         self.kind = one_of("kind", kind, ("equivariance", "invariance"))
-        if not hasattr(margin, "__index__") or margin < 0:
-            raise ValueError(
-                f"`margin` must be a whole number of at least 0. Received: margin={margin!r}."
-            )
-        self.margin = margin
-        self.given_strides = strides
+        self.margin = whole_number("margin", margin, 0)
+        self.given_strides: Any = None if strides is None else per_axis("strides", strides, 2)
         self.features = Features(model, layer, data_format, caller)
 
     def of(
@@ -206,6 +229,10 @@ class _Measurement:
                 "Under kind='invariance' nothing acts on the outputs. Received: an "
                 "`act_on_outputs`. Leave it out, or ask for kind='equivariance'."
             )
+        own = "transforms" if self.features.caller == "curve" else "transform"
+        for name, given in ((own, transforms), ("act_on_outputs", actions or ())):
+            for one in given:
+                _require_action(name, one)
         found = []
         for images, _ in stream:
             features = self.features(images)

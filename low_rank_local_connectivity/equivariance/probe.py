@@ -6,7 +6,13 @@ from typing import Any
 import numpy as np
 
 from low_rank_local_connectivity.equivariance.features import Features, Measured, batches
-from low_rank_local_connectivity.layers.configured_layer import positive_int
+from low_rank_local_connectivity.ops.arguments import (
+    number_above,
+    positive_int,
+    positive_ints,
+    require_each,
+    whole_number,
+)
 
 # A feature whose variance is this share of its mean square or less is constant up to rounding.
 ROUNDING = 1e-10
@@ -90,10 +96,12 @@ def location_probe(
         raise ValueError(
             f"One of `images` and `image_shape` must be given, and not both. Received: {given}."
         )
-    if not ridge > 0:
-        raise ValueError(f"`ridge` must be a number above 0. Received: ridge={ridge!r}.")
+    ridge, seed = number_above("ridge", ridge, 0), whole_number("seed", seed, 0)
+    examples = positive_int("examples", examples)
     if image_shape is not None:
-        shape = (positive_int("examples", examples), *image_shape)
+        size = positive_ints("image_shape", image_shape)
+        require_each("image_shape", size, 3, "the axes of an image")
+        shape = (examples, *size)
         images = np.random.default_rng(seed).normal(size=shape).astype("float32")
     features = Features(model, layer, data_format, "location_probe")
     train, held_out = _split(features, images, seed, batch_size, progress)

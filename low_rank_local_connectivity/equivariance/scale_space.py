@@ -9,6 +9,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     positive_int,
     standardize_data_format,
 )
+from low_rank_local_connectivity.ops.arguments import number_above, sequence, whole_number
 from low_rank_local_connectivity.ops.scale_space import gaussian_matrix, level_variances
 
 
@@ -67,17 +68,13 @@ class ScaleSpaceAction:
                 f"`base` must be an integer of at least 2. Received: base={self.base}."
             )
         positive_int("steps", self.steps)
-        for name in ("reach", "margin"):
-            value = getattr(self, name)
-            if not hasattr(value, "__index__") or value < 0:
-                raise ValueError(
-                    f"`{name}` must be a whole number of at least 0. Received: {name}={value!r}."
-                )
-        if self.zero_scale is not None and not 0 < self.zero_scale < np.inf:
-            raise ValueError(
-                "`zero_scale` must be a number above 0, or None. "
-                f"Received: zero_scale={self.zero_scale!r}."
-            )
+        whole_number("reach", self.reach, 0)
+        whole_number("margin", self.margin, 0)
+        if self.zero_scale is not None:
+            number_above("zero_scale", self.zero_scale, 0)
+        if self.levels is not None:
+            for level in sequence("levels", self.levels, "levels counted from 0"):
+                whole_number("levels", level, 0)
         standardize_data_format(self.data_format)
 
     @property

@@ -9,7 +9,21 @@ import dataclasses
 
 import numpy as np
 
-from low_rank_local_connectivity.equivariance.interpolation import Interpolation, sample, taps
+from low_rank_local_connectivity.equivariance.interpolation import (
+    INTERPOLATIONS,
+    Interpolation,
+    sample,
+    taps,
+)
+from low_rank_local_connectivity.ops.arguments import (
+    boolean,
+    finite_number,
+    integer,
+    number_above,
+    one_of,
+    real_number,
+    received,
+)
 
 
 class Transform(abc.ABC):
@@ -98,11 +112,13 @@ class Shift(Transform):
 
     def __post_init__(self) -> None:
         for name in ("rows", "columns"):
-            if not hasattr(getattr(self, name), "__index__"):
+            if integer(getattr(self, name)) is None:
                 raise ValueError(
                     f"`{name}` of a Shift must be a whole number of positions. "
-                    f"Received: {name}={getattr(self, name)!r}."
+                    f"Received: {received(name, getattr(self, name))}."
                 )
+        boolean("wrap", self.wrap)
+        real_number("fill", self.fill)
 
     @property
     def amount(self) -> float:
@@ -193,11 +209,9 @@ class Scale(_Resampling):
     fill: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.factor < np.inf:
-            raise ValueError(
-                f"`factor` of a Scale must be a number above 0. Received: factor={self.factor!r}."
-            )
-        require_interpolation(self.interpolation)
+        number_above("factor", self.factor, 0)
+        one_of("interpolation", self.interpolation, INTERPOLATIONS)
+        real_number("fill", self.fill)
 
     @property
     def amount(self) -> float:
@@ -239,12 +253,9 @@ class Rotation(_Resampling):
     fill: float = 0.0
 
     def __post_init__(self) -> None:
-        if not np.isfinite(self.degrees):
-            raise ValueError(
-                "`degrees` of a Rotation must be a finite number. "
-                f"Received: degrees={self.degrees!r}."
-            )
-        require_interpolation(self.interpolation)
+        finite_number("degrees", self.degrees)
+        one_of("interpolation", self.interpolation, INTERPOLATIONS)
+        real_number("fill", self.fill)
 
     @property
     def amount(self) -> float:
@@ -273,12 +284,3 @@ class Rotation(_Resampling):
 def _between(length: int, offsets: np.ndarray) -> np.ndarray:
     """Returns coordinates from offsets from the centre, those beside a whole number made it."""
     return np.round((length - 1) / 2 + offsets, 9)
-
-
-def require_interpolation(value: str) -> None:
-    """Refuses the name of an interpolation that is not there."""
-    if value not in ("bilinear", "bicubic"):
-        raise ValueError(
-            "`interpolation` must be one of 'bilinear', 'bicubic'. "
-            f"Received: interpolation={value!r}."
-        )

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from low_rank_local_connectivity.export.arguments import require_arguments
 from low_rank_local_connectivity.export.formats import FORMATS, encoded_name
 from low_rank_local_connectivity.export.forms import choose_form
 from low_rank_local_connectivity.export.precision import float32_defaults, in_float32, policies
@@ -116,8 +117,19 @@ def export_model(
         >>> manifest["input"]["shape"]
         [None, 8, 9, 2]
     """
+    require_arguments(
+        model,
+        path,
+        formats,
+        convert,
+        sample,
+        serving_batch_size,
+        preprocess,
+        class_names,
+        tolerance,
+    )
     folder = Path(path).expanduser()
-    _check(model, folder, formats, convert, serving_batch_size)
+    _check(model, folder, formats)
     formats = tuple(dict.fromkeys(formats))
     as_trained = Served(model, *ports(model), preprocess=preprocess, class_names=class_names)
     arrays = sample_inputs(model, as_trained.inputs, sample)
@@ -192,21 +204,7 @@ def _move(files: Sequence[str], temporary: Path, folder: Path) -> None:
         raise
 
 
-def _check(model: Any, folder: Path, formats: Any, convert: Any, batch_size: int | None) -> None:
-    if isinstance(formats, str) or not all(name in FORMATS for name in formats):
-        given = formats if isinstance(formats, str) else list(formats)
-        raise ValueError(
-            f"`formats` must be a list of formats among {', '.join(map(repr, FORMATS))}. Received: "
-            f"formats={given!r}."
-        )
-    if convert not in (True, False, "measure"):
-        raise ValueError(
-            f"`convert` must be True, False or 'measure'. Received: convert={convert!r}."
-        )
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(
-            f"`serving_batch_size` must be at least 1. Received: serving_batch_size={batch_size}."
-        )
+def _check(model: Any, folder: Path, formats: Sequence[str]) -> None:
     require_graph("export_model", model)
     for name in formats:
         FORMATS[name].require(name)

@@ -10,11 +10,12 @@ from low_rank_local_connectivity.layers.configured_layer import (
     from_channels_last,
     one_of,
     positive_int,
+    received,
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.dense import ExactDense
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
-from low_rank_local_connectivity.ops.arguments import tensor
+from low_rank_local_connectivity.ops.arguments import is_tensor, tensor
 from low_rank_local_connectivity.ops.cond_conv import conditional_convolution, mix_kernels
 from low_rank_local_connectivity.ops.precision import at_least_float32, mean
 
@@ -251,6 +252,11 @@ class CondConv2D(BaseLocalConv):
 
     def _checked(self, routing_weights: Any, batch: Any) -> Any:
         """Returns given routing weights as a tensor, if each example has one for each expert."""
+        if not is_tensor(routing_weights):
+            raise ValueError(
+                "`routing_weights` must be a tensor of shape (batch, num_experts). Received: "
+                f"{received('routing_weights', routing_weights)}."
+            )
         given = tensor("routing_weights", routing_weights, "bn")
         examples, experts = given.shape
         if experts != self.num_experts:

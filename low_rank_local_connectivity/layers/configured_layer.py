@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
-import numpy as np
 from keras import activations, constraints, initializers, ops, regularizers
 
 # What layers check their arguments with comes from here.
@@ -17,6 +16,7 @@ from low_rank_local_connectivity.ops.arguments import (  # noqa: F401
     positive_int,
     positive_ints,
     received,
+    sizes_of,
     spatial_axes,
 )
 from low_rank_local_connectivity.ops.precision import dtype_of, is_whole
@@ -136,10 +136,6 @@ def layer_of(name: str, value: Any, what: str) -> keras.Layer:
     return value
 
 
-# What is no size of an axis: a size is a whole number, None or, where JAX exports, a symbol.
-_NO_SIZES = (bool, float, str, bytes, tuple, list, dict, set, type, np.ndarray, np.floating)
-
-
 def require_shape(shape: Any, expected: str, dimensions: int | None) -> tuple[Any, ...]:
     """Returns the shape of a layer's inputs, if it has the axes that they have.
 
@@ -148,10 +144,8 @@ def require_shape(shape: Any, expected: str, dimensions: int | None) -> tuple[An
         expected: What it must be, in words.
         dimensions: How many spatial axes it must have, if that is known.
     """
-    sizes = () if isinstance(shape, (str, bytes, dict, set)) else shape
-    count = len(sizes) if hasattr(sizes, "__len__") and hasattr(sizes, "__iter__") else 0
-    fits = count >= 2 if dimensions is None else count == dimensions + 2
-    if not fits or any(isinstance(size, _NO_SIZES) for size in sizes):
+    sizes = sizes_of(shape) or []
+    if len(sizes) < 2 if dimensions is None else len(sizes) != dimensions + 2:
         raise ValueError(
             f"`input_shape` must be the shape of the inputs, {expected}, with None for a batch of "
             f"any size. Received: {received('input_shape', shape)}."

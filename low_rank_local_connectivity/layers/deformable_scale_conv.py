@@ -187,7 +187,9 @@ class DeformableScaleConv2D(ScaleConv2D):
         """
         self.require_built("offsets")
         pyramid = is_pyramid(inputs)
-        if not pyramid:
+        if pyramid:
+            inputs = [tensor("inputs", level, "bhwc") for level in inputs]
+        else:
             inputs = ops.convert_to_tensor(tensor("inputs", inputs, "bshwc"))
         levels = [
             ops.cast(level, self.compute_dtype) for level in levels_of(inputs, self.data_format)

@@ -16,6 +16,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     standardize_data_format,
     to_channels_last,
 )
+from low_rank_local_connectivity.ops.arguments import tensor
 from low_rank_local_connectivity.ops.combining_weights import normalize_logits
 from low_rank_local_connectivity.ops.dynamic_local_filter import dynamic_local_filter
 from low_rank_local_connectivity.ops.windows import Windows
@@ -192,6 +193,7 @@ class DynamicLocalFilter2D(ConfiguredLayer):
         """
         inputs = to_channels_last(inputs, self.data_format)
         if filters is not None:
+            filters = tensor("filters", filters, "bijt")
             filters = to_channels_last(filters, self.data_format)
         elif self.generator is not None:
             filters = self.generator(inputs)

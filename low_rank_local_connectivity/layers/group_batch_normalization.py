@@ -70,6 +70,15 @@ class GroupBatchNormalization(TakesAnyDtype, keras.layers.BatchNormalization):
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""
+        self._require_orientations(input_shape)
+        super().build(input_shape)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple:
+        """Returns the input's shape."""
+        self._require_orientations(input_shape)
+        return super().compute_output_shape(input_shape)
+
+    def _require_orientations(self, input_shape: Any) -> None:
         if len(items_of(input_shape) or ()) != 5:
             raise ValueError(
                 f"Layer {self.name!r} needs maps with orientations, (batch, height, width, order, "
@@ -77,7 +86,6 @@ class GroupBatchNormalization(TakesAnyDtype, keras.layers.BatchNormalization):
                 f"{received('input_shape', input_shape)}. Use keras.layers.BatchNormalization for "
                 "others."
             )
-        super().build(input_shape)
 
     def call(self, inputs, training=None, mask=None):
         """Normalises by the statistics of the batch while training, else by the moving ones."""

@@ -15,6 +15,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     one_of,
     per_axis,
     positive_int,
+    received,
     split_shape,
     standardize_data_format,
     to_channels_last,
@@ -24,6 +25,7 @@ from low_rank_local_connectivity.layers.kronecker_checks import (
     kernel_to_factorize,
     require_product,
 )
+from low_rank_local_connectivity.ops.arguments import sizes_of
 from low_rank_local_connectivity.ops.kronecker import (
     checked_factors,
     checked_rank,
@@ -261,6 +263,11 @@ class KroneckerConv2D(ConfiguredLayer):
             return self.strategy
         if self.padding == "same" and max(self.strides) > 1 and None in sizes:
             return "dense"
+        if len(sizes_of(sizes) or ()) != 2:
+            raise ValueError(
+                "`sizes` must be the rows and columns of the inputs, each an integer or None. "
+                f"Received: {received('sizes', sizes)}."
+            )
         outputs = self.windows.output_shape(sizes)
         return choose_strategy(self.factors, self.rank, self.strides, outputs)
 

@@ -22,6 +22,7 @@ from low_rank_local_connectivity.layers.filter_initialization import draw_filter
 from low_rank_local_connectivity.layers.spatial_bias import AXIS_NAMES, add_spatial_bias
 from low_rank_local_connectivity.ops import combining_weights as weights_ops
 from low_rank_local_connectivity.ops import low_rank_local_convolution as plans
+from low_rank_local_connectivity.ops.arguments import tensor
 from low_rank_local_connectivity.ops.memory import require_memory
 from low_rank_local_connectivity.ops.plan_costs import Plan, Request, choose_plan
 from low_rank_local_connectivity.ops.windows import Windows
@@ -471,7 +472,8 @@ class LowRankLocallyConnected(BaseLocalConv):
                 f"The combining weights of layer {self.name!r} depend on its inputs. Received: "
                 "inputs=None. Call combining_weights(inputs)."
             )
-        inputs = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)
+        given = tensor("inputs", inputs, "bSc")
+        inputs = ops.cast(ops.convert_to_tensor(given), self.compute_dtype)
         self._check_sizes(inputs)
         weights = self._weights_per_example(to_channels_last(inputs, self.data_format))
         shape = (ops.shape(inputs)[0], *self._sizes_or_one(), self.spatial_rank)

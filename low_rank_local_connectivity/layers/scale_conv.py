@@ -175,7 +175,7 @@ class ScaleConv2D(ConfiguredLayer):
             >>> ScaleConv2D(8, 3, base=3).dilations(4)
             [1, 3, 9, 27]
         """
-        return level_dilations(num_scales, self.base)
+        return level_dilations(positive_int("num_scales", num_scales), self.base)
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape, or of a list of shapes."""

@@ -13,6 +13,10 @@ from low_rank_local_connectivity.legacy.assigning import assign, locally_connect
 from low_rank_local_connectivity.legacy.kernels import same_padding, windows_differ
 from low_rank_local_connectivity.legacy.reading import open_saved
 from low_rank_local_connectivity.legacy.rebuilding import rebuild
+from low_rank_local_connectivity.ops.arguments import mapping
+
+# What `custom_objects` are, for errors.
+OBJECTS = "names in the file to layers and functions"
 
 
 def load_model(
@@ -46,8 +50,9 @@ def load_model(
             ...
         ValueError: There is no file or folder to load at 'old_model.h5'.
     """
+    objects = {} if custom_objects is None else mapping("custom_objects", custom_objects, OBJECTS)
     with open_saved(path) as saved:
-        model, described = rebuild(saved.config(), custom_objects or {}, saved.path)
+        model, described = rebuild(saved.config(), objects, saved.path)
         assign(model, saved.stored(), saved.path, described)
     return _with_keras_2_windows(model, saved.path)
 

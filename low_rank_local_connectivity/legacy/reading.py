@@ -20,6 +20,7 @@ import numpy as np
 
 from low_rank_local_connectivity.legacy.checkpoints import read_checkpoint, read_description
 from low_rank_local_connectivity.legacy.stored import NOT_WEIGHTS, LayerWeights, Stored, Weight
+from low_rank_local_connectivity.ops.arguments import received
 
 # What reading damaged files raises, beside the errors of TensorFlow.
 DAMAGE = (OSError, KeyError, IndexError, RuntimeError, EOFError, UnicodeError, AttributeError)
@@ -73,6 +74,10 @@ def explained(path: str) -> Iterator[None]:
 @contextlib.contextmanager
 def open_saved(path: str | os.PathLike[str]) -> Iterator[Saved]:
     """Opens what Keras 2 saved, of whichever kind it is."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise ValueError(
+            f"`path` must be the path of a file or folder. Received: {received('path', path)}."
+        )
     name = os.fspath(path)
     place, prefix = Path(name), name.removesuffix(".index")
     # First: a checkpoint called "checkpoint" stands beside a file of that name.

@@ -8,7 +8,7 @@ spatial dimension.
 import math
 import operator
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -61,7 +61,7 @@ def boolean(name: str, value: Any) -> bool:
     raise ValueError(f"`{name}` must be True or False. Received: {received(name, value)}.")
 
 
-def _integer(value: Any) -> int | None:
+def integer(value: Any) -> int | None:
     """Returns a whole number as Python's own, None for anything else."""
     if type(value) is int:
         return value
@@ -75,7 +75,7 @@ def _integer(value: Any) -> int | None:
 
 def whole_number(name: str, value: Any, least: int) -> int:
     """Returns `value` if it is a whole number of at least `least`."""
-    found = _integer(value)
+    found = integer(value)
     if found is None or found < least:
         raise ValueError(
             f"`{name}` must be an integer of at least {least}. Received: {received(name, value)}."
@@ -96,7 +96,7 @@ def positive_ints(name: str, value: Any) -> tuple[int, ...]:
 
 def number_above(name: str, value: Any, least: float, or_equal: bool = False) -> float:
     """Returns `value` if it is a finite number above `least`, or equal to it if that is allowed."""
-    found = float(value) if _is_real(value) else math.nan
+    found = float(value) if is_real(value) else math.nan
     if not (least < found < math.inf or (or_equal and found == least)):
         bound = f"of at least {least}" if or_equal else f"above {least}"
         raise ValueError(
@@ -105,40 +105,82 @@ def number_above(name: str, value: Any, least: float, or_equal: bool = False) ->
     return found
 
 
+def real_number(name: str, value: Any) -> float:
+    """Returns `value` if it is a number, NaN and infinity included."""
+    if not is_real(value):
+        raise ValueError(f"`{name}` must be a number. Received: {received(name, value)}.")
+    return float(value)
+
+
+def text(name: str, value: Any) -> str:
+    """Returns `value` if it is text."""
+    if not isinstance(value, str):
+        raise ValueError(f"`{name}` must be text. Received: {received(name, value)}.")
+    return value
+
+
+def mapping(name: str, value: Any, of: str) -> Mapping[Any, Any]:
+    """Returns a mapping; `of` says from what to what."""
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"`{name}` must be a dictionary of {of}. Received: {received(name, value)}."
+        )
+    return value
+
+
 def finite_number(name: str, value: Any) -> float:
     """Returns `value` if it is a finite number."""
-    found = float(value) if _is_real(value) else math.nan
+    found = float(value) if is_real(value) else math.nan
     if not math.isfinite(found):
         raise ValueError(f"`{name}` must be a finite number. Received: {received(name, value)}.")
     return found
 
 
-def _is_real(value: Any) -> bool:
+def is_real(value: Any) -> bool:
+    """Whether a value is a number, and no truth value."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def per_axis(name: str, value: Any, dimensions: int, least: int = 1) -> tuple[int, ...]:
+def per_axis(name: str, value: Any, dimensions: int, least: int | None = 1) -> tuple[int, ...]:
     """Returns an integer per spatial axis from one for all or a sequence of them."""
     values = items_of(value)
     values = (value,) * dimensions if values is None else values
-    found = tuple(map(_integer, values))
-    if len(found) != dimensions or any(item is None or item < least for item in found):
+    found = tuple(map(integer, values))
+    if len(found) != dimensions or any(not _reaches(item, least) for item in found):
+        bound = "" if least is None else f" of at least {least}"
         raise ValueError(
-            f"`{name}` must be an integer of at least {least}, or a tuple of {dimensions} of them. "
-            f"Received: {received(name, value)}."
+            f"`{name}` must be an integer{bound}, or a tuple of {dimensions} of them. Received: "
+            f"{received(name, value)}."
         )
     return found  # pyright: ignore[reportReturnType], None was refused
+
+
+def _reaches(item: int | None, least: int | None) -> bool:
+    return item is not None and (least is None or item >= least)
 
 
 def items_of(value: Any) -> list[Any] | None:
     """Returns the items of a tuple, list, range or array of one axis; None for anything else."""
     if isinstance(value, (tuple, list, range)):  # a shape of PyTorch is a tuple
         return list(value)
-    if isinstance(value, np.ndarray) and value.ndim == 1:
-        return value.tolist()
+    if isinstance(value, np.ndarray):
+        return value.tolist() if value.ndim == 1 else None
     if hasattr(value, "as_list"):  # a shape of TensorFlow
         return value.as_list()
     return None
+
+
+# What is no size of an axis: a size is a whole number, None or, where JAX exports, a symbol.
+_NO_SIZES = (bool, float, str, bytes, tuple, list, dict, set, type, np.ndarray, np.floating)
+
+
+def sizes_of(shape: Any) -> list[Any] | None:
+    """Returns the sizes that a shape holds; None if it is no shape."""
+    if is_tensor(shape) or isinstance(shape, (str, bytes, dict, set)):
+        shape = items_of(shape)
+    if not hasattr(shape, "__len__") or not hasattr(shape, "__iter__"):
+        return None
+    return None if any(isinstance(size, _NO_SIZES) for size in shape) else list(shape)
 
 
 def sequence(name: str, value: Any, of: str) -> list[Any]:
@@ -154,7 +196,7 @@ def sequence(name: str, value: Any, of: str) -> list[Any]:
 def spatial_axes(name: str, value: Any, dimensions: int) -> tuple[int, ...]:
     """Returns distinct spatial axes in ascending order, counted from 0 without the batch."""
     values = items_of(value)
-    axes = [_integer(axis) for axis in ([value] if values is None else values)]
+    axes = [integer(axis) for axis in ([value] if values is None else values)]
     if len(set(axes)) != len(axes) or not set(axes) <= set(range(dimensions)):
         raise ValueError(
             f"`{name}` must be distinct spatial axes, each from 0 to {dimensions - 1}. "
@@ -166,7 +208,7 @@ def spatial_axes(name: str, value: Any, dimensions: int) -> tuple[int, ...]:
 def pairs_of_pads(value: Any) -> list[tuple[int, int]] | None:
     """Returns `((top, bottom), (left, right))` as pairs of whole numbers, None if it is not."""
     pairs = [items_of(pair) for pair in items_of(value) or []]
-    found = [[_integer(item) for item in pair or []] for pair in pairs]
+    found = [[integer(item) for item in pair or []] for pair in pairs]
     if len(found) != 2 or any(len(pair) != 2 for pair in found):
         return None
     if any(item is None or item < 0 for pair in found for item in pair):
@@ -204,6 +246,13 @@ def tensor(name: str, value: Any, axes: str) -> Any:
             f"{received(name, value if found is None else found)}."
         )
     return found
+
+
+def array(name: str, value: Any, axes: str) -> np.ndarray:
+    """Returns a value as an array that has these axes; see `tensor`."""
+    if isinstance(value, keras.KerasTensor):
+        raise ValueError(f"`{name}` must hold values. Received: {received(name, value)}.")
+    return np.asarray(ops.convert_to_numpy(tensor(name, value, axes)))
 
 
 def _from_lists(value: Any) -> Any:
@@ -331,7 +380,7 @@ def backend_name(backend: Any) -> str:
     return keras.backend.backend() if chosen is None else chosen
 
 
-def require_each(name: str, items: Sequence[Any], count: int, what: str) -> None:
+def require_each(name: str, items: Any, count: int, what: str) -> None:
     """Refuses a list that has not one item for each of something."""
     if len(items) != count:
         raise ValueError(

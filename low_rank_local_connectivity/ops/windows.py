@@ -5,7 +5,13 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from low_rank_local_connectivity.ops.arguments import items_of, one_of, positive_int, received
+from low_rank_local_connectivity.ops.arguments import (
+    items_of,
+    one_of,
+    positive_int,
+    received,
+    sizes_of,
+)
 
 
 def extent(size: int, dilation: int) -> int:
@@ -159,8 +165,7 @@ class Windows:
 
     def _checked(self, shape: Any) -> Sequence[int | None]:
         """Returns the size of an input, if there is one for each axis."""
-        # A shape of TensorFlow or PyTorch is a sequence too, and text is none.
-        if not hasattr(shape, "__len__") or isinstance(shape, str) or len(shape) != len(self.sizes):
+        if len(sizes_of(shape) or ()) != len(self.sizes):
             raise ValueError(
                 "`shape` must be the size of an input along each spatial axis, an integer or None: "
                 f"here {len(self.sizes)} of them. Received: {received('shape', shape)}."

@@ -1,0 +1,91 @@
+"""What an export refuses of its arguments, whatever the model is."""
+
+import os
+from typing import Any
+
+import keras
+import numpy as np
+
+from low_rank_local_connectivity.export.formats import FORMATS
+from low_rank_local_connectivity.graph import require_model
+from low_rank_local_connectivity.ops.arguments import (
+    integer,
+    is_real,
+    is_tensor,
+    number_above,
+    received,
+    sequence,
+    tensor,
+    text,
+)
+
+
+def require_arguments(
+    model: Any,
+    path: Any,
+    formats: Any,
+    convert: Any,
+    sample: Any,
+    serving_batch_size: Any,
+    preprocess: Any,
+    class_names: Any,
+    tolerance: Any,
+) -> None:
+    """Refuses arguments of `export_model` that are of another kind than it says.
+
+    Raises:
+        ValueError: If one is.
+    """
+    require_model("export_model", model)
+    if not isinstance(path, (str, os.PathLike)):
+        raise ValueError(f"`path` must be a folder's path. Received: {received('path', path)}.")
+    _require_formats(formats)
+    measured = isinstance(convert, str) and convert == "measure"
+    if not measured and not isinstance(convert, (bool, np.bool_)):
+        raise ValueError(
+            f"`convert` must be True, False or 'measure'. Received: {received('convert', convert)}."
+        )
+    _require_sample(sample)
+    if serving_batch_size is not None and (integer(serving_batch_size) or 0) < 1:
+        raise ValueError(
+            "`serving_batch_size` must be at least 1. Received: "
+            f"{received('serving_batch_size', serving_batch_size)}."
+        )
+    if preprocess is not None and not callable(preprocess):
+        raise ValueError(
+            "`preprocess` must be a function from a file's bytes to an input, or None. Received: "
+            f"{received('preprocess', preprocess)}."
+        )
+    if class_names is not None:
+        for name in sequence("class_names", class_names, "names"):
+            text("class_names", name)
+    number_above("tolerance", tolerance, 0, or_equal=True)
+
+
+def _require_formats(formats: Any) -> None:
+    if isinstance(formats, str):
+        raise ValueError(
+            f"`formats` must be a list of formats. Received: {received('formats', formats)}. For "
+            f"one of them: formats=({formats!r},)."
+        )
+    given = sequence("formats", formats, "formats")
+    if any(not isinstance(name, str) or name not in FORMATS for name in given):
+        raise ValueError(
+            f"`formats` must be among {', '.join(map(repr, FORMATS))}. Received: "
+            f"{received('formats', given)}."
+        )
+
+
+def _require_sample(sample: Any) -> None:
+    """Refuses samples that hold anything but numbers."""
+    leaves = [] if sample is None else keras.tree.flatten(sample)
+    if isinstance(sample, (list, tuple)) and all(map(is_real, leaves)):
+        tensor("sample", sample, "K")
+    for one in leaves:
+        numbers = is_tensor(one) and not isinstance(one, keras.KerasTensor)
+        if isinstance(one, np.ndarray):
+            numbers = one.dtype.kind in "fiub"
+        if not numbers and not is_real(one):
+            raise ValueError(
+                f"`sample` must be inputs of the model. Received: {received('sample', sample)}."
+            )
