@@ -1,6 +1,8 @@
 """Tables and pictures from records, checked against numbers worked out by hand."""
 
 import itertools
+import json
+import math
 
 import pytest
 
@@ -163,3 +165,159 @@ def test_the_report_is_written_with_its_pictures(records, tmp_path):
     for picture in pictures:
         assert f"]({picture})" in text
     assert "20.50 ± 0.50" in text
+
+
+def write_records(path, records, ending="\n"):
+    path.write_text("\n".join(json.dumps(record) for record in records) + ending)
+    return path
+
+
+def reported(capsys, out, *paths):
+    """Returns the report's text, and what was said beside it."""
+    report.main([*map(str, paths), f"--out={out}"])
+    said = capsys.readouterr()
+    assert said.out == f"{out / 'report.md'}\n"
+    return (out / "report.md").read_text(), said.err
+
+
+def test_one_seed_has_no_error_and_says_nothing_about_the_order(records, tmp_path, monkeypatch):
+    drawn = []
+    for kind in ("lines_with_errors", "bars_with_errors"):
+        monkeypatch.setattr(report, kind, lambda values, *_, **__: drawn.append(values))
+    one = [record for record in records if record["config"]["seed"] == 0]
+    text = report.write(one, tmp_path).read_text()
+    assert "| convolution |  | 1 | 1,000 | 99.00 | 90.00 | 90.00 | 98.84 ± 0.01 |" in text
+    row = "| LRLC, layer 3 | convolution | +0.67 | +2.00 | 1 | - | cannot be told from one seed |"
+    assert row in text
+    assert "| convolution | 90.00 | 70.00 | 20.00 |" in text
+    assert "nan" not in text
+    errors = [point[-1] for one in drawn for group in one.values() for point in _points(group)]
+    assert errors
+    assert all(math.isnan(error) for error in errors)
+
+
+def _points(group):
+    return group.values() if isinstance(group, dict) else group
+
+
+def test_methods_without_a_seed_in_common_are_not_compared(records):
+    lrlc = {"seed": 5, "layer_types": LRLC, "spatial_rank": 2}
+    apart = [records[0], record(lrlc, 0.95, 0.92)]
+    (plain,) = report.group(apart)
+    assert report.comparisons(plain).splitlines()[2] == (
+        "| LRLC, layer 3 | convolution | +0.67 | - | 0 | - | "
+        "cannot be told from no seed in common |"
+    )
+
+
+@pytest.mark.parametrize(
+    ("by", "p", "verdict"), [(0.0, 1.0, "neither, within noise"), (0.25, 0.0, "same")]
+)
+def test_differences_without_variance_have_no_t(by, p, verdict):
+    found = [record({"seed": seed}, 0.5, 0.5) for seed in (0, 1)]
+    change = {"layer_types": LRLC, "spatial_rank": 2}
+    found += [record({"seed": seed, **change}, 0.5, 0.5 + by) for seed in (0, 1)]
+    (plain,) = report.group(found)
+    row = report.comparisons(plain).splitlines()[2]
+    assert row.endswith(f"| {100 * by:+.2f} ± 0.00 | 2 | {p:.3f} | {verdict} |")
+
+
+def test_plain_and_translated_runs_of_different_methods_are_reported_apart(tmp_path):
+    found = [record({}, 0.9, 0.9), record({"translate": True, "coord_conv": True}, 0.8, 0.8)]
+    text = report.write(found, tmp_path).read_text()
+    assert "| convolution |" in text
+    assert "| CoordConv |" in text
+    assert "lost" not in text
+    assert not list(tmp_path.glob("translated*"))
+
+
+def test_two_budgets_have_pictures_of_their_own(records, tmp_path):
+    longer = [{**one, "config": {**one["config"], "epochs": 9}} for one in records]
+    text = report.write([*records, *longer], tmp_path).read_text()
+    for number in ("", "_2"):
+        assert f"](translated_mnist{number}.png)" in text
+        assert (tmp_path / f"translated_mnist{number}.png").exists()
+
+
+def test_a_layer_without_a_name_in_the_paper_is_named_after_its_class():
+    types = ["conv2d", "conv2d", "deformable_conv2d"]
+    assert report.method_name({**BASE, "layer_types": types}) == "deformable conv2d, layer 3"
+
+
+def test_a_run_in_two_files_counts_once(records, tmp_path, capsys):
+    one = write_records(tmp_path / "one.jsonl", records)
+    other = write_records(tmp_path / "other.jsonl", records[:2])
+    text, said = reported(capsys, tmp_path / "out", one, other)
+    assert text == report.write(records, tmp_path / "expected").read_text()
+    assert not said
+
+
+def test_lines_that_are_no_records_are_left_out_and_named(records, tmp_path, capsys):
+    cut = {**records[0], "name": "cut", "result": {"valid_accuracy": 0.5}}
+    bare = {"name": "bare", "config": {"dataset": "mnist"}, "result": {}}
+    nan = {
+        **records[0],
+        "name": "nan",
+        "result": {**records[0]["result"], "test_accuracy": math.nan},
+    }
+    path = write_records(tmp_path / "r", [*records, cut, bare, nan], '\n{"name": "brok')
+    text, said = reported(capsys, tmp_path / "out", path)
+    assert text == report.write(records, tmp_path / "expected").read_text()
+    assert said.splitlines() == [
+        f"Line 12 of {path} is not a record and is left out.",
+        f"The record 'cut' of {path} has no 'test_accuracy' in its result and is left out.",
+        f"The record 'bare' of {path} has no 'network' in its config and is left out.",
+        f"The record 'nan' of {path} has no number as 'test_accuracy' in its result and is left out.",
+    ]
+
+
+NO_RECORD = (
+    "A file of records has a line of JSON for each run, with its name, config and result. "
+    "Received: '{path}', which has none. Give the records.jsonl of a sweep."
+)
+UNREADABLE = (
+    "Records must be files that can be read. Received: '{path}' (%s). Give the records.jsonl of a "
+    "sweep."
+)
+REFUSED = {
+    "result.json": (lambda path: path.write_text('{\n  "test_accuracy": 0.5\n}\n'), NO_RECORD),
+    "result.jsonl": (lambda path: path.write_text('{"test_accuracy": 0.5}\n'), NO_RECORD),
+    "empty": (lambda path: path.write_text(""), NO_RECORD),
+    "binary": (lambda path: path.write_bytes(b"\x89PNG\r\n\x00\xff"), NO_RECORD),
+    "folder": (lambda path: path.mkdir(), UNREADABLE % "Is a directory"),
+    "missing": (lambda _: None, UNREADABLE % "No such file or directory"),
+    "conflict": (
+        lambda path: write_records(path, [record({}, 0.9, 0.9), record({}, 0.9, 0.8)]),
+        (
+            "A run may be recorded once, or twice with the same result. Received: {name!r} in "
+            "'{path}', which has the settings of {name!r} and another result. Report on them apart."
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_holds_no_records_is_refused_in_a_sentence(name, tmp_path, capsys):
+    make, sentence = REFUSED[name]
+    make(tmp_path / name)
+    with pytest.raises(SystemExit) as ended:
+        report.main([str(tmp_path / name), f"--out={tmp_path / 'out'}"])
+    expected = sentence.format(path=tmp_path / name, name=record({}, 0, 0)["name"])
+    assert (ended.value.code, capsys.readouterr().err) == (2, f"report: {expected}\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_in_a_sentence(records, tmp_path, capsys):
+    path = write_records(tmp_path / "records.jsonl", records)
+    with pytest.raises(SystemExit) as ended:
+        report.main([str(path), f"--out={path}"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        f"report: --out must be a folder that can be written. Received: --out={path} (File "
+        "exists). Choose another.\n"
+    )
+
+
+def test_no_records_make_no_report(tmp_path):
+    with pytest.raises(ValueError, match=r"^A report needs at least one record. Received: none.$"):
+        report.write([], tmp_path / "out")

@@ -5,15 +5,18 @@
 Runs are grouped by dataset and budget, and within a group by method; a method's rank is the one
 with the highest mean validation accuracy. Means are over seeds, with standard errors; methods are
 compared by a paired t-test over the seeds that both have. Published numbers stand beside ours.
+A single seed has no error, and says nothing about an order.
 """
 
 import argparse
 import dataclasses
 import math
+import sys
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from low_rank_local_connectivity.plots import bars_with_errors, lines_with_errors
 from low_rank_local_connectivity.training.published import PUBLISHED
@@ -37,6 +40,9 @@ METHOD = (
     "locally_connected_fan",
     "coord_conv",
 )
+# What every record's config and result must have.
+SETTINGS = ("dataset", "network", "spatial_rank", "seed", *METHOD)
+MEASURED = ("valid_accuracy", "test_accuracy", "train_accuracy", "parameters")
 NEITHER = ("spatial_rank", "seed", "strategy", "export_formats", "serving_batch_size")
 NAMES = {
     "conv2d": "convolution",
@@ -45,6 +51,8 @@ NAMES = {
     "locally_connected2d": "locally connected",
     "low_rank_locally_connected2d": "LRLC",
 }
+ACCURACY = "test accuracy, %\n(bars: standard error over several seeds)"
+UNKNOWN = "-"
 RELEASED = ", the release's initial values"
 # Methods to compare: as a rule the paper has the first above the second.
 ORDER = (
@@ -136,7 +144,7 @@ def method_name(config: dict[str, Any]) -> str:
         'wide convolution, layer 2'
     """
     kind, where = _kind_and_place(config)
-    name = NAMES[kind]
+    name = NAMES.get(kind, kind.replace("_", " "))
     if kind == "conv2d" and config["coord_conv"]:
         name = "CoordConv"
     variants = []
@@ -276,11 +284,18 @@ def comparisons(group: Group) -> str:
         mean, error, p, seeds = paired(first, second)
         between = _published_difference(published, upper, lower)
         by = "" if math.isnan(between) else f"{between:+.2f}"
-        verdict = "same" if mean > 0 else "other"
-        verdict += "" if p < 0.05 else ", within noise"
         ours = f"{100 * mean:+.2f}" + ("" if math.isnan(error) else f" ± {100 * error:.2f}")
-        lines.append(f"| {upper} | {lower} | {by} | {ours} | {seeds} | {p:.3f} | {verdict} |")
+        cells = [by, ours if seeds else UNKNOWN, str(seeds), UNKNOWN if seeds < 2 else f"{p:.3f}"]
+        lines.append(f"| {' | '.join([upper, lower, *cells, _verdict(mean, p, seeds)])} |")
     return "\n".join(lines)
+
+
+def _verdict(mean: float, p: float, seeds: int) -> str:
+    """Returns in words whether two methods are in the order expected."""
+    if seeds < 2:
+        return f"cannot be told from {'one seed' if seeds else 'no seed in common'}"
+    order = "same" if mean > 0 else "other" if mean < 0 else "neither"
+    return order if p < 0.05 else f"{order}, within noise"
 
 
 def _as_published(
@@ -313,6 +328,8 @@ def paired(first: Method, second: Method) -> tuple[float, float, float, int]:
     differences = [a - b for a, b in pairs]
     if len(seeds) < 2:
         return (*mean_and_error(differences or [math.nan]), math.nan, len(seeds))
+    if len(set(differences)) == 1:  # without variance there is no t
+        return differences[0], 0.0, float(differences[0] == 0), len(seeds)
     p = float(stats.ttest_rel(*zip(*pairs, strict=True)).pvalue)
     return (*mean_and_error(differences), p, len(seeds))
 
@@ -333,8 +350,9 @@ def drops(plain: Group, translated: Group) -> str:
             before[seed]["test_accuracy"] - after[seed]["test_accuracy"]
             for seed in sorted(set(before) & set(after))
         ]
-        cells = (there.accuracy("test", rank), method.accuracy("test"), mean_and_error(lost))
-        lines.append(f"| {method.name} | {' | '.join(percent(*cell) for cell in cells)} |")
+        cells = [percent(*one.accuracy("test", at)) for one, at in ((there, rank), (method, None))]
+        cells.append(percent(*mean_and_error(lost)) if lost else UNKNOWN)
+        lines.append(f"| {method.name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -371,8 +389,8 @@ def draw(group: Group, folder: Path, name: str) -> list[str]:
         lines_with_errors(
             curves,
             folder / file,
-            "rank K",
-            "test accuracy, %",
+            "rank K (number of banks)",
+            ACCURACY,
             title=group.title,
             levels=baselines,
         )
@@ -386,7 +404,7 @@ def draw(group: Group, folder: Path, name: str) -> list[str]:
         }
         file = f"parameters_{name}.png"
         lines_with_errors(
-            curves, folder / file, "trainable parameters", "test accuracy, %", title=group.title
+            curves, folder / file, "number of trainable parameters", ACCURACY, title=group.title
         )
         written.append(file)
     return written
@@ -403,7 +421,7 @@ def _against_rank(group: Group, method: Method) -> list[tuple[float, float, floa
 
 def _point(method: Method, rank: int | None) -> tuple[float, float, float]:
     mean, error = method.accuracy("test", rank)
-    return float(rank or 0), 100 * mean, 0.0 if math.isnan(error) else 100 * error
+    return float(rank or 0), 100 * mean, 100 * error
 
 
 def write(records: Sequence[Record], folder: Path) -> Path:
@@ -415,14 +433,21 @@ def write(records: Sequence[Record], folder: Path) -> Path:
 
     Returns:
         Path of the report.
+
+    Raises:
+        ValueError: If there are no records.
+        OSError: If the folder cannot be written.
     """
+    if not records:
+        raise ValueError("A report needs at least one record. Received: none.")
     folder.mkdir(parents=True, exist_ok=True)
     groups = group(records)
     parts = []
     for number, one in enumerate(groups):
         # A dataset's second budget gets a number.
         again = sum(other.title == one.title for other in groups[:number])
-        name = one.title.replace(", ", "_") + (f"_{again + 1}" if again else "")
+        number_of_budget = f"_{again + 1}" if again else ""
+        name = one.title.replace(", ", "_") + number_of_budget
         parts += [f"## {one.title}\n", f"`{budget_in_words(one.budget)}`\n", table(one) + "\n"]
         compared = comparisons(one)
         if compared.count("\n") > 1:
@@ -431,13 +456,15 @@ def write(records: Sequence[Record], folder: Path) -> Path:
         for plain in groups:
             if one.budget.get("translate") and _same_but_translation(plain, one):
                 parts.append(drops(plain, one) + "\n")
-                parts.append(_picture(_draw_drops(plain, one, folder)))
+                file = f"translated_{plain.dataset}{number_of_budget}.png"
+                _draw_drops(plain, one, folder / file)
+                parts.append(_picture(file))
     fixed = _draw_fixed_against_input_dependent(groups, folder)
     if fixed:
         parts += ["## Fixed and input-dependent weights\n", _picture(fixed)]
     path = folder / "report.md"
     with replacing(path) as temporary:
-        temporary.write_text("\n".join(parts))
+        temporary.write_text("\n".join(parts), encoding="utf-8")
     return path
 
 
@@ -445,8 +472,8 @@ def _picture(file: str) -> str:
     return f"![{file}]({file})\n"
 
 
-def _draw_drops(plain: Group, translated: Group, folder: Path) -> str:
-    """Draws each method's accuracy in place and translated; returns the file's name."""
+def _draw_drops(plain: Group, translated: Group, path: Path) -> None:
+    """Draws each method's accuracy in place and translated."""
     pairs = [
         (there, method)
         for method in translated.methods
@@ -456,9 +483,7 @@ def _draw_drops(plain: Group, translated: Group, folder: Path) -> str:
         "in place": {m.name: _point(m, _common_rank(m, after))[1:] for m, after in pairs},
         "translated": {method.name: _bar(method) for _, method in pairs},
     }
-    file = f"translated_{plain.dataset}.png"
-    bars_with_errors(bars, folder / file, "test accuracy, %", title=plain.dataset)
-    return file
+    bars_with_errors(bars, path, ACCURACY, title=plain.dataset)
 
 
 def _draw_fixed_against_input_dependent(groups: Sequence[Group], folder: Path) -> str | None:
@@ -472,34 +497,131 @@ def _draw_fixed_against_input_dependent(groups: Sequence[Group], folder: Path) -
     if not bars:
         return None
     file = "fixed_and_input_dependent.png"
-    bars_with_errors(bars, folder / file, "test accuracy, %")
+    bars_with_errors(bars, folder / file, ACCURACY)
     return file
 
 
 def _bar(method: Method | None) -> tuple[float, float]:
-    return (math.nan, 0.0) if method is None else _point(method, None)[1:]
+    return (math.nan, math.nan) if method is None else _point(method, None)[1:]
 
 
 def _same_but_translation(plain: Group, translated: Group) -> bool:
+    """Whether two groups have methods in common, and differ in the translation only."""
     left, right = (
         {k: v for k, v in one.budget.items() if k not in ("translate", "canvas_size")}
         for one in (plain, translated)
     )
-    return (
-        plain.dataset == translated.dataset and left == right and not plain.budget.get("translate")
+    alike = plain.dataset == translated.dataset and left == right
+    common = any(plain.method(method.name) for method in translated.methods)
+    return alike and common and not plain.budget.get("translate")
+
+
+def read(paths: Sequence[Path]) -> tuple[list[Record], list[str]]:
+    """Reads files of records; a run that several of them hold counts once.
+
+    Args:
+        paths: The files.
+
+    Returns:
+        The records, and a sentence for each line that was left out.
+
+    Raises:
+        ValueError: If a file cannot be read or has no record, or two records of one run differ.
+    """
+    found: dict[tuple, Record] = {}
+    remarks = []
+    for path in paths:
+        records, left_out = _read_one(path)
+        remarks += left_out
+        for record in records:
+            run = _run(record["config"])
+            first = found.setdefault(run, record)
+            if any(first["result"][name] != record["result"][name] for name in MEASURED):
+                raise ValueError(
+                    "A run may be recorded once, or twice with the same result. Received: "
+                    f"{record['name']!r} in {str(path)!r}, which has the settings of "
+                    f"{first['name']!r} and another result. Report on them apart."
+                )
+    return list(found.values()), remarks
+
+
+def _run(config: dict[str, Any]) -> tuple:
+    """Returns what tells one run from others."""
+    return tuple(sorted((name, str(value)) for name, value in _budget(config).items())) + tuple(
+        str(config[name]) for name in SETTINGS
     )
 
 
-def main() -> None:
-    """Reports what the command line names."""
+def _read_one(path: Path) -> tuple[list[Record], list[str]]:
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            records = read_records(path)
+    except OSError as error:
+        raise ValueError(
+            "Records must be files that can be read. Received: "
+            f"{str(path)!r} ({error.strerror}). Give the records.jsonl of a sweep."
+        ) from error
+    remarks = [str(warning.message) for warning in caught]
+    whole = [record for record in records if not _lacks(record)]
+    remarks += [
+        f"The record {record['name']!r} of {path} has no {_lacks(record)} and is left out."
+        for record in records
+        if _lacks(record)
+    ]
+    if not whole:
+        raise ValueError(
+            "A file of records has a line of JSON for each run, with its name, config and result. "
+            f"Received: {str(path)!r}, which has none. Give the records.jsonl of a sweep."
+        )
+    return whole, remarks
+
+
+def _lacks(record: Record) -> str | None:
+    """Returns what a report needs and a record does not have."""
+    for part, names in (("config", SETTINGS), ("result", MEASURED)):
+        values = record.get(part)
+        if not isinstance(values, dict):
+            return part
+        for name in names:
+            if name not in values:
+                return f"{name!r} in its {part}"
+    for name in MEASURED:
+        value = record["result"][name]
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            return f"number as {name!r} in its result"
+    return None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Reports what the command line names.
+
+    Args:
+        arguments: The command line's; those of the process if None.
+    """
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("records", type=given_path, nargs="+", help="files of records")
     parser.add_argument(
         "--out", type=given_path, default=Path("report"), help="folder of the report"
     )
-    arguments = parser.parse_args()
-    records = [record for path in arguments.records for record in read_records(path)]
-    print(write(records, arguments.out))  # noqa: T201
+    given = parser.parse_args(arguments)
+    try:
+        records, remarks = read(given.records)
+        for remark in remarks:
+            print(remark, file=sys.stderr)  # noqa: T201
+        print(write(records, given.out))  # noqa: T201
+    except OSError as error:
+        _refuse(
+            "--out must be a folder that can be written. Received: "
+            f"--out={given.out} ({error.strerror}). Choose another."
+        )
+    except (ValueError, ImportError) as error:
+        _refuse(str(error))
+
+
+def _refuse(sentence: str) -> NoReturn:
+    print(f"report: {sentence}", file=sys.stderr)  # noqa: T201
+    sys.exit(2)
 
 
 if __name__ == "__main__":
