@@ -217,16 +217,32 @@ class CondConv2D(BaseLocalConv):
             >>> ops.convert_to_numpy(weights).tolist()
             [[0.25, 0.25, 0.25, 0.25]]
         """
-        if self.router is None:
+        self._check_routing(None)
+        router: Any = self.router
+        inputs = ops.convert_to_tensor(inputs)
+        axes = (1, 2) if self.data_format == "channels_last" else (2, 3)
+        # A float16 sum over a large image overflows.
+        return router(mean(ops.cast(inputs, at_least_float32(inputs)), axis=axes))
+
+    def _check_routing(self, weights) -> None:
+        """Refuses routing weights of another shape, or none where there is no router."""
+        if weights is None and self.router is None:
             raise ValueError(
                 f"Layer {self.name!r} has no router of its own, so its routing weights must be "
                 "given. Received: routing_weights=None with routing=None. Call "
                 "layer(inputs, routing_weights=...), or set routing='sigmoid'."
             )
-        inputs = ops.convert_to_tensor(inputs)
-        axes = (1, 2) if self.data_format == "channels_last" else (2, 3)
-        # A float16 sum over a large image overflows.
-        return self.router(mean(ops.cast(inputs, at_least_float32(inputs)), axis=axes))
+        if weights is not None and tuple(weights.shape[1:]) != (self.num_experts,):
+            raise ValueError(
+                "`routing_weights` must have shape (batch, num_experts), here "
+                f"(batch, {self.num_experts}). Received: routing_weights of shape "
+                f"{tuple(weights.shape)}."
+            )
+
+    def compute_output_spec(self, inputs, routing_weights=None):
+        """Returns what a call would, which refuses the same routing weights."""
+        self._check_routing(routing_weights)
+        return super().compute_output_spec(inputs, routing_weights=routing_weights)
 
     def call(self, inputs, routing_weights=None):
         """Mixes a kernel and a bias for each example and applies them.
@@ -236,14 +252,10 @@ class CondConv2D(BaseLocalConv):
             routing_weights: Weight of each expert for each example, `(batch, num_experts)`;
                 the router's if None.
         """
+        self._check_sizes(tuple(inputs.shape))
+        self._check_routing(routing_weights)
         if routing_weights is None:
             routing_weights = self.routing_weights(inputs)
-        elif tuple(routing_weights.shape[1:]) != (self.num_experts,):
-            raise ValueError(
-                "`routing_weights` must have shape (batch, num_experts), here "
-                f"(batch, {self.num_experts}). Received: routing_weights of shape "
-                f"{tuple(routing_weights.shape)}."
-            )
         inputs = to_channels_last(inputs, self.data_format)
         kernels = ops.convert_to_tensor(self.kernel)
         outputs = conditional_convolution(inputs, kernels, routing_weights, self.windows)

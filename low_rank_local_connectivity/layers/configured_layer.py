@@ -62,6 +62,15 @@ class ConfiguredLayer(TakesAnyDtype):
 
     ARGUMENTS: ClassVar[tuple[str, ...]] = ()
 
+    def _build_now(self, owner: type[keras.Layer]) -> None:
+        """Marks a layer without weights as built, as Keras does, unless a subclass builds.
+
+        Args:
+            owner: The class that knows that there are no weights.
+        """
+        if type(self).build is owner.build:
+            self.built = True
+
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain values."""
         arguments = {name: serialize_argument(name, getattr(self, name)) for name in self.ARGUMENTS}

@@ -164,12 +164,7 @@ class DilatedContext2D(ConfiguredLayer):
         sizes, width = split_shape(input_shape, self.data_format)
         axis = -1 if self.data_format == "channels_last" else 1
         self.input_spec = layers.InputSpec(ndim=4, axes={axis: width})
-        if any(size is not None and size < 1 for size in self._output_sizes(sizes)):
-            raise ValueError(
-                f"Layer {self.name!r} sees {self.receptive_field} input elements at once and "
-                "without padding needs as many. Received: spatial input size "
-                f"{sizes} with padding='valid'. Use padding='same', or fewer or smaller dilations."
-            )
+        self._output_sizes(sizes)
         channels = self.channels or width
         multipliers = self.multipliers or (1,) * len(self.dilations)
         self.convolutions = []
@@ -212,9 +207,17 @@ class DilatedContext2D(ConfiguredLayer):
         return convolution
 
     def _output_sizes(self, sizes: tuple) -> tuple:
+        """Returns the spatial size of the outputs for inputs of a size, which must be enough."""
+        found = sizes
         for windows in self.windows:
-            sizes = windows.output_shape(sizes)
-        return sizes
+            found = windows.output_shape(found)
+        if any(isinstance(size, int) and size < 1 for size in found):
+            raise ValueError(
+                f"Layer {self.name!r} sees {self.receptive_field} input elements at once and "
+                "without padding needs as many. Received: spatial input size "
+                f"{sizes} with padding='valid'. Use padding='same', or fewer or smaller dilations."
+            )
+        return found
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the input's shape with the output's channels and size."""
@@ -225,6 +228,7 @@ class DilatedContext2D(ConfiguredLayer):
     def call(self, inputs):
         """Convolves, one after another."""
         outputs = to_channels_last(inputs, self.data_format)
+        self._output_sizes(tuple(outputs.shape[1:3]))
         for convolution in self.convolutions:
             outputs = convolution(outputs)
         return from_channels_last(outputs, self.data_format)

@@ -465,7 +465,7 @@ class LowRankLocallyConnected(BaseLocalConv):
                 "inputs=None. Call combining_weights(inputs)."
             )
         inputs = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)
-        self._check_sizes(inputs)
+        self._check_sizes(tuple(inputs.shape))
         weights = self._weights_per_example(to_channels_last(inputs, self.data_format))
         shape = (ops.shape(inputs)[0], *self._sizes_or_one(), self.spatial_rank)
         return ops.broadcast_to(weights, shape)
