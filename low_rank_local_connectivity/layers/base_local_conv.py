@@ -9,7 +9,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     ConfiguredLayer,
     from_channels_last,
     join_shape,
-    one_of,
+    one_of_any_case,
     per_axis,
     positive_int,
     split_shape,
@@ -52,7 +52,7 @@ class BaseLocalConv(ConfiguredLayer):
         self.filters = positive_int("filters", filters)
         self.kernel_size = self._standardize_structure("kernel_size", kernel_size)
         self.strides = per_axis("strides", strides, self.dimensions)
-        self.padding = one_of("padding", padding, self.paddings())
+        self.padding = one_of_any_case("padding", padding, self.paddings())
         self.data_format = standardize_data_format(data_format)
         self.dilation_rate = self._standardize_structure("dilation_rate", dilation_rate)
         self.activation = activations.get(activation)

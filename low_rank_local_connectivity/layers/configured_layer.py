@@ -96,7 +96,7 @@ def standardize_data_format(data_format: str | None) -> str:
     """Returns the data format, Keras's global one if None is given."""
     if data_format is None:
         return keras.config.image_data_format()
-    return one_of("data_format", data_format, ("channels_last", "channels_first"))
+    return one_of_any_case("data_format", data_format, ("channels_last", "channels_first"))
 
 
 def one_of(name: str, value: Any, choices: tuple) -> Any:
@@ -105,6 +105,12 @@ def one_of(name: str, value: Any, choices: tuple) -> Any:
         listed = ", ".join(map(repr, choices))
         raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={value!r}.")
     return value
+
+
+def one_of_any_case(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """Returns the choice that `value` is but for capitals, as Keras spells padding and formats."""
+    lowered = value.lower() if isinstance(value, str) else value
+    return lowered if lowered in choices else one_of(name, value, choices)
 
 
 def positive_int(name: str, value: Any) -> int:

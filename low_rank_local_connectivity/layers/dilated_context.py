@@ -11,7 +11,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     ConfiguredLayer,
     from_channels_last,
     join_shape,
-    one_of,
+    one_of_any_case,
     per_axis,
     positive_int,
     split_shape,
@@ -117,7 +117,7 @@ class DilatedContext2D(ConfiguredLayer):
         self.channels = None if channels is None else positive_int("channels", channels)
         self.dilations = tuple(positive_int("dilations", rate) for rate in dilations)
         self.kernel_size = per_axis("kernel_size", kernel_size, 2)
-        self.padding = one_of("padding", padding, ("same", "valid"))
+        self.padding = one_of_any_case("padding", padding, ("same", "valid"))
         self.multipliers = self._standardize_multipliers(multipliers)
         self.use_bias = use_bias
         self.data_format = standardize_data_format(data_format)

@@ -11,6 +11,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     from_channels_last,
     join_shape,
     one_of,
+    one_of_any_case,
     per_axis,
     positive_int,
     split_shape,
@@ -151,7 +152,7 @@ class KroneckerConv2D(ConfiguredLayer):
         require_product(self.factors, self.kernel_size, self.filters)
         self.rank = checked_rank(rank, self.factors)
         self.strides = per_axis("strides", strides, 2)
-        self.padding = one_of("padding", padding, ("valid", "same"))
+        self.padding = one_of_any_case("padding", padding, ("valid", "same"))
         self.data_format = standardize_data_format(data_format)
         self.activation = activations.get(activation)
         self.use_bias = use_bias

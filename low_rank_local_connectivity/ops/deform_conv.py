@@ -103,7 +103,7 @@ def deform_conv2d(
         Dai et al., "Deformable Convolutional Networks", ICCV 2017; Zhu et al., "Deformable
         ConvNets v2: More Deformable, Better Results", CVPR 2019.
     """
-    data_format = data_format or keras.config.image_data_format()
+    data_format = (data_format or keras.config.image_data_format()).lower()
     x_bhwc, offset, mask = (_channels_last(tensor, data_format) for tensor in (x, offset, mask))
     x_bhwc, kernel_yxcf, mask = as_floats(x_bhwc, kernel, mask)
     taps = (kernel_yxcf.shape[0], kernel_yxcf.shape[1])
@@ -132,6 +132,7 @@ class Geometry:
 
     def __init__(self, taps, strides, dilations, padding: Padding) -> None:
         self.taps, self.strides, self.dilations = taps, strides, dilations
+        padding = padding.lower() if isinstance(padding, str) else padding
         named = isinstance(padding, str)
         if named and padding not in ("valid", "same"):
             raise ValueError(
