@@ -27,10 +27,10 @@ def test_padding_and_data_format_are_taken_in_any_case(case):
         shouted.pop("padding", None)
     layer = case.make(**shouted)
     plain = case.make(**{name: value.lower() for name, value in shouted.items()})
-    for name in shouted:
+    for name, value in shouted.items():
         # `CoordConv2D` hands them to the convolution that it holds.
         owner = layer if hasattr(layer, name) else layer.convolution
-        assert getattr(owner, name) == shouted[name].lower()
+        assert getattr(owner, name) == value.lower()
     config = layer.get_config()
     assert {**config, "name": ""} == {**plain.get_config(), "name": ""}
 
