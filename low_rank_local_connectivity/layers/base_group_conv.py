@@ -7,7 +7,11 @@ import numpy as np
 from keras import ops
 
 from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
-from low_rank_local_connectivity.layers.configured_layer import join_shape, positive_int
+from low_rank_local_connectivity.layers.configured_layer import (
+    join_shape,
+    positive_int,
+    split_shape,
+)
 from low_rank_local_connectivity.layers.filter_initialization import draw_turned_filters
 from low_rank_local_connectivity.layers.group_maps import (
     group_shape,
@@ -177,11 +181,9 @@ class BaseGroupConv2D(BaseLocalConv):
                 "strides=1 and, on even sizes, average pooling over 2x2 positions."
             )
 
-    def _check_sizes(self, inputs) -> None:
-        shape = tuple(inputs.shape)
-        if self.reads_orientations:
-            shape, _ = plain_shape(shape, self.data_format)
-        sizes = shape[1:3] if self.data_format == "channels_last" else shape[2:]
+    def _check_sizes(self, input_shape: tuple) -> None:
+        super()._check_sizes(input_shape)
+        sizes, _ = split_shape(input_shape, self.data_format)
         self._check_windows(sizes, unknown=True)
 
     def fixed_axes(self) -> tuple[int, ...]:
@@ -206,7 +208,10 @@ class BaseGroupConv2D(BaseLocalConv):
 
     def call(self, inputs):
         """Convolves with the filters in all orientations."""
-        self._check_sizes(inputs)
+        shape = tuple(inputs.shape)
+        if self.reads_orientations:
+            shape, _ = plain_shape(shape, self.data_format)
+        self._check_sizes(shape)
         last = self.data_format == "channels_last"
         if self.reads_orientations:
             inputs = join_orientations(inputs, self.data_format)

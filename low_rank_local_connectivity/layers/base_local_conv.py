@@ -11,7 +11,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     from_channels_last,
     initializer_of,
     join_shape,
-    one_of,
+    one_of_any_case,
     per_axis,
     positive_int,
     split_shape,
@@ -54,7 +54,7 @@ class BaseLocalConv(ConfiguredLayer):
         self.filters = positive_int("filters", filters)
         self.kernel_size = self._standardize_structure("kernel_size", kernel_size)
         self.strides = per_axis("strides", strides, self.dimensions)
-        self.padding = one_of("padding", padding, self.paddings())
+        self.padding = one_of_any_case("padding", padding, self.paddings())
         self.data_format = standardize_data_format(data_format)
         self.dilation_rate = self._standardize_structure("dilation_rate", dilation_rate)
         self.activation = activations.get(activation)
@@ -95,19 +95,24 @@ class BaseLocalConv(ConfiguredLayer):
         spatial, channels = split_shape(input_shape, self.data_format, self.dimensions)
         axis = -1 if self.data_format == "channels_last" else 1
         self.input_spec = keras.layers.InputSpec(ndim=self.dimensions + 2, axes={axis: channels})
-        output_sizes = self.windows.output_shape(spatial)
-        if any(size is not None and size < 1 for size in output_sizes):
+        self.input_sizes = spatial
+        self.input_channels = channels
+        self.output_sizes = self._fitting_windows(spatial)
+
+    def _fitting_windows(self, spatial: Any) -> tuple[int | None, ...]:
+        """Returns the number of windows per axis of inputs, which must have room for one."""
+        sizes = self.windows.output_shape(spatial)
+        if any(isinstance(size, int) and size < 1 for size in sizes):
             raise ValueError(
                 f"The kernel must fit into the input of layer {self.name!r}: its windows span "
                 f"{self.windows.extents} elements. Received: spatial input size {spatial} with "
                 f"padding={self.padding!r}. Use a smaller kernel or dilation, or padding='same'."
             )
-        self.input_sizes = spatial
-        self.input_channels = channels
-        self.output_sizes = output_sizes
+        return sizes
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns `(batch, *output sizes, filters)` in the layer's data format."""
+        self._check_sizes(input_shape)
         spatial, _ = split_shape(input_shape, self.data_format, self.dimensions)
         sizes = self.windows.output_shape(spatial)
         return join_shape(input_shape[0], sizes, self.filters, self.data_format)
@@ -119,7 +124,7 @@ class BaseLocalConv(ConfiguredLayer):
             inputs: Tensor in the layer's data format.
             training: Whether gradients will be asked for; decides how, not what is computed.
         """
-        self._check_sizes(inputs)
+        self._check_sizes(tuple(inputs.shape))
         inputs = to_channels_last(inputs, self.data_format)
         if (
             None in inputs.shape[1:-1]
@@ -144,15 +149,16 @@ class BaseLocalConv(ConfiguredLayer):
         """Returns the spatial axes along which the weights fix the input's size."""
         return tuple(range(self.dimensions))
 
-    def _check_sizes(self, inputs) -> None:
-        """Refuses inputs of another size than the one that the weights were made for."""
-        received, _ = split_shape(inputs.shape, self.data_format, self.dimensions)
-        for axis in self.fixed_axes():
+    def _check_sizes(self, input_shape: Any) -> None:
+        """Refuses inputs without room for a window, or of another size than the weights are for."""
+        received, _ = split_shape(input_shape, self.data_format, self.dimensions)
+        self._fitting_windows(received)
+        for axis in self.fixed_axes() if self.built else ():
             if received[axis] not in (None, self.input_sizes[axis]):
                 raise ValueError(
                     f"Layer {self.name!r} has weights for inputs of spatial size "
                     f"{self.input_sizes}, each position having its own. Received: inputs of "
-                    f"shape {tuple(inputs.shape)} with data_format={self.data_format!r}. "
+                    f"shape {input_shape} with data_format={self.data_format!r}. "
                     "Resize the inputs, or the layer with conversion.resize(layer, input_shape)."
                 )
 

@@ -109,8 +109,9 @@ class InputDependentCombiningWeights(ConfiguredLayer):
                 "InputDependentCombiningWeights needs inputs with 1 to 3 spatial axes of known "
                 f"size. Received: input_shape={tuple(input_shape)}."
             )
+        self.input_sizes = sizes
         self.positions = self._positions(sizes)
-        self.kept_rates = [rate for rate in self.dilation_rates if rate <= (min(sizes) - 1) // 2]
+        self.kept_rates = self._fitting_rates(sizes)
         self.depthwise_kernels, self.depthwise_biases = [], []
         for rate in self.kept_rates:
             # The trailing 1 is Keras's channel multiplier: it gives the initializer its fans.
@@ -134,6 +135,25 @@ class InputDependentCombiningWeights(ConfiguredLayer):
             layer.build((None, maps))
             maps = layer.units
 
+    def _fitting_rates(self, sizes: tuple[int, ...]) -> list[int]:
+        return [rate for rate in self.dilation_rates if rate <= (min(sizes) - 1) // 2]
+
+    def _check_sizes(self, input_shape: tuple) -> None:
+        """Refuses inputs of a size for which the weights are not those that they would have."""
+        sizes, _ = split_shape(input_shape, self.data_format)
+        known = tuple(
+            built if size is None else size
+            for size, built in zip(sizes, self.input_sizes, strict=True)
+        )
+        same = self._positions(known) == self.positions
+        if not same or self._fitting_rates(known) != self.kept_rates:
+            raise ValueError(
+                f"Layer {self.name!r} predicts logits at {self.positions} positions, with branches "
+                f"at the dilation rates {self.kept_rates}, which fit inputs of spatial size "
+                f"{self.input_sizes}. Received: inputs of shape {input_shape} with "
+                f"data_format={self.data_format!r}. Resize the inputs."
+            )
+
     def _positions(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
         """Returns the output size, one number per axis."""
         if self.output_size is None:
@@ -149,11 +169,14 @@ class InputDependentCombiningWeights(ConfiguredLayer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns `(batch, *output_size, spatial_rank)`."""
+        if self.built:
+            self._check_sizes(tuple(input_shape))
         sizes, _ = split_shape(input_shape, self.data_format)
         return (input_shape[0], *self._positions(sizes), self.spatial_rank)
 
     def call(self, inputs):
         """Predicts the logits."""
+        self._check_sizes(tuple(inputs.shape))
         reduced = self.reduction(to_channels_last(inputs, self.data_format))
         axes = tuple(range(1, len(self.positions) + 1))
         maps = [reduced, mean(reduced, axis=axes, keepdims=True)]

@@ -219,16 +219,28 @@ class CondConv2D(BaseLocalConv):
             >>> ops.convert_to_numpy(weights).tolist()
             [[0.25, 0.25, 0.25, 0.25]]
         """
+        self._require_router()
+        router: Any = self.router
+        inputs = ops.convert_to_tensor(tensor("inputs", inputs, "bhwc"))
+        axes = (1, 2) if self.data_format == "channels_last" else (2, 3)
+        # A float16 sum over a large image overflows.
+        return router(mean(ops.cast(inputs, at_least_float32(inputs)), axis=axes))
+
+    def _require_router(self) -> None:
         if self.router is None:
             raise ValueError(
                 f"Layer {self.name!r} has no router of its own, so its routing weights must be "
                 "given. Received: routing_weights=None with routing=None. Call "
                 "layer(inputs, routing_weights=...), or set routing='sigmoid'."
             )
-        inputs = ops.convert_to_tensor(tensor("inputs", inputs, "bhwc"))
-        axes = (1, 2) if self.data_format == "channels_last" else (2, 3)
-        # A float16 sum over a large image overflows.
-        return self.router(mean(ops.cast(inputs, at_least_float32(inputs)), axis=axes))
+
+    def compute_output_spec(self, inputs, routing_weights=None):
+        """Returns what a call would, which refuses the same routing weights."""
+        if routing_weights is None:
+            self._require_router()
+        else:
+            self._checked(routing_weights, inputs.shape[0])
+        return super().compute_output_spec(inputs, routing_weights=routing_weights)
 
     def call(self, inputs, routing_weights=None):
         """Mixes a kernel and a bias for each example and applies them.
@@ -238,6 +250,7 @@ class CondConv2D(BaseLocalConv):
             routing_weights: Weight of each expert for each example, `(batch, num_experts)`;
                 the router's if None.
         """
+        self._check_sizes(tuple(inputs.shape))
         if routing_weights is None:
             routing_weights = self.routing_weights(inputs)
         else:

@@ -12,6 +12,7 @@ from low_rank_local_connectivity.ops.arguments import (  # noqa: F401
     boolean,
     number_above,
     one_of,
+    one_of_any_case,
     per_axis,
     positive_int,
     positive_ints,
@@ -74,6 +75,15 @@ class ConfiguredLayer(TakesAnyDtype):
 
     ARGUMENTS: ClassVar[tuple[str, ...]] = ()
 
+    def _build_now(self, owner: type[keras.Layer]) -> None:
+        """Marks a layer without weights as built, as Keras does, unless a subclass builds.
+
+        Args:
+            owner: The class that knows that there are no weights.
+        """
+        if type(self).build is owner.build:
+            self.built = True
+
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain values."""
         arguments = {name: serialize_argument(name, getattr(self, name)) for name in self.ARGUMENTS}
@@ -107,7 +117,7 @@ def standardize_data_format(data_format: str | None) -> str:
     """Returns the data format, Keras's global one if None is given."""
     if data_format is None:
         return keras.config.image_data_format()
-    return one_of("data_format", data_format, ("channels_last", "channels_first"))
+    return one_of_any_case("data_format", data_format, ("channels_last", "channels_first"))
 
 
 def initializer_of(name: str, value: Any) -> Any:

@@ -57,7 +57,7 @@ class AddCoordinates2D(ConfiguredLayer):
         self.with_radius = boolean("with_radius", with_radius)
         self.data_format = standardize_data_format(data_format)
         self.input_spec = layers.InputSpec(ndim=4)
-        self.built = True
+        self._build_now(AddCoordinates2D)
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the input's shape with the coordinates' channels added."""

@@ -13,7 +13,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     from_channels_last,
     initializer_of,
     join_shape,
-    one_of,
+    one_of_any_case,
     per_axis,
     positive_int,
     positive_ints,
@@ -120,7 +120,7 @@ class DilatedContext2D(ConfiguredLayer):
         self.channels = None if channels is None else positive_int("channels", channels)
         self.dilations = positive_ints("dilations", dilations)
         self.kernel_size = per_axis("kernel_size", kernel_size, 2)
-        self.padding = one_of("padding", padding, ("same", "valid"))
+        self.padding = one_of_any_case("padding", padding, ("same", "valid"))
         self.multipliers = self._standardize_multipliers(multipliers)
         self.use_bias = boolean("use_bias", use_bias)
         self.data_format = standardize_data_format(data_format)
@@ -169,12 +169,7 @@ class DilatedContext2D(ConfiguredLayer):
         sizes, width = split_shape(input_shape, self.data_format, 2)
         axis = -1 if self.data_format == "channels_last" else 1
         self.input_spec = layers.InputSpec(ndim=4, axes={axis: width})
-        if any(size is not None and size < 1 for size in self._output_sizes(sizes)):
-            raise ValueError(
-                f"Layer {self.name!r} sees {self.receptive_field} input elements at once and "
-                "without padding needs as many. Received: spatial input size "
-                f"{sizes} with padding='valid'. Use padding='same', or fewer or smaller dilations."
-            )
+        self._output_sizes(sizes)
         channels = self.channels or width
         multipliers = self.multipliers or (1,) * len(self.dilations)
         self.convolutions = []
@@ -217,9 +212,17 @@ class DilatedContext2D(ConfiguredLayer):
         return convolution
 
     def _output_sizes(self, sizes: tuple) -> tuple:
+        """Returns the spatial size of the outputs for inputs of a size, which must be enough."""
+        found = sizes
         for windows in self.windows:
-            sizes = windows.output_shape(sizes)
-        return sizes
+            found = windows.output_shape(found)
+        if any(isinstance(size, int) and size < 1 for size in found):
+            raise ValueError(
+                f"Layer {self.name!r} sees {self.receptive_field} input elements at once and "
+                "without padding needs as many. Received: spatial input size "
+                f"{sizes} with padding='valid'. Use padding='same', or fewer or smaller dilations."
+            )
+        return found
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the input's shape with the output's channels and size."""
@@ -230,6 +233,7 @@ class DilatedContext2D(ConfiguredLayer):
     def call(self, inputs):
         """Convolves, one after another."""
         outputs = to_channels_last(inputs, self.data_format)
+        self._output_sizes(tuple(outputs.shape[1:3]))
         for convolution in self.convolutions:
             outputs = convolution(outputs)
         return from_channels_last(outputs, self.data_format)

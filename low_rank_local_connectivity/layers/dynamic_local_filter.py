@@ -145,7 +145,9 @@ class DynamicLocalFilter2D(ConfiguredLayer):
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
         self.input_spec = layers.InputSpec(ndim=4)
-        self.generator: keras.Layer | None = None
+        self.generator: Any = None
+        if not use_generator:
+            self._build_now(DynamicLocalFilter2D)
 
     @property
     def windows(self) -> Windows:
@@ -192,27 +194,41 @@ class DynamicLocalFilter2D(ConfiguredLayer):
                 generator's if None.
         """
         inputs = to_channels_last(inputs, self.data_format)
-        if filters is not None:
-            filters = tensor("filters", filters, "bijt")
-            filters = to_channels_last(filters, self.data_format)
-        elif self.generator is not None:
+        if filters is None:
+            self._require_generator()
             filters = self.generator(inputs)
         else:
+            filters = to_channels_last(tensor("filters", filters, "bijt"), self.data_format)
+        self._check_filters(tuple(filters.shape), tuple(inputs.shape))
+        filters = self._normalized(filters, inputs.shape[-1])
+        outputs = dynamic_local_filter(inputs, ops.cast(filters, inputs.dtype), self.windows)
+        return from_channels_last(outputs, self.data_format)
+
+    def compute_output_spec(self, inputs, filters=None):
+        """Returns what a call would, which refuses the same filters."""
+        if filters is None:
+            self._require_generator()
+        else:
+            tensor("filters", filters, "bijt")
+            self._check_filters(
+                *(tuple(to_channels_last(one, self.data_format).shape) for one in (filters, inputs))
+            )
+        return super().compute_output_spec(inputs, filters=filters)
+
+    def _require_generator(self) -> None:
+        if not self.use_generator:
             raise ValueError(
                 f"Layer {self.name!r} has no generator, so its filters must be given. Received: "
                 "filters=None with use_generator=False. Call layer(inputs, filters=...), or set "
                 "use_generator=True."
             )
-        filters = self._normalized(filters, inputs.shape)
-        outputs = dynamic_local_filter(inputs, ops.cast(filters, inputs.dtype), self.windows)
-        return from_channels_last(outputs, self.data_format)
 
-    def _normalized(self, filters, input_shape: Any):
-        """Returns filters of axes (batch, row, column, tap, channel or 1), normalised over taps."""
+    def _check_filters(self, shape: tuple, input_shape: tuple) -> None:
+        """Refuses filters, channels last, that do not fit the inputs."""
         taps = self.windows.taps
         width = input_shape[-1] if self.per_channel else 1
         expected = (*input_shape[1:-1], taps * width)
-        received = tuple(filters.shape[1:])
+        received = shape[1:]
         known = zip(received, expected, strict=False)
         if len(received) != 3 or any(a != b for a, b in known if None not in (a, b)):
             of_channels = f" of {width} channels" if self.per_channel else ""
@@ -221,6 +237,10 @@ class DynamicLocalFilter2D(ConfiguredLayer):
                 f"{of_channels}: of shape (batch, {', '.join(map(str, expected))}), channels last. "
                 f"Received: filters of shape (batch, {', '.join(map(str, received))})."
             )
+
+    def _normalized(self, filters, channels: int):
+        """Returns filters of axes (batch, row, column, tap, channel or 1), normalised over taps."""
+        taps, width = self.windows.taps, channels if self.per_channel else 1
         shape = ops.shape(filters)
         filters = ops.reshape(filters, (*shape[:-1], taps, width))
         if self.normalize is None:

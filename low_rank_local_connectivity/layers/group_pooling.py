@@ -3,7 +3,6 @@
 from typing import Literal
 
 import keras
-from keras import ops
 
 from low_rank_local_connectivity.layers.configured_layer import (
     ConfiguredLayer,
@@ -11,7 +10,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     standardize_data_format,
 )
 from low_rank_local_connectivity.layers.group_maps import plain_shape
-from low_rank_local_connectivity.ops.precision import mean
+from low_rank_local_connectivity.ops.reduction import reduce_axis
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -37,7 +36,7 @@ class GroupPooling2D(ConfiguredLayer):
         ValueError: If an argument is not one of these.
 
     Example:
-        >>> tuple(GroupPooling2D("mean")(ops.ones((2, 9, 8, 4, 5))).shape)
+        >>> tuple(GroupPooling2D("mean")(keras.ops.ones((2, 9, 8, 4, 5))).shape)
         (2, 9, 8, 5)
 
     Reference:
@@ -53,6 +52,7 @@ class GroupPooling2D(ConfiguredLayer):
         self.mode = one_of("mode", mode, ("max", "mean"))
         self.data_format = standardize_data_format(data_format)
         self.input_spec = keras.layers.InputSpec(ndim=5)
+        self._build_now(GroupPooling2D)
 
     def compute_output_shape(self, input_shape) -> tuple:
         """Returns the shape without orientations."""
@@ -61,4 +61,4 @@ class GroupPooling2D(ConfiguredLayer):
     def call(self, inputs):
         """Pools over the orientations."""
         axis = 3 if self.data_format == "channels_last" else 1
-        return (ops.max if self.mode == "max" else mean)(inputs, axis=axis)
+        return reduce_axis(inputs, self.mode, axis)

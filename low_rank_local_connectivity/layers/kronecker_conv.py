@@ -13,6 +13,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     initializer_of,
     join_shape,
     one_of,
+    one_of_any_case,
     per_axis,
     positive_int,
     received,
@@ -155,7 +156,7 @@ class KroneckerConv2D(ConfiguredLayer):
         require_product(self.factors, self.kernel_size, self.filters)
         self.rank = checked_rank(rank, self.factors)
         self.strides = per_axis("strides", strides, 2)
-        self.padding = one_of("padding", padding, ("valid", "same"))
+        self.padding = one_of_any_case("padding", padding, ("valid", "same"))
         self.data_format = standardize_data_format(data_format)
         self.activation = activations.get(activation)
         self.use_bias = boolean("use_bias", use_bias)
@@ -189,12 +190,7 @@ class KroneckerConv2D(ConfiguredLayer):
                 f"{self.name!r}. Received: factors={self.factors}, with {blocks} * {in_block} "
                 f"channels, and input_shape={tuple(input_shape)}, with {channels}."
             )
-        if any(size is not None and size < 1 for size in self.windows.output_shape(sizes)):
-            raise ValueError(
-                f"The kernel must fit into the input of layer {self.name!r}: it spans "
-                f"{self.kernel_size} elements. Received: spatial input size {sizes} with "
-                f"padding={self.padding!r}. Use a smaller kernel, or padding='same'."
-            )
+        self._fitting_windows(sizes)
         if self.strategy == "factored":
             # Refuses an unknown size under strides and padding before any weight is made.
             self.windows.pad_amounts(sizes)
@@ -213,6 +209,17 @@ class KroneckerConv2D(ConfiguredLayer):
                 constraint=self.bias_constraint,
             )
 
+    def _fitting_windows(self, sizes: Any) -> tuple[int | None, ...]:
+        """Returns the number of windows per axis of inputs, which must have room for one."""
+        found = self.windows.output_shape(sizes)
+        if any(isinstance(size, int) and size < 1 for size in found):
+            raise ValueError(
+                f"The kernel must fit into the input of layer {self.name!r}: it spans "
+                f"{self.kernel_size} elements. Received: spatial input size {sizes} with "
+                f"padding={self.padding!r}. Use a smaller kernel, or padding='same'."
+            )
+        return found
+
     def _add_factor(self, name: str, index: int) -> Any:
         def draw(shape, dtype=None):  # noqa: ARG001, the shape follows from the factors
             return draw_factor(self.kernel_initializer, self.factors, self.rank, index, dtype)
@@ -230,13 +237,14 @@ class KroneckerConv2D(ConfiguredLayer):
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns `(batch, *output sizes, filters)` in the layer's data format."""
         sizes, _ = split_shape(input_shape, self.data_format, 2)
-        sizes = self.windows.output_shape(sizes)
+        sizes = self._fitting_windows(sizes)
         return join_shape(input_shape[0], sizes, self.filters, self.data_format)
 
     def call(self, inputs):
         """Convolves, adds the biases and applies the activation."""
         inputs = to_channels_last(inputs, self.data_format)
         sizes = tuple(inputs.shape[1:3])
+        self._fitting_windows(sizes)
         if self.chosen_strategy(sizes) == "factored":
             outputs = kronecker_convolution(
                 inputs,

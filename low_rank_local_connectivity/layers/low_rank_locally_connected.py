@@ -236,12 +236,19 @@ class LowRankLocallyConnected(BaseLocalConv):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]):
-        """Creates a layer from `get_config`'s result, which JSON may have made lists of."""
+        """Creates a layer from `get_config`'s result, which JSON may have made lists of.
+
+        In a configuration that a layer wrote, with the three entries of every Keras layer, a list
+        of integers was a tuple, one for each axis: a mixed basis nests its own. One written by
+        hand means what the constructor takes it for.
+        """
         config = dict(config)
+        written = {"name", "trainable", "dtype"} <= set(config)
         for name in ("kernel_size", "dilation_rate"):
-            value = config.get(name)
-            if isinstance(value, list) and all(isinstance(item, int) for item in value):
-                config[name] = tuple(value)  # one number per axis: a mixed basis nests its own
+            value: Any = config.get(name)
+            numbers = isinstance(value, list) and all(isinstance(item, int) for item in value)
+            if numbers and (written or len(value) != config.get("spatial_rank")):
+                config[name] = tuple(value)
         return super().from_config(config)
 
     def _standardize_structure(self, name: str, value: Any) -> Any:
@@ -474,7 +481,7 @@ class LowRankLocallyConnected(BaseLocalConv):
             )
         given = tensor("inputs", inputs, "bSc")
         inputs = ops.cast(ops.convert_to_tensor(given), self.compute_dtype)
-        self._check_sizes(inputs)
+        self._check_sizes(inputs.shape)
         weights = self._weights_per_example(to_channels_last(inputs, self.data_format))
         shape = (ops.shape(inputs)[0], *self._sizes_or_one(), self.spatial_rank)
         return ops.broadcast_to(weights, shape)

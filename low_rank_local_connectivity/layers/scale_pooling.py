@@ -13,12 +13,11 @@ from low_rank_local_connectivity.layers.configured_layer import (
     standardize_data_format,
 )
 from low_rank_local_connectivity.layers.scale_levels import (
-    input_spec,
     is_pyramid,
     levels_of,
     split_scale_space,
 )
-from low_rank_local_connectivity.ops.precision import mean
+from low_rank_local_connectivity.ops.reduction import reduce_axis
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -71,32 +70,33 @@ class ScalePooling2D(ConfiguredLayer):
         super().__init__(**kwargs)
         self.mode = one_of("mode", mode, ("max", "mean"))
         self.data_format = standardize_data_format(data_format)
+        self._build_now(ScalePooling2D)
 
     def build(self, input_shape: Any) -> None:
         """Checks the input's shape; there are no weights."""
-        sizes, channels = split_scale_space(input_shape, self.data_format, self.name)
-        if is_pyramid(input_shape):
-            _windows(sizes, self.name)
-        self.input_spec = input_spec(input_shape, self.data_format, channels)
+        self.compute_output_shape(input_shape)
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the input's shape without the axis of scales, or that of the last level."""
         sizes, channels = split_scale_space(input_shape, self.data_format, self.name)
+        if is_pyramid(input_shape):
+            _windows(sizes, self.name)
         batch = input_shape[0][0] if is_pyramid(input_shape) else input_shape[0]
         return join_shape(batch, sizes[-1], channels, self.data_format)
 
     def call(self, inputs):
         """Reduces the levels."""
-        reduce: Any = ops.max if self.mode == "max" else mean
-        if not is_pyramid(inputs):
-            return reduce(inputs, axis=1 if self.data_format == "channels_last" else 2)
+        pyramid = is_pyramid(inputs)
+        self.compute_output_shape([one.shape for one in inputs] if pyramid else inputs.shape)
+        if not pyramid:
+            return reduce_axis(inputs, self.mode, 1 if self.data_format == "channels_last" else 2)
         levels = levels_of(inputs, self.data_format)
         sizes = [tuple(level.shape[1:3]) for level in levels]
         pooled = [
             _shrink(level, window, sizes[-1])
             for level, window in zip(levels, _windows(sizes, self.name), strict=True)
         ]
-        return from_channels_last(reduce(ops.stack(pooled), axis=0), self.data_format)
+        return from_channels_last(reduce_axis(ops.stack(pooled), self.mode, 0), self.data_format)
 
 
 def _windows(sizes: list[Any], name: str) -> list[tuple[int, int]]:

@@ -123,6 +123,7 @@ class ScaleSpaceLifting2D(ConfiguredLayer):
                 "and pyramid=True. Use method='bilinear', or pyramid=False."
             )
         self.input_spec = keras.layers.InputSpec(ndim=4)
+        self._build_now(ScaleSpaceLifting2D)
 
     def _level_lengths(self, level: int, sizes: Any) -> list[Any]:
         """Returns the lengths of a level of the pyramid, None where they are not known."""
@@ -133,7 +134,10 @@ class ScaleSpaceLifting2D(ConfiguredLayer):
 
     def build(self, input_shape: Any) -> None:
         """Checks that images of this shape are large enough; there are no weights."""
-        sizes, channels = split_shape(input_shape, self.data_format, 2)
+        self.compute_output_shape(input_shape)
+
+    def _check_sizes(self, sizes: Any) -> None:
+        """Refuses images that are too small for the coarsest level."""
         coarsest = self._level_lengths(self.num_scales - 1, sizes)
         if self.method == "bilinear" and 0 in coarsest:
             factor = level_factor(self.base, self.num_scales - 1)
@@ -142,12 +146,11 @@ class ScaleSpaceLifting2D(ConfiguredLayer):
                 f"images, which must be that large. Received: spatial input size {sizes} with "
                 f"num_scales={self.num_scales} and base={self.base}. Use fewer scales."
             )
-        axis = -1 if self.data_format == "channels_last" else 1
-        self.input_spec = keras.layers.InputSpec(ndim=4, axes={axis: channels})
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the shape of the scale space, of each level if it is a pyramid."""
         sizes, channels = split_shape(input_shape, self.data_format, 2)
+        self._check_sizes(sizes)
         if not self.pyramid:
             sizes = (self.num_scales, *sizes)
             return join_shape(input_shape[0], sizes, channels, self.data_format)
@@ -157,6 +160,7 @@ class ScaleSpaceLifting2D(ConfiguredLayer):
     def call(self, inputs):
         """Makes the levels, each from the image."""
         image = to_channels_last(inputs, self.data_format)
+        self._check_sizes(tuple(image.shape[1:3]))
         levels = [image]
         for level in range(1, self.num_scales):
             lengths = ops.shape(image)[1:3]

@@ -179,6 +179,12 @@ class SpatialBias(ConfiguredLayer):
             axes = tuple(range(len(sizes)))
         else:
             axes = spatial_axes("additive_axes", self.additive_axes, len(sizes))
+        self.input_sizes = sizes
+        self.fixed_axes = axes or tuple(range(len(sizes)))
+        axis = -1 if self.data_format == "channels_last" else 1
+        self.input_spec = keras.layers.InputSpec(
+            ndim=len(input_shape), axes={axis: channels} if self.per_filter else None
+        )
         self.terms = add_spatial_bias(
             self,
             sizes,
@@ -189,12 +195,26 @@ class SpatialBias(ConfiguredLayer):
             self.bias_constraint,
         )
 
+    def _check_sizes(self, input_shape: tuple) -> None:
+        """Refuses inputs of another size than the one that the terms were made for."""
+        sizes, _ = split_shape(input_shape, self.data_format)
+        if any(sizes[axis] not in (None, self.input_sizes[axis]) for axis in self.fixed_axes):
+            raise ValueError(
+                f"Layer {self.name!r} has biases for inputs of spatial size {self.input_sizes}, "
+                f"each position having its own. Received: inputs of shape {input_shape} with "
+                f"data_format={self.data_format!r}. Resize the inputs, or the layer with "
+                "conversion.resize(layer, input_shape)."
+            )
+
     def call(self, inputs):
         """Adds every term."""
+        self._check_sizes(tuple(inputs.shape))
         outputs = to_channels_last(inputs, self.data_format)
         return from_channels_last(add_biases(outputs, self.terms), self.data_format)
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the input's shape."""
         split_shape(input_shape, self.data_format)
+        if self.built:
+            self._check_sizes(tuple(input_shape))
         return tuple(input_shape)

@@ -108,7 +108,7 @@ class SpatialTransformer2D(ConfiguredLayer):
         shape = tuple(input_shape)
         if not self.localization.built:
             self.localization.build(shape)
-        features: Any = tuple(self.localization.compute_output_shape(shape))[1:]
+        features = self._features(shape)
         if None in features:
             raise ValueError(
                 f"The localization network of layer {self.name!r} must find a known number of "
@@ -123,9 +123,24 @@ class SpatialTransformer2D(ConfiguredLayer):
         )
         self.bias = self.add_weight(shape=(6,), initializer=_identity, name="bias", autocast=False)
 
+    def _features(self, input_shape: tuple) -> Any:
+        return tuple(self.localization.compute_output_shape(input_shape))[1:]
+
+    def _check_features(self, features: Any, input_shape: tuple) -> None:
+        """Refuses inputs in which the network finds another number of features than weights."""
+        if None not in features and math.prod(features) != self.kernel.shape[0]:
+            raise ValueError(
+                f"Layer {self.name!r} has weights for the {self.kernel.shape[0]} features that its "
+                "localization network found in inputs of the size that it was built for. Received: "
+                f"inputs of shape {input_shape}, in which it finds {math.prod(features)}. Resize "
+                "the inputs, or let the network end in a global pooling."
+            )
+
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the input's shape with the rows and columns of `output_size`."""
         sizes, channels = split_shape(input_shape, self.data_format, 2)
+        if self.built:
+            self._check_features(self._features(tuple(input_shape)), tuple(input_shape))
         return join_shape(input_shape[0], self.output_size or sizes, channels, self.data_format)
 
     def transformations(self, inputs):
@@ -149,6 +164,7 @@ class SpatialTransformer2D(ConfiguredLayer):
         self.require_built("transformations")
         images = ops.convert_to_tensor(tensor("inputs", inputs, "bhwc"))
         features = self.localization(self.to_compute_dtype(images))
+        self._check_features(tuple(features.shape[1:]), tuple(images.shape))
         dtype = at_least_float32(features)
         kernel, bias = (ops.cast(weight, dtype) for weight in (self.kernel, self.bias))
         features = ops.reshape(ops.cast(features, dtype), (-1, kernel.shape[0]))

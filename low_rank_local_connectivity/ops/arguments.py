@@ -52,6 +52,12 @@ def one_of(name: str, value: Any, choices: tuple) -> Any:
     raise ValueError(f"`{name}` must be one of {listed}. Received: {received(name, value)}.")
 
 
+def one_of_any_case(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    """Returns the choice that `value` is but for capitals, as Keras spells padding and formats."""
+    lowered = value.lower() if isinstance(value, str) else value
+    return one_of(name, lowered if lowered in choices else value, choices)
+
+
 def boolean(name: str, value: Any) -> bool:
     """Returns a value that is True or False, or 1 or 0."""
     if isinstance(value, bool):

@@ -64,7 +64,10 @@ def padded_pixels(images_bhwc, groups: int = 1):
         Tensor of axes `rc`, with `c` the channels of a group.
     """
     padded = ops.pad(images_bhwc, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return ops.reshape(padded, (-1, images_bhwc.shape[-1] // groups))
+    pixels_rc = ops.reshape(padded, (-1, images_bhwc.shape[-1] // groups))
+    rows = pixels_rc.shape[0]
+    # From no rows at all JAX reads none of the right shape, and PyTorch adds none up.
+    return ops.pad(pixels_rc, ((0, 1), (0, 0))) if isinstance(rows, int) and not rows else pixels_rc
 
 
 def first_pixels(batch, height, width):

@@ -20,7 +20,7 @@ import keras
 from keras import ops
 
 from low_rank_local_connectivity.ops.arguments import (
-    one_of,
+    one_of_any_case,
     pairs_of_pads,
     per_axis,
     positive_int,
@@ -111,7 +111,8 @@ def deform_conv2d(
         Dai et al., "Deformable Convolutional Networks", ICCV 2017; Zhu et al., "Deformable
         ConvNets v2: More Deformable, Better Results", CVPR 2019.
     """
-    data_format = one_of("data_format", data_format, (None, "channels_last", "channels_first"))
+    formats = (None, "channels_last", "channels_first")
+    data_format = one_of_any_case("data_format", data_format, formats)
     data_format = data_format or keras.config.image_data_format()
     x_bhwc = _channels_last("x", x, data_format)
     offset = _channels_last("offset", offset, data_format)
@@ -147,6 +148,7 @@ class Geometry:
 
     def __init__(self, taps, strides, dilations, padding: Padding) -> None:
         self.taps, self.strides, self.dilations = taps, strides, dilations
+        padding = padding.lower() if isinstance(padding, str) else padding
         named = isinstance(padding, str) and padding in ("valid", "same")
         self.pads = None if named else pairs_of_pads(padding)
         if not named and self.pads is None:
