@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import importlib
+import math
 import os
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def check_memory(experiment: Experiment) -> None:
         return
     raise RunError(
         f"A network and a step of its training must fit into memory. Received: "
-        f"{experiment.layers_in_words}, whose {parameters:,} parameters take "
+        f"{experiment.layers_in_words}, whose {parameters:,} trainable parameters take "
         f"{for_weights / GIBIBYTE:,.1f} GiB with their gradients and moments and whose outputs for "
         f"--batch_size={experiment.batch_size} take {for_outputs / GIBIBYTE:,.1f} GiB, where "
         f"{free / GIBIBYTE:,.1f} GiB are free. Choose other layers, smaller images or batches."
@@ -58,7 +59,7 @@ def has_accelerator() -> bool:
 
 
 def needed_bytes(experiment: Experiment) -> tuple[int, int, int]:
-    """Returns the parameters of a run's network, and the bytes of its weights and of a step.
+    """Returns a network's trainable parameters, and the bytes of its weights and of a step.
 
     The network is built without values, in a thread of its own: what Keras remembers of it, names
     and weights to come, ends with the thread.
@@ -76,10 +77,11 @@ def _count(experiment: Experiment) -> tuple[int, int, int]:
     training.set_precision(experiment.precision)
     with keras.StatelessScope(initialize_variables=False):
         model = experiment.build()
-    moments = 0 if experiment.optimizer == "sgd" and not experiment.momentum else None
-    moments = MOMENTS[experiment.optimizer] if moments is None else moments
+    plain = experiment.optimizer == "sgd" and experiment.momentum == 0
+    moments = 0 if plain else MOMENTS[experiment.optimizer]
     outputs = experiment.batch_size * step_bytes(model)
-    return model.count_params(), weight_bytes(model, moments), outputs
+    parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    return parameters, weight_bytes(model, moments), outputs
 
 
 def free_bytes() -> int | None:

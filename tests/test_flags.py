@@ -307,8 +307,8 @@ def test_a_network_that_cannot_fit_is_refused_before_it_is_built(monkeypatch):
     assert str(caught.value) == (
         "A network and a step of its training must fit into memory. Received: resnet50, conv2d "
         "inserted and locally_connected2d in conv2, conv3, conv4, conv5, whose "
-        f"{parameters:,} parameters take {weights / 2**30:,.1f} GiB with their gradients and "
-        f"moments and whose outputs for --batch_size=32 take {outputs / 2**30:,.1f} GiB, where "
+        f"{parameters:,} trainable parameters take {weights / 2**30:,.1f} GiB with their gradients "
+        f"and moments and whose outputs for --batch_size=32 take {outputs / 2**30:,.1f} GiB, where "
         "16.0 GiB are free. Choose other layers, smaller images or batches."
     )
     # Of the 3x3 layers alone, each position's filters: sides, filters and layers of each stage.
