@@ -267,8 +267,10 @@ def test_lines_that_are_no_records_are_left_out_and_named(records, tmp_path, cap
         f"Line 12 of {path} is not a record and is left out.",
         f"The record 'cut' of {path} has no 'test_accuracy' in its result and is left out.",
         f"The record 'bare' of {path} has no 'network' in its config and is left out.",
-        f"The record 'nan' of {path} has no number as 'test_accuracy' in its result and is left "
-        "out.",
+        (
+            f"The record 'nan' of {path} has no number as 'test_accuracy' in its result and is "
+            "left out."
+        ),
     ]
 
 
