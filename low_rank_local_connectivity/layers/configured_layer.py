@@ -45,7 +45,8 @@ class TakesAnyDtype(keras.Layer):
                 are if the layer has `autocast=False`.
         """
         if isinstance(value, (list, tuple)):
-            return type(value)(self.to_compute_dtype(one) for one in value)
+            values = [self.to_compute_dtype(one) for one in value]
+            return values if isinstance(value, list) else tuple(values)
         if not hasattr(value, "dtype") or dtype_of(value) == self.compute_dtype:
             return value
         floating = keras.backend.is_float_dtype(dtype_of(value))
