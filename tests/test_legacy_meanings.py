@@ -177,7 +177,7 @@ def of_images(image):
     yield K2.DepthwiseConv2D(3, dilation_rate=2)(image)
     yield K2.Conv2DTranspose(4, 3, strides=2, output_padding=1)(image)
     yield K2.ZeroPadding2D(((1, 2), (0, 3)))(image)
-    yield K2.AveragePooling2D(3, strides=2, padding="same")(image)
+    yield K2.AveragePooling2D((2, 3), strides=(2, 1), padding="same")(image)
     yield K2.PReLU(shared_axes=[1, 2])(image)
 
 
@@ -278,6 +278,23 @@ def test_an_interpolation_that_depends_on_the_backend_is_refused_where_it_does(t
     assert str(error.value) == (
         f"The layer 'a', a Resizing, in {path!r} cannot be loaded: with interpolation='bicubic' "
         f"Keras 3 does not compute on {backend} what it does on tensorflow. Load it there."
+    )
+
+
+def test_an_unevenly_padded_average_is_refused_on_pytorch(tmp_path, rng):
+    path = str(tmp_path / "m.h5")
+    layer = K2.AveragePooling2D(3, strides=2, padding="same", name="a")
+    model = tf_keras.Sequential([K2.Input((8, 7, 3)), layer])
+    model.save(path)
+    if keras.backend.backend() != "torch":
+        assert_loaded(model, path, rng.normal(size=(2, 8, 7, 3)).astype("float32"))
+        return
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (the whole text is compared)
+        legacy.load_model(path)
+    assert str(error.value) == (
+        f"The layer 'a', an AveragePooling2D, in {path!r} cannot be loaded: where padding='same' "
+        "pads unevenly, Keras 3 does not compute on torch what it does on tensorflow. Load it "
+        "there."
     )
 
 

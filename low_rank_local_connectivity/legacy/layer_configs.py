@@ -70,8 +70,8 @@ SUPERFLUOUS |= dict.fromkeys(SEPARABLE, OF_A_CONVOLUTION)
 SUPERFLUOUS |= {"LeakyReLU": ("alpha",), "ReLU": ("theta",), "Discretization": ("trainable",)}
 ADAPTED = """its bin boundaries were adapted to data and are stored as a weight, where Keras 3 has \
 an argument. Save the model anew in Keras 2 with Discretization(bin_boundaries=...)"""
-# What UpSampling2D and Resizing interpolate by with TensorFlow's numbers. Keras 3 would refuse others
-# only when called, and by "bicubic" is off by 0.002 on JAX and by 0.3 on PyTorch.
+# What UpSampling2D and Resizing interpolate by with TensorFlow's numbers. Keras 3 refuses others
+# only when it is called, and by "bicubic" is off by 0.002 on JAX and by 0.3 on PyTorch.
 EVERYWHERE = ("nearest", "bilinear")
 INTERPOLATIONS: dict[str, tuple[str, ...]] = {
     "tensorflow": (*EVERYWHERE, "bicubic", "lanczos3", "lanczos5", "area"),
