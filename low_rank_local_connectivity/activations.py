@@ -23,9 +23,9 @@ def keras2_hard_sigmoid(x: Any) -> Any:
         Tensor of the same shape and dtype.
 
     Example:
-        >>> float(keras2_hard_sigmoid(ops.array(1.5)))
+        >>> round(float(keras2_hard_sigmoid(ops.array(1.5))), 3)
         0.8
-        >>> float(keras.activations.hard_sigmoid(ops.array(1.5)))
+        >>> round(float(keras.activations.hard_sigmoid(ops.array(1.5))), 3)
         0.75
 
     Reference:

@@ -18,6 +18,7 @@ from low_rank_local_connectivity.conversion.factorization import to_locally_conn
 from low_rank_local_connectivity.conversion.relaxation import to_convolution
 from low_rank_local_connectivity.conversion.report import ConversionReport, sizes
 from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
+from low_rank_local_connectivity.ops.arguments import received
 
 Rule = Callable[[Any], "keras.Layer | Sequence[keras.Layer] | None"]
 # A mixed basis is left as it is if the box that holds its banks has more taps than so many times
@@ -169,6 +170,11 @@ def convert_and_report(
 ) -> Any:
     """Returns what `convert` does; the report is about one kind of layer."""
     require_visible(function, model)
+    if report is not None and not callable(report):
+        raise ValueError(
+            "`report` must be a function of a ConversionReport, or None. Received: "
+            f"{received('report', report)}."
+        )
     conversion = _Conversion(rule, kind)
     found = conversion.model(model)
     conversion.copy_weights()

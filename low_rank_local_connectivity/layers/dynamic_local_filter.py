@@ -198,7 +198,7 @@ class DynamicLocalFilter2D(ConfiguredLayer):
             self._require_generator()
             filters = self.generator(inputs)
         else:
-            filters = to_channels_last(tensor("filters", filters, "bijt"), self.data_format)
+            filters = to_channels_last(tensor("filters", filters, "bSt"), self.data_format)
         self._check_filters(tuple(filters.shape), tuple(inputs.shape))
         filters = self._normalized(filters, inputs.shape[-1])
         outputs = dynamic_local_filter(inputs, ops.cast(filters, inputs.dtype), self.windows)
@@ -209,7 +209,7 @@ class DynamicLocalFilter2D(ConfiguredLayer):
         if filters is None:
             self._require_generator()
         else:
-            tensor("filters", filters, "bijt")
+            tensor("filters", filters, "bSt")
             self._check_filters(
                 *(tuple(to_channels_last(one, self.data_format).shape) for one in (filters, inputs))
             )

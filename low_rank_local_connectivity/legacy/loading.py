@@ -10,6 +10,7 @@ import keras
 from low_rank_local_connectivity.conversion import convert
 from low_rank_local_connectivity.conversion.checks import require_visible
 from low_rank_local_connectivity.legacy.assigning import assign, locally_connected
+from low_rank_local_connectivity.legacy.averages import require_same_numbers
 from low_rank_local_connectivity.legacy.kernels import same_padding, windows_differ
 from low_rank_local_connectivity.legacy.reading import open_saved
 from low_rank_local_connectivity.legacy.rebuilding import rebuild
@@ -53,6 +54,7 @@ def load_model(
     objects = {} if custom_objects is None else mapping("custom_objects", custom_objects, OBJECTS)
     with open_saved(path) as saved:
         model, described = rebuild(saved.config(), objects, saved.path)
+        require_same_numbers(model, saved.path)
         assign(model, saved.stored(), saved.path, described)
     return _with_keras_2_windows(model, saved.path)
 

@@ -74,7 +74,7 @@ def pair_by_name(layer: Any, weights: Sequence[Weight]) -> Pairs | None:
     for weight in weights:
         agreed = [_agreement(part, weight) for part in parts]
         best = max(agreed)
-        if agreed.count(best) != 1 or best[0] == 0:
+        if agreed.count(best) != 1 or not best[0]:
             return None
         shares[agreed.index(best)].append(weight)
     return _shared_out(parts, shares)
@@ -102,12 +102,21 @@ def _parts(layer: Any) -> Iterator[Part]:
     return walk(layer, ())
 
 
-def _agreement(part: Part, weight: Weight) -> tuple[int, int]:
-    """Returns how much of a weight's path names the layers of a part; how much but for numbers."""
+def _agreement(part: Part, weight: Weight) -> tuple[list[bool], list[bool]]:
+    """Returns which names of a part, the outermost first, are in a weight's path.
+
+    And which are but for numbers. Of a layer within a layer the outer name tells more: the inner
+    one is mostly Keras's own, with a number that means nothing.
+    """
     scope = "/".join(_numbered(name)[0] for name in weight.scope.split("/"))
-    exact = sum(len(name) for name in part.names if stands_in(name, weight.scope))
-    alike = (name for name, _ in map(_numbered, part.names))
-    return exact, sum(len(name) for name in alike if stands_in(name, scope))
+    exact = [stands_in(name, weight.scope) for name in part.names]
+    alike = [stands_in(_numbered(name)[0], scope) for name in part.names]
+    return _without_ending(exact), _without_ending(alike)
+
+
+def _without_ending(found: list[bool]) -> list[bool]:
+    """Returns a list up to its last True, so that deeper layers are not preferred."""
+    return found[: len(found) - found[::-1].index(True)] if True in found else []
 
 
 def _shared_out(parts: Sequence[Part], shares: Sequence[Sequence[Weight]]) -> Pairs | None:

@@ -54,8 +54,9 @@ def one_of(name: str, value: Any, choices: tuple) -> Any:
 
 def one_of_any_case(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     """Returns the choice that `value` is but for capitals, as Keras spells padding and formats."""
-    lowered = value.lower() if isinstance(value, str) else value
-    return one_of(name, lowered if lowered in choices else value, choices)
+    if isinstance(value, str) and value.lower() in choices:
+        return value.lower()
+    return one_of(name, value, choices)
 
 
 def boolean(name: str, value: Any) -> bool:
