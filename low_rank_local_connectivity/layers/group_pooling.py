@@ -60,4 +60,4 @@ class GroupPooling2D(ConfiguredLayer):
     def call(self, inputs):
         """Pools over the orientations."""
         axis = 3 if self.data_format == "channels_last" else 1
-        return (ops.max if self.mode == "max" else ops.mean)(inputs, axis=axis)
+        return (ops.amax if self.mode == "max" else ops.mean)(inputs, axis=axis)

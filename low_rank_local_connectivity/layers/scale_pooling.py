@@ -86,7 +86,7 @@ class ScalePooling2D(ConfiguredLayer):
 
     def call(self, inputs):
         """Reduces the levels."""
-        reduce: Any = ops.max if self.mode == "max" else ops.mean
+        reduce: Any = ops.amax if self.mode == "max" else ops.mean
         if not is_pyramid(inputs):
             return reduce(inputs, axis=1 if self.data_format == "channels_last" else 2)
         levels = levels_of(inputs, self.data_format)

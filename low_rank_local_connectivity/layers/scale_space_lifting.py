@@ -15,6 +15,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.scale_levels import checked_base, join_levels
+from low_rank_local_connectivity.ops.constants import constant, plain_number
 from low_rank_local_connectivity.ops.scale_space import (
     apply_to_rows_and_columns,
     bilinear_matrix,
@@ -23,6 +24,8 @@ from low_rank_local_connectivity.ops.scale_space import (
     level_variances,
     reduced_length,
 )
+
+CONSTANTS = {make: constant(make) for make in (bilinear_matrix, gaussian_matrix)}
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -160,7 +163,7 @@ class ScaleSpaceLifting2D(ConfiguredLayer):
         image = to_channels_last(ops.cast(inputs, self.compute_dtype), self.data_format)
         levels = [image]
         for level in range(1, self.num_scales):
-            lengths = ops.shape(image)[1:3]
+            lengths = map(plain_number, ops.shape(image)[1:3])
             rows, columns = (self._matrix(level, length) for length in lengths)
             levels.append(apply_to_rows_and_columns(image, rows, columns))
         return join_levels(levels, self.data_format, self.pyramid)
@@ -169,6 +172,11 @@ class ScaleSpaceLifting2D(ConfiguredLayer):
         """Returns the matrix that makes an axis of a level from the image's."""
         factor = level_factor(self.base, level)
         if self.method == "bilinear":
-            return bilinear_matrix(factor, self.antialias, length, enlarge=not self.pyramid)
-        variance = level_variances(level + 1, self.base, self.zero_scale)[level]
-        return gaussian_matrix(variance, int(factor) if self.pyramid else 1, length)
+            make: Any = bilinear_matrix
+            settings: tuple = (factor, self.antialias, not self.pyramid)
+        else:
+            variance = level_variances(level + 1, self.base, self.zero_scale)[level]
+            make, settings = gaussian_matrix, (variance, int(factor) if self.pyramid else 1)
+        if isinstance(length, int):
+            return CONSTANTS[make]("float32", length, *settings)
+        return make(length, *settings)

@@ -7,8 +7,11 @@ counter-clockwise as an image is seen with row 0 at the top; `r` is an orientati
 
 import functools
 
+import keras
 import numpy as np
 from keras import ops
+
+from low_rank_local_connectivity.ops.constants import constant
 
 
 def is_exact(order: int) -> bool:
@@ -104,10 +107,20 @@ def expand_kernel(kernel_hwscf, order: int):
         quarters, part = divmod(4 * turns, order)
         if part not in parts:
             parts[part] = _turn_by_part(kernel_hwscf, part, order)
-        one = ops.rot90(parts[part], quarters, axes=(0, 1))
+        one = _quarter_turns(parts[part], quarters)
         turned.append(one if orientations == 1 else ops.roll(one, turns, axis=2))
     plain = ops.stack(turned, axis=-2)
     return ops.reshape(plain, (size, size, orientations * channels, order * filters))
+
+
+def _quarter_turns(kernel_hwscf, quarters: int):
+    """As `ops.rot90` over the first two axes, which has no counterpart in ONNX."""
+    if quarters == 2:
+        return ops.flip(kernel_hwscf, axis=(0, 1))
+    if quarters == 0:
+        return kernel_hwscf
+    turned = ops.transpose(kernel_hwscf, (1, 0, 2, 3, 4))
+    return ops.flip(turned, axis=0 if quarters == 1 else 1)
 
 
 def _turn_by_part(kernel_hwscf, part: int, order: int):
@@ -115,7 +128,10 @@ def _turn_by_part(kernel_hwscf, part: int, order: int):
     if is_exact(order):
         return kernel_hwscf
     size = kernel_hwscf.shape[0]
-    matrix = rotation_matrix(size, 90 * part / order)
     flat = ops.reshape(kernel_hwscf, (size * size, -1))
-    matrix = ops.convert_to_tensor(matrix, dtype=flat.dtype)
+    dtype = keras.backend.standardize_dtype(flat.dtype)
+    matrix = _ROTATION_MATRIX(dtype, size, 90 * part / order)
     return ops.reshape(ops.matmul(matrix, flat), kernel_hwscf.shape)
+
+
+_ROTATION_MATRIX = constant(rotation_matrix)

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from low_rank_local_connectivity.ops.gradients import with_gradient
 from low_rank_local_connectivity.ops.local_convolution import (
     after,
     local_convolution_by_slabs,
@@ -156,21 +157,15 @@ def _mix(weights_pk, banks_kq) -> Any:
     as fast with the few rows of few banks first.
     """
 
-    @ops.custom_gradient
-    def apply(weights_pk, banks_kq):
-        def gradient(*arguments, upstream=None):
-            if upstream is None:
-                (upstream,) = arguments
-            if weights_pk.shape[1] <= FEW_BANKS:
-                products_kp = ops.matmul(banks_kq, ops.transpose(upstream))
-                weights_gradient_pk = ops.transpose(products_kp)
-            else:
-                weights_gradient_pk = ops.matmul(upstream, ops.transpose(banks_kq))
-            return weights_gradient_pk, ops.matmul(ops.transpose(weights_pk), upstream)
+    def gradient(upstream, weights_pk, banks_kq):
+        if weights_pk.shape[1] <= FEW_BANKS:
+            products_kp = ops.matmul(banks_kq, ops.transpose(upstream))
+            weights_gradient_pk = ops.transpose(products_kp)
+        else:
+            weights_gradient_pk = ops.matmul(upstream, ops.transpose(banks_kq))
+        return weights_gradient_pk, ops.matmul(ops.transpose(weights_pk), upstream)
 
-        return ops.matmul(weights_pk, banks_kq), gradient
-
-    return apply(ops.copy(weights_pk), ops.copy(banks_kq))
+    return with_gradient(ops.matmul, gradient, (ops.copy(weights_pk), ops.copy(banks_kq)))
 
 
 def combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, windows: Windows):

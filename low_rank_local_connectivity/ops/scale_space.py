@@ -97,13 +97,13 @@ def _scaled_bessel(last: int, t: float) -> np.ndarray:
     return values[: last + 1] / (values[0] + 2 * values[1:].sum())
 
 
-def gaussian_matrix(variance: float, step: int, length: Any) -> Any:
+def gaussian_matrix(length: Any, variance: float, step: int) -> Any:
     """Returns the matrix that smooths an axis, zeros around it, and keeps every `step`th element.
 
     Args:
+        length: Number of elements, an integer or, in a TensorFlow graph, a scalar tensor.
         variance: As in `discrete_gaussian`.
         step: Distance of the elements that are kept.
-        length: Number of elements, an integer or, in a TensorFlow graph, a scalar tensor.
 
     Returns:
         Array or tensor of shape `(ceil(length / step), length)`.
@@ -141,16 +141,16 @@ def reduced_length(length: Any, factor: float) -> Any:
     return ops.cast(ops.floor(ops.cast(length, "float32") / factor + 1e-6), "int32")
 
 
-def bilinear_matrix(factor: float, antialias: bool, length: Any, enlarge: bool = False) -> Any:
+def bilinear_matrix(length: Any, factor: float, antialias: bool, enlarge: bool = False) -> Any:
     """Returns the matrix that reduces an axis by linear interpolation.
 
     Output `i` of `o` reads position `(i + 1/2) length / o - 1/2`, between two elements; with
     `antialias` all elements nearer than `length / o`, weighted by a triangle.
 
     Args:
+        length: Number of elements, an integer or, in a TensorFlow graph, a scalar tensor.
         factor: How many times shorter the axis becomes, rounded down.
         antialias: Whether to smooth before.
-        length: Number of elements, an integer or, in a TensorFlow graph, a scalar tensor.
         enlarge: Whether to interpolate back to `length` elements afterwards.
 
     Returns:
