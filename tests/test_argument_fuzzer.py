@@ -503,7 +503,11 @@ SLOW = {function for function in FUNCTIONS if function.__module__.endswith("plot
 # Arguments that are functions, or may be.
 FUNCTION_LIKE = {"model", "rule", "transform", "transforms", "act_on_outputs", "preprocess"}
 # What functions return; they make it themselves.
-RESULTS = {equivariance.LocationProbe, receptive_field.ReceptiveField}
+RESULTS = {
+    conversion.ConversionReport,
+    equivariance.LocationProbe,
+    receptive_field.ReceptiveField,
+}
 EXEMPT = {*RESULTS, equivariance.Transform}
 
 

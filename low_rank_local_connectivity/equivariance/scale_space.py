@@ -101,7 +101,7 @@ class ScaleSpaceAction:
         variance = level_variances(self.steps + 1, self.base, self.zero_scale)[-1]
         dtype = np.float64 if images.dtype == np.float64 else np.float32
         for axis in self._spatial_axes:
-            matrix = gaussian_matrix(variance, self.factor, images.shape[axis])
+            matrix = gaussian_matrix(images.shape[axis], variance, self.factor)
             images = np.moveaxis(np.moveaxis(images, axis, -1) @ matrix.T, -1, axis)
         return images.astype(dtype)
 

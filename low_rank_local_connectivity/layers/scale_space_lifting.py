@@ -17,6 +17,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.scale_levels import checked_base, join_levels
+from low_rank_local_connectivity.ops.constants import constant, plain_number
 from low_rank_local_connectivity.ops.precision import at_least_float32
 from low_rank_local_connectivity.ops.scale_space import (
     apply_to_rows_and_columns,
@@ -26,6 +27,8 @@ from low_rank_local_connectivity.ops.scale_space import (
     level_variances,
     reduced_length,
 )
+
+CONSTANTS = {make: constant(make) for make in (bilinear_matrix, gaussian_matrix)}
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -163,7 +166,7 @@ class ScaleSpaceLifting2D(ConfiguredLayer):
         self._check_sizes(tuple(image.shape[1:3]))
         levels = [image]
         for level in range(1, self.num_scales):
-            lengths = ops.shape(image)[1:3]
+            lengths = map(plain_number, ops.shape(image)[1:3])
             dtype = at_least_float32(image)
             rows, columns = (self._matrix(level, length, dtype) for length in lengths)
             levels.append(apply_to_rows_and_columns(image, rows, columns))
@@ -173,6 +176,12 @@ class ScaleSpaceLifting2D(ConfiguredLayer):
         """Returns the matrix that makes an axis of a level from the image's."""
         factor = level_factor(self.base, level)
         if self.method == "bilinear":
-            return bilinear_matrix(factor, self.antialias, length, not self.pyramid, dtype)
-        variance = level_variances(level + 1, self.base, self.zero_scale)[level]
-        return gaussian_matrix(variance, int(factor) if self.pyramid else 1, length, dtype)
+            make: Any = bilinear_matrix
+            settings: tuple = (factor, self.antialias, not self.pyramid, dtype)
+        else:
+            variance = level_variances(level + 1, self.base, self.zero_scale)[level]
+            step = int(factor) if self.pyramid else 1
+            make, settings = gaussian_matrix, (variance, step, dtype)
+        if isinstance(length, int):
+            return CONSTANTS[make](dtype, length, *settings)
+        return make(length, *settings)

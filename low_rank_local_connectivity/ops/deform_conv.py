@@ -12,8 +12,9 @@ A tensor's name ends in its axes:
     r  group of channels of a pixel of the padded inputs, one after another
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -33,6 +34,7 @@ from low_rank_local_connectivity.ops.bilinear_sampling import (
     padded_pixels,
     weighted_corners,
 )
+from low_rank_local_connectivity.ops.gradients import with_gradient
 from low_rank_local_connectivity.ops.precision import (
     as_floats,
     at_least_float32,
@@ -290,50 +292,76 @@ def _convolve_samples(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, at_once: 
     Keeping no samples for the gradient is faster than keeping them, which are as many as taps
     times the inputs: most of the time goes into memory that was not used before.
     """
-    taps, channels, _ = kernel_tcf.shape
+    taps = kernel_tcf.shape[0]
     parts = [slice(first, min(first + at_once, taps)) for first in range(0, taps, at_once)]
 
-    @ops.custom_gradient
-    def apply(pixels_rd, weights_tngk, kernel_tcf):
-        outputs_nf = 0.0
-        for part in parts:
-            samples = weighted_corners(pixels_rd, reads_tngk[part], weights_tngk[part])
-            samples = ops.reshape(samples, (part.stop - part.start, -1, channels))
-            outputs_nf += ops.sum(matmul(samples, kernel_tcf[part]), axis=0)
+    def total(samples_tnc: Callable, pixels_rd, weights_tngk, kernel_tcf, reads_tngk):
+        return sum(
+            ops.sum(matmul(samples_tnc(pixels_rd, reads, weights), kernel), axis=0)
+            for reads, weights, kernel in (
+                (reads_tngk[part], weights_tngk[part], kernel_tcf[part]) for part in parts
+            )
+        )
 
-        def gradient(*arguments, upstream=None):
-            if upstream is None:
-                (upstream,) = arguments
-            found = [
-                _gradients(
-                    pixels_rd, reads_tngk[part], weights_tngk[part], kernel_tcf[part], upstream
-                )
-                for part in parts
-            ]
-            pixel, weight, kernel = zip(*found, strict=True)
-            weight, kernel = (ops.concatenate(one, axis=0) for one in (weight, kernel))
-            return sum(pixel), weight, kernel
+    def gradient(upstream_nf, pixels_rd, weights_tngk, kernel_tcf, reads_tngk):
+        found = [
+            _gradients(
+                pixels_rd, reads_tngk[part], weights_tngk[part], kernel_tcf[part], upstream_nf
+            )
+            for part in parts
+        ]
+        pixel, weight, kernel = zip(*found, strict=True)
+        weight, kernel = (ops.concatenate(one, axis=0) for one in (weight, kernel))
+        return sum(pixel), weight, kernel
 
-        return outputs_nf, gradient
+    return with_gradient(
+        functools.partial(total, _samples),
+        gradient,
+        (ops.copy(pixels_rd), ops.copy(weights_tngk), ops.copy(kernel_tcf)),
+        (reads_tngk,),
+        derived=functools.partial(total, _samples_of_corners),
+    )
 
-    return apply(ops.copy(pixels_rd), ops.copy(weights_tngk), ops.copy(kernel_tcf))
+
+def _samples(pixels_rd, reads_tngk, weights_tngk):
+    """Returns what some taps read, corner by corner; `tnc`."""
+    taps, _, groups, _ = reads_tngk.shape
+    samples_tngd = weighted_corners(pixels_rd, reads_tngk, weights_tngk)
+    return ops.reshape(samples_tngd, (taps, -1, groups * pixels_rd.shape[-1]))
+
+
+def _samples_of_corners(pixels_rd, reads_tngk, weights_tngk):
+    """As `_samples`, from a tensor of all corners: its derivative adds to the pixels but once."""
+    corners_tngkd = _corners(pixels_rd, reads_tngk)
+    return _weighted(corners_tngkd, weights_tngk)
+
+
+def _corners(pixels_rd, reads_tngk):
+    taps, _, groups, corners = reads_tngk.shape
+    found = ops.take(pixels_rd, ops.reshape(reads_tngk, (-1,)), axis=0)
+    return ops.reshape(found, (taps, -1, groups, corners, pixels_rd.shape[-1]))
+
+
+def _weighted(corners_tngkd, weights_tngk):
+    taps, _, groups, _, depth = corners_tngkd.shape
+    samples_tngd = matmul(weights_tngk[..., None, :], corners_tngkd)
+    return ops.reshape(samples_tngd, (taps, -1, groups * depth))
 
 
 def _gradients(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, upstream_nf):
     """Returns the gradients of some taps for the pixels, the weights and the kernel."""
-    taps, _, groups, corners = reads_tngk.shape
+    taps, _, groups, _ = reads_tngk.shape
     depth = pixels_rd.shape[-1]
-    reads = ops.reshape(reads_tngk, (-1,))
-    corners_tngkd = ops.take(pixels_rd, reads, axis=0)
-    corners_tngkd = ops.reshape(corners_tngkd, (taps, -1, groups, corners, depth))
-    samples_tngd = matmul(weights_tngk[..., None, :], corners_tngkd)
-    samples_tnc = ops.reshape(samples_tngd, (taps, -1, groups * depth))
+    corners_tngkd = _corners(pixels_rd, reads_tngk)
+    samples_tnc = _weighted(corners_tngkd, weights_tngk)
     kernel_gradient_tcf = matmul(ops.swapaxes(samples_tnc, -1, -2), upstream_nf)
     upstream_tnc = matmul(upstream_nf, ops.swapaxes(kernel_tcf, -1, -2))
     upstream_tngd = ops.reshape(upstream_tnc, (taps, -1, groups, depth))
     weight_gradient_tngk = matmul(corners_tngkd, upstream_tngd[..., None])[..., 0]
     spread_tngkd = upstream_tngd[..., None, :] * weights_tngk[..., None]
     pixel_gradient_rd = segment_sum(
-        ops.reshape(spread_tngkd, (-1, depth)), reads, num_segments=ops.shape(pixels_rd)[0]
+        ops.reshape(spread_tngkd, (-1, depth)),
+        ops.reshape(reads_tngk, (-1,)),
+        num_segments=ops.shape(pixels_rd)[0],
     )
     return pixel_gradient_rd, weight_gradient_tngk, kernel_gradient_tcf

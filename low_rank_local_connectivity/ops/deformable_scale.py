@@ -17,6 +17,7 @@ from low_rank_local_connectivity.ops.arguments import (
     sequence,
     tensor,
 )
+from low_rank_local_connectivity.ops.constants import constant
 from low_rank_local_connectivity.ops.deform_conv import deform_conv2d
 from low_rank_local_connectivity.ops.precision import as_floats, at_least_float32
 from low_rank_local_connectivity.ops.scale_space import checked_levels
@@ -81,7 +82,9 @@ def deformable_scale_correlation(
                 for level in part
             ]
             found = _deformed(read, kernel_lijcf[:count], offsets, strides, offset_groups)
-            outputs += ops.split(found, len(part), axis=0) if len(part) > 1 else [found]
+            # The batch by name: an exporter of PyTorch cannot divide one that it does not know.
+            batch, sizes = ops.shape(levels_bhwc[0])[0], ops.shape(found)[1:]
+            outputs += ops.unstack(ops.reshape(found, (len(part), batch, *sizes)), axis=0)
     return outputs
 
 
@@ -91,11 +94,20 @@ def _side_by_side(levels_bhwc):
 
 def _spread(offset_bhwo, dilation: int, taps):
     """Moves taps that lie side by side, counted from the middle one, as far apart as dilated."""
-    rows, columns = (np.arange(size) - (size - 1) // 2 for size in taps)
-    places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).ravel()
-    groups = offset_bhwo.shape[-1] // places.size
+    rows, columns = taps
+    groups = offset_bhwo.shape[-1] // (2 * rows * columns)
     dtype = at_least_float32(offset_bhwo)
-    return ops.cast(offset_bhwo, dtype) + ops.cast((dilation - 1) * np.tile(places, groups), dtype)
+    return ops.cast(offset_bhwo, dtype) + _PLACES(dtype, dilation, rows, columns, groups)
+
+
+def _places(dilation: int, rows: int, columns: int, groups: int) -> np.ndarray:
+    """Returns how far dilation moves each tap, down and right, for each offset group."""
+    row, column = (np.arange(size) - (size - 1) // 2 for size in (rows, columns))
+    places = np.stack(np.meshgrid(row, column, indexing="ij"), axis=-1).ravel()
+    return (dilation - 1) * np.tile(places, groups)
+
+
+_PLACES = constant(_places)
 
 
 def _deformed(levels_bhwc, kernel_lijcf, offsets_bhwo, strides, offset_groups: int):

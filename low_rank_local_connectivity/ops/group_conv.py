@@ -11,7 +11,8 @@ import numpy as np
 from keras import ops
 
 from low_rank_local_connectivity.ops.arguments import finite_number, positive_int, tensors
-from low_rank_local_connectivity.ops.precision import as_floats, matmul
+from low_rank_local_connectivity.ops.constants import constant
+from low_rank_local_connectivity.ops.precision import as_floats, dtype_of, matmul
 
 
 def is_exact(order: int) -> bool:
@@ -127,10 +128,20 @@ def expand_kernel(kernel_hwscf, order: int):
         quarters, part = divmod(4 * turns, order)
         if part not in parts:
             parts[part] = _turn_by_part(kernel_hwscf, part, order)
-        one = ops.rot90(parts[part], quarters, axes=(0, 1))
+        one = _quarter_turns(parts[part], quarters)
         turned.append(one if orientations == 1 else ops.roll(one, turns, axis=2))
     plain = ops.stack(turned, axis=-2)
     return ops.reshape(plain, (size, size, orientations * channels, order * filters))
+
+
+def _quarter_turns(kernel_hwscf, quarters: int):
+    """As `ops.rot90` over the first two axes, which has no counterpart in ONNX."""
+    if quarters == 2:
+        return ops.flip(kernel_hwscf, axis=(0, 1))
+    if quarters == 0:
+        return kernel_hwscf
+    turned = ops.transpose(kernel_hwscf, (1, 0, 2, 3, 4))
+    return ops.flip(turned, axis=0 if quarters == 1 else 1)
 
 
 def _turn_by_part(kernel_hwscf, part: int, order: int):
@@ -139,7 +150,9 @@ def _turn_by_part(kernel_hwscf, part: int, order: int):
         return kernel_hwscf
     (kernel_hwscf,) = as_floats(kernel_hwscf)
     size = kernel_hwscf.shape[0]
-    matrix = _turning_matrix(size, 90 * part / order)
     flat = ops.reshape(kernel_hwscf, (size * size, -1))
-    matrix = ops.convert_to_tensor(matrix, dtype=flat.dtype)
+    matrix = _TURNING_MATRIX(dtype_of(flat), size, 90 * part / order)
     return ops.reshape(matmul(matrix, flat), kernel_hwscf.shape)
+
+
+_TURNING_MATRIX = constant(_turning_matrix)

@@ -25,6 +25,7 @@ from low_rank_local_connectivity.ops.arguments import (
     tensor,
     tensors,
 )
+from low_rank_local_connectivity.ops.gradients import with_gradient
 from low_rank_local_connectivity.ops.local_convolution import (
     after,
     local_convolution_by_slabs,
@@ -254,21 +255,15 @@ def _mix(weights_pk, banks_kq) -> Any:
     as fast with the few rows of few banks first.
     """
 
-    @ops.custom_gradient
-    def apply(weights_pk, banks_kq):
-        def gradient(*arguments, upstream=None):
-            if upstream is None:
-                (upstream,) = arguments
-            if weights_pk.shape[1] <= FEW_BANKS:
-                products_kp = matmul(banks_kq, ops.transpose(upstream))
-                weights_gradient_pk = ops.transpose(products_kp)
-            else:
-                weights_gradient_pk = matmul(upstream, ops.transpose(banks_kq))
-            return weights_gradient_pk, matmul(ops.transpose(weights_pk), upstream)
+    def gradient(upstream, weights_pk, banks_kq):
+        if weights_pk.shape[1] <= FEW_BANKS:
+            products_kp = matmul(banks_kq, ops.transpose(upstream))
+            weights_gradient_pk = ops.transpose(products_kp)
+        else:
+            weights_gradient_pk = matmul(upstream, ops.transpose(banks_kq))
+        return weights_gradient_pk, matmul(ops.transpose(weights_pk), upstream)
 
-        return matmul(weights_pk, banks_kq), gradient
-
-    return apply(ops.copy(weights_pk), ops.copy(banks_kq))
+    return with_gradient(matmul, gradient, (ops.copy(weights_pk), ops.copy(banks_kq)))
 
 
 def combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, windows: Windows):

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from low_rank_local_connectivity.ops.constants import known_while_traced
+
 # Limits that containers put on their processes: control groups, version 2 and 1.
 LIMIT_FILES = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -10,6 +12,7 @@ LIMIT_FILES = (
 )
 
 
+@known_while_traced
 def memory_bytes() -> int | None:
     """Returns the bytes of memory that this process may use, or None if that is not known.
 

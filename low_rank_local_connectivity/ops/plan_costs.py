@@ -263,6 +263,7 @@ def choose_plan(request: Request, backend: str | None = None) -> Plan:
     fitting: list[Plan] = [
         plan for plan in PLANS if limit is None or memory_needed(plan, request) <= limit
     ]
+    # Not `min`, whose key PyTorch's compiler does not know.
     if not fitting:
-        return min(PLANS, key=lambda plan: memory_needed(plan, request))
-    return min(fitting, key=lambda plan: nanoseconds(plan, request, backend))
+        return sorted(PLANS, key=lambda plan: memory_needed(plan, request))[0]
+    return sorted(fitting, key=lambda plan: nanoseconds(plan, request, backend))[0]

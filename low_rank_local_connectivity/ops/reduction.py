@@ -19,4 +19,4 @@ def reduce_axis(tensor, mode: Literal["max", "mean"], axis: int) -> Any:
     if 0 in tuple(tensor.shape):
         # Without elements there is nothing to choose, but Keras refuses to on PyTorch.
         return ops.sum(tensor, axis=axis)
-    return ops.max(tensor, axis=axis)
+    return ops.amax(tensor, axis=axis)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -12,6 +13,7 @@ from low_rank_local_connectivity.ops.arguments import (
     sequence,
     tensor,
 )
+from low_rank_local_connectivity.ops.constants import constant
 from low_rank_local_connectivity.ops.precision import as_floats, matmul
 
 
@@ -61,7 +63,8 @@ def _resize_axis(inputs, axis: int, outputs: int):
     if length == 1:
         return ops.repeat(inputs, outputs, axis=axis)
     # A small matrix product: faster than two gathers, whose gradients scatter.
-    weights = ops.convert_to_tensor(_interpolation(length, outputs), dtype=inputs.dtype)
+    dtype = keras.backend.standardize_dtype(inputs.dtype)
+    weights = _INTERPOLATION(dtype, length, outputs)
     before, after = ops.shape(inputs)[:axis], ops.shape(inputs)[axis + 1 :]
     flat = ops.reshape(inputs, (-1, length, math.prod(inputs.shape[axis + 1 :])))
     return ops.reshape(matmul(weights, flat), (*before, outputs, *after))
@@ -76,3 +79,6 @@ def _interpolation(length: int, outputs: int) -> np.ndarray:
     weights[np.arange(outputs), lower] = 1 - fractions
     weights[np.arange(outputs), lower + 1] = fractions
     return weights
+
+
+_INTERPOLATION = constant(_interpolation)

@@ -127,13 +127,13 @@ def _scaled_bessel(last: int, t: float) -> np.ndarray:
     return values[: last + 1] / (values[0] + 2 * values[1:].sum())
 
 
-def gaussian_matrix(variance: float, step: int, length: Any, dtype: str = "float32") -> Any:
+def gaussian_matrix(length: Any, variance: float, step: int, dtype: str = "float32") -> Any:
     """Returns the matrix that smooths an axis, zeros around it, and keeps every `step`th element.
 
     Args:
+        length: Number of elements, an integer or, in a TensorFlow graph, a scalar tensor.
         variance: As in `discrete_gaussian`.
         step: Distance of the elements that are kept.
-        length: Number of elements, an integer or, in a TensorFlow graph, a scalar tensor.
         dtype: Data type of the matrix.
 
     Returns:
@@ -173,7 +173,7 @@ def reduced_length(length: Any, factor: float) -> Any:
 
 
 def bilinear_matrix(
-    factor: float, antialias: bool, length: Any, enlarge: bool = False, dtype: str = "float32"
+    length: Any, factor: float, antialias: bool, enlarge: bool = False, dtype: str = "float32"
 ) -> Any:
     """Returns the matrix that reduces an axis by linear interpolation.
 
@@ -181,9 +181,9 @@ def bilinear_matrix(
     `antialias` all elements nearer than `length / o`, weighted by a triangle.
 
     Args:
+        length: Number of elements, an integer or, in a TensorFlow graph, a scalar tensor.
         factor: How many times shorter the axis becomes, rounded down.
         antialias: Whether to smooth before.
-        length: Number of elements, an integer or, in a TensorFlow graph, a scalar tensor.
         enlarge: Whether to interpolate back to `length` elements afterwards.
         dtype: Data type of the matrix.
 
