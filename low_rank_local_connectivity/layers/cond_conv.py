@@ -12,7 +12,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     positive_int,
     to_channels_last,
 )
-from low_rank_local_connectivity.layers.dense import ExactDense
+from low_rank_local_connectivity.layers.dense import Dense
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
 from low_rank_local_connectivity.ops.cond_conv import conditional_convolution, mix_kernels
 from low_rank_local_connectivity.ops.precision import at_least_float32, mean
@@ -155,7 +155,7 @@ class CondConv2D(BaseLocalConv):
         self.routing = one_of("routing", routing, ("sigmoid", "softmax", None))
         self.router = None
         if routing is not None:
-            self.router = ExactDense(
+            self.router = Dense(
                 self.num_experts, activation=routing, dtype=self.dtype_policy, name="router"
             )
 
