@@ -15,7 +15,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     standardize_data_format,
     to_channels_last,
 )
-from low_rank_local_connectivity.layers.dense import ExactDense
+from low_rank_local_connectivity.layers.dense import Dense
 from low_rank_local_connectivity.ops.arguments import items_of
 from low_rank_local_connectivity.ops.precision import mean
 from low_rank_local_connectivity.ops.resampling import resize_aligned
@@ -86,7 +86,7 @@ class InputDependentCombiningWeights(ConfiguredLayer):
         width = (len(self.dilation_rates) + 2) * self.spatial_rank
 
         def pointwise(units: int, activation: str | None, name: str) -> keras.Layer:
-            return ExactDense(units, activation=activation, name=name, dtype=self.dtype_policy)
+            return Dense(units, activation=activation, name=name, dtype=self.dtype_policy)
 
         self.reduction = pointwise(self.spatial_rank, None, "reduction")
         self.aggregation = [

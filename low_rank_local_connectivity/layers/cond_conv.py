@@ -13,7 +13,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     received,
     to_channels_last,
 )
-from low_rank_local_connectivity.layers.dense import ExactDense
+from low_rank_local_connectivity.layers.dense import Dense
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
 from low_rank_local_connectivity.ops.arguments import is_tensor, tensor
 from low_rank_local_connectivity.ops.cond_conv import conditional_convolution, mix_kernels
@@ -157,7 +157,7 @@ class CondConv2D(BaseLocalConv):
         self.routing = one_of("routing", routing, ("sigmoid", "softmax", None))
         self.router = None
         if routing is not None:
-            self.router = ExactDense(
+            self.router = Dense(
                 self.num_experts, activation=routing, dtype=self.dtype_policy, name="router"
             )
 

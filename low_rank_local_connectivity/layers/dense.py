@@ -5,8 +5,11 @@ import keras
 from low_rank_local_connectivity.ops.precision import matmul
 
 
-class ExactDense(keras.layers.Dense):
-    """Keras's `Dense`, in float64 too, which Keras multiplies in float32 on PyTorch."""
+class Dense(keras.layers.Dense):
+    """Keras's `Dense`, in float64 too, which Keras multiplies in float32 on PyTorch.
+
+    It has the name of Keras's, after which saved files call the items of a list of layers.
+    """
 
     def call(self, inputs, training=None):
         """Multiplies by the kernel, adds the bias and applies the activation."""
