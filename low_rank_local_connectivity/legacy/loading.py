@@ -24,9 +24,9 @@ def load_model(
     `LocallyConnected1D` and `LocallyConnected2D` become the layers of this package, with the
     filters of implementation 1, 2 or 3. Where implementations 2 and 3 pad for `"same"` otherwise
     than a convolution does (even kernels, strides above 1), the layer becomes a zero padding and a
-    layer without. `hard_sigmoid` becomes `keras2_hard_sigmoid`, since Keras 3's is another function,
-    and a `/` in a layer's name becomes `_`, which a warning says. No code from the file is run: a
-    `Lambda` is refused.
+    layer without. `hard_sigmoid` becomes `keras2_hard_sigmoid`, since Keras 3's is another
+    function, and a `/` in a layer's name becomes `_`, which a warning says. No code from the file
+    is run: a `Lambda` is refused.
 
     Args:
         path: File `.h5` / `.hdf5` or `.keras`, or a SavedModel's folder. The folder needs
