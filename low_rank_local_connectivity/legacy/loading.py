@@ -28,7 +28,9 @@ def load_model(
     `LocallyConnected1D` and `LocallyConnected2D` become the layers of this package, with the
     filters of implementation 1, 2 or 3. Where implementations 2 and 3 pad for `"same"` otherwise
     than a convolution does (even kernels, strides above 1), the layer becomes a zero padding and a
-    layer without. No code from the file is run: a `Lambda` is refused.
+    layer without. `hard_sigmoid` becomes `keras2_hard_sigmoid`, since Keras 3's is another
+    function, and a `/` in a layer's name becomes `_`, which a warning says. No code from the file
+    is run: a `Lambda` is refused.
 
     Args:
         path: File `.h5` / `.hdf5` or `.keras`, or a SavedModel's folder. The folder needs
@@ -63,7 +65,9 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> keras.Mode
     """Loads weights that Keras 2 saved into a model rebuilt in Keras 3.
 
     For files that hold weights alone, and for what `load_model` cannot rebuild, such as models with
-    `Lambda` layers. Layers are matched by name if all names agree, and in their order otherwise.
+    `Lambda` layers. Layers are matched by name if all names agree, and in their order otherwise. In
+    HDF5 files, layers of a model within the model are matched by name, or by names that differ only
+    in the number that Keras appends, whatever was frozen when the file was written.
 
     Args:
         model: Built functional or `Sequential` model with the layers of the saved one, in their
@@ -77,8 +81,9 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> keras.Mode
         a layer without; the model itself is then left as it was, and a warning says so.
 
     Raises:
-        ValueError: If there is no such file, if it is damaged, or if a layer's weights differ in
-            number or shape; the sentence names it. The model is then left as it was.
+        ValueError: If there is no such file, if it is damaged, if a layer's weights differ in
+            number or shape, or if layers alike within a model cannot be told apart by their names;
+            the sentence names it. The model is then left as it was.
 
     Example:
         >>> model = keras.Sequential([keras.Input((9,)), keras.layers.Dense(2)])
