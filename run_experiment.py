@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 
-from data import DATASETS
+from data import DATASETS, Dataset
 from experiments.experiment import EXPORT_FORMATS, Experiment
 from experiments.folder import check_folder, digest
 from models import CONVOLUTIONS, MODELS
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 
-# Names of unreadable images that are printed at the end.
-SHOWN_SKIPPED = 10
+# Names that are printed of files that were left out.
+SHOWN_NAMES = 10
 INITIALIZERS = (
     "conv_init",
     "glorot_normal",
@@ -359,6 +359,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
 def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]:
     """Trains, scores, draws and exports; only the chief of several processes writes."""
     from data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+    from data.unreadable import refuse_unreadable
     from low_rank_local_connectivity import training
 
     training.make_deterministic(experiment.seed, kernels=placement.name != "tpu")
@@ -367,6 +368,7 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
     splits = dataset.load(experiment.data_dir, experiment.download)
     if experiment.train_examples:
         splits["train"] = splits["train"].subset(experiment.train_examples)
+    refuse_unreadable((splits["valid"], splits["test"]))
     folder = Path(experiment.model_dir)
     if placement.chief:
         training.write_json(folder / "config.json", experiment.config())
@@ -379,6 +381,8 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
     print(f"{dataset.name}: {sizes}. {experiment.layers_in_words}: ", end="")
     print(f"{parameters:,} trainable parameters.{shared} Files in {folder}.", flush=True)
 
+    if placement.chief:
+        report_left_out(dataset, experiment.data_dir)
     size, seed, epochs = experiment.batch_size, experiment.seed, experiment.epochs
     train, steps = splits["train"], steps_per_epoch(splits["train"], size)
     valid_batches, test_batches = (
@@ -417,6 +421,19 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
     return result
 
 
+def report_left_out(dataset: Dataset, data_dir: str | None) -> None:
+    """Prints how many files in a dataset's folder are no examples, and the first of them."""
+    names = dataset.left_out(data_dir) if dataset.left_out else []
+    if names:
+        print(f"Left out of --data_dir, by kind or place: {len(names):,} files: ", end="")
+        print(first_names(names), flush=True)
+
+
+def first_names(names: list[str]) -> str:
+    """Returns the first of some names, and dots if there are more."""
+    return ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
+
+
 def leave_behind(experiment: Experiment, model, images, result: dict[str, Any]) -> dict[str, Any]:
     """Writes the trained model, its pictures, its exports and, last, the result.
 
@@ -445,9 +462,8 @@ def leave_behind(experiment: Experiment, model, images, result: dict[str, Any]) 
     result["skipped_images"] = len(skipped)
     training.write_json(folder / "result.json", {**result, "digest": digest(result)})
     if skipped:
-        named = ", ".join(skipped[:SHOWN_SKIPPED])
-        more = ", ..." if len(skipped) > SHOWN_SKIPPED else ""
-        print(f"{len(skipped)} training images could not be read and were skipped: {named}{more}")
+        print(f"{len(skipped)} training images could not be read and were skipped: ", end="")
+        print(first_names(skipped))
     return result
 
 
