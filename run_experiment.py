@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 
-from data import DATASETS
+from data import DATASETS, Dataset
 from experiments.backend import backend_name, check_backend
 from experiments.experiment import EXPORT_FORMATS, PLACES, SAVING, Experiment
 from experiments.folder import (
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 
-# Names of unreadable images that are printed at the end.
-SHOWN_SKIPPED = 10
+# Names that are printed of files that were left out.
+SHOWN_NAMES = 10
 # Letters of what is told of a run in the name of its folder.
 NAME_LENGTH = 48
 # What a run leaves behind beside its result, and what is said of it until it is there.
@@ -457,6 +457,7 @@ def run(experiment: Experiment, unfinished: dict[str, Any] | None = None) -> dic
 def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]:
     """Trains, scores, draws and exports; only the chief of several processes writes."""
     from data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+    from data.unreadable import refuse_unreadable
     from low_rank_local_connectivity import training
 
     check_memory(experiment)
@@ -466,6 +467,7 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
     splits = dataset.load(experiment.data_dir, experiment.download)
     if experiment.train_examples:
         splits["train"] = splits["train"].subset(experiment.train_examples)
+    refuse_unreadable((splits["valid"], splits["test"]))
     folder = Path(experiment.model_dir)
     with placement.scope():
         model = placement.model(experiment.build())
@@ -475,6 +477,8 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
     print(f"{dataset.name}: {sizes}. {experiment.layers_in_words}: ", end="")
     print(f"{parameters:,} trainable parameters.{shared} Files in {folder}.", flush=True)
 
+    if placement.chief:
+        report_left_out(dataset, experiment.data_dir)
     size, seed, epochs = experiment.batch_size, experiment.seed, experiment.epochs
     train, steps = splits["train"], steps_per_epoch(splits["train"], size)
     valid_batches, test_batches = (
@@ -532,6 +536,19 @@ def check_trained_as_asked(experiment: Experiment) -> None:
         raise training.RunError(refusal_of_other_flags(folder, different))
 
 
+def report_left_out(dataset: Dataset, data_dir: str | None) -> None:
+    """Prints how many files in a dataset's folder are no examples, and the first of them."""
+    names = dataset.left_out(data_dir) if dataset.left_out else []
+    if names:
+        print(f"Left out of --data_dir, by kind or place: {len(names):,} files: ", end="")
+        print(first_names(names), flush=True)
+
+
+def first_names(names: list[str]) -> str:
+    """Returns the first of some names, and dots if there are more."""
+    return ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
+
+
 def leave_behind(experiment: Experiment, model, images, result: dict[str, Any]) -> dict[str, Any]:
     """Writes the result, the trained model, its pictures and its exports.
 
@@ -556,9 +573,8 @@ def leave_behind(experiment: Experiment, model, images, result: dict[str, Any]) 
     result = {**result, "skipped_images": len(skipped), "failed": dict.fromkeys(LEFT, NOT_YET)}
     write_result(folder, result)
     if skipped:
-        named = ", ".join(skipped[:SHOWN_SKIPPED])
-        more = ", ..." if len(skipped) > SHOWN_SKIPPED else ""
-        print(f"{len(skipped)} training images could not be read and were skipped: {named}{more}")
+        print(f"{len(skipped)} training images could not be read and were skipped: ", end="")
+        print(first_names(skipped))
     plain = None
     with attempting("model", folder, result):
         training.save(model, path)

@@ -3,7 +3,7 @@
 import functools
 
 from .dataset import Dataset, Split
-from .tfds_files import collect, find_prepared, open_prepared
+from .tfds_files import collect_splits, find_prepared, open_prepared
 
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 # The crop that holds the face, of images of 218x178.
@@ -24,14 +24,9 @@ def read_celeba(data_dir: str | None = None, download: bool = False) -> dict[str
 
     Raises:
         FileNotFoundError: If the data has not been prepared and may not be downloaded.
+        UnreadableError: If a file is damaged or breaks off.
     """
-    import tensorflow as tf
-
-    loaded = open_prepared("celeb_a", data_dir, download).as_dataset(split=SPLITS)
-    return {
-        split: collect(part.map(face_and_label, num_parallel_calls=tf.data.AUTOTUNE))
-        for split, part in loaded.items()
-    }
+    return collect_splits(open_prepared("celeb_a", data_dir, download), SPLITS, face_and_label)
 
 
 def face_and_label(example):

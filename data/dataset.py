@@ -108,6 +108,8 @@ class Dataset:
         eval_crop: What evaluation sees of an image; see `cropped`.
         view: Function of the uint8 image of a file to an image as stored, where that is more than
             resizing it; for images that a server is sent.
+        left_out: Function of a folder to the names of the files in it that are no examples, where
+            there can be any.
         complete: Function of the dataset and a folder that returns the dataset with what only
             the folder can tell, or None if nothing is missing; it loads no framework.
     """
@@ -127,6 +129,7 @@ class Dataset:
     augment: tuple[str, ...] = ()
     eval_crop: float | None = None
     view: Callable[[Any], Any] | None = None
+    left_out: Callable[[str | None], list[str]] | None = None
     complete: Callable[["Dataset", str | None], "Dataset"] | None = None
 
     def at(self, data_dir: str | None = None, image_size: int | None = None) -> "Dataset":

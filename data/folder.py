@@ -1,6 +1,7 @@
 """People's own images, in a folder per class."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 import unicodedata
@@ -13,12 +14,13 @@ import numpy as np
 from .dataset import SPLITS, Dataset, EncodedExamples, Split, fixed_choice
 from .imagenet import STANDARD_RANGE
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+LISTED = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 # Of ten parts of a folder that is not divided yet; the rest is for training.
 VALID_PART, TEST_PART, PARTS = 0, 1, 10
 LAYOUTS = (
     "Give a folder of <class>/<image>, or of train/<class>/<image>, test/<class>/<image> and "
-    "perhaps valid/<class>/<image>, with images in .jpg, .jpeg or .png."
+    f"perhaps valid/<class>/<image>, with images in {LISTED}."
 )
 
 
@@ -49,20 +51,45 @@ class ImageFiles(EncodedExamples):
         random: Any = tf.random
         # Not in the graph of an epoch, in which a million paths would be written out.
         with tf.init_scope(), tf.device("CPU"):
-            paths = tf.constant([path.encode("utf-8", "surrogateescape") for path in self.paths])
+            paths, names = map(tf.constant, self._paths_and_names)
             labels = tf.constant(self.labels, tf.int64)
         order = tf.range(len(self), dtype=tf.int64)
         if key is not None:
             order = random.experimental.stateless_shuffle(order, seed=key)
         return tf.data.Dataset.from_tensor_slices(order).map(
-            lambda index: {"name": tf.gather(paths, index), "label": tf.gather(labels, index)}
+            lambda index: {
+                "path": tf.gather(paths, index),
+                "name": tf.gather(names, index),
+                "label": tf.gather(labels, index),
+            }
         )
+
+    @functools.cached_property
+    def _paths_and_names(self) -> tuple[list[bytes], list[str]]:
+        """The paths as the file system has them, and as a person can read them."""
+        return [os.fsencode(path) for path in self.paths], [printable(path) for path in self.paths]
 
     def encoded(self, example):
         """Reads the example's file."""
         import tensorflow as tf
 
-        return tf.io.read_file(example["name"])
+        return tf.io.read_file(example["path"])
+
+
+def printable(path: str) -> str:
+    r"""Returns a path as one line that every terminal and file can hold.
+
+    Example:
+        >>> print(printable("two" + chr(10) + "lines"))
+        two\nlines
+    """
+    if path.isprintable():
+        return path
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(
+        letter.encode("unicode_escape").decode() if unicodedata.category(letter) == "Cc" else letter
+        for letter in text
+    )
 
 
 def find_folder(data_dir: str | None) -> None:
@@ -116,6 +143,30 @@ def read_folder(data_dir: str | None, download: bool = False) -> dict[str, Split
     del download
     find_folder(data_dir)
     return list_images(Path(data_dir or "").expanduser())[1]
+
+
+def files_left_out(data_dir: str | None) -> list[str]:
+    """Returns the files in a folder that are no examples, but for hidden ones, in order.
+
+    They are files of other formats, and those that lie beside the classes or deeper within one.
+
+    Args:
+        data_dir: The folder.
+    """
+    root = Path(data_dir or "").expanduser()
+    levels = 2 if _folders(root / "train") else 1
+    return [printable(os.path.relpath(path, root)) for path in _left_out(root, levels)]
+
+
+def _left_out(folder: str | Path, levels: int) -> Iterable[str]:
+    """Yields the files that are no examples, in a folder that is some levels above the classes."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=levels > 0):
+            yield from _left_out(entry.path, levels - 1)
+        elif levels != 0 or not entry.name.lower().endswith(SUFFIXES):
+            yield entry.path
 
 
 def list_images(root: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
@@ -204,20 +255,41 @@ def _images(
         names = [] if folder is None else _image_names(folder)
         if required and not names:
             raise ValueError(
-                "Every class must have images. Received: no .jpg, .jpeg or .png in "
+                f"Every class must have images. Received: no {LISTED} in "
                 f"{root / class_name}. Add some, or remove the folder."
             )
         for name in names:
-            yield label, f"{folder}/{name}", f"{class_name}/{name}"
+            yield label, f"{folder}/{name}", f"{folders[class_name].name}/{name}"
 
 
 def _folders(root: Path) -> dict[str, Path]:
-    """Returns the visible folders in a folder, by name, in order; none if it is not there."""
+    """Returns the visible folders in a folder, by name, in order; none if it is not there.
+
+    Raises:
+        ValueError: If two have one name.
+    """
     if not root.is_dir():
         return {}
     visible = (path for path in root.iterdir() if not path.name.startswith("."))
-    named = {unicodedata.normalize("NFC", path.name): path for path in visible if path.is_dir()}
+    named: dict[str, Path] = {}
+    for path in sorted(path for path in visible if path.is_dir()):
+        name = _name_of(path)
+        if name in named:
+            raise ValueError(
+                "Every class must have a name of its own. Received: two folders that spell "
+                f"{name!r} in {root}. Rename one, or put their images together."
+            )
+        named[name] = path
     return dict(sorted(named.items()))
+
+
+def _name_of(folder: Path) -> str:
+    r"""Returns a folder's name as text, whatever its bytes are and however accents are spelled.
+
+    Bytes that are no UTF-8 are written in hexadecimal, as in `caf\xe9`.
+    """
+    text = os.fsencode(folder.name).decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", text)
 
 
 def _image_names(folder: Path) -> list[str]:
@@ -266,5 +338,6 @@ FOLDER = Dataset(
     "and test, chosen by the hash of the path",
     resizable=True,
     encoded=True,
+    left_out=files_left_out,
     complete=complete_folder,
 )

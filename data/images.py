@@ -1,10 +1,11 @@
-"""From the bytes of a JPEG or PNG file to an image of one size; pure functions of tensors."""
+"""From an image as it is in memory to an image of one size; pure functions of tensors."""
 
 from typing import Any
 
 import tensorflow as tf
 
 from .dataset import AUGMENTATIONS
+from .decoding import decode  # noqa: F401, where it used to be
 
 random: Any = tf.random  # type checkers do not see into it
 image_ops: Any = tf.image
@@ -16,26 +17,6 @@ ATTEMPTS = 10
 # What evaluation on ImageNet customarily keeps of an image's shorter side.
 CENTRAL_FRACTION = 0.875
 Size = int | tuple[int, int]
-
-
-def decode(encoded, channels: int = 3):
-    """Decodes a JPEG or PNG, whatever it stores, to RGB or gray of 8 bits.
-
-    Palettes are looked up, CMYK is converted, gray is repeated, 16 bits are cut to the upper 8,
-    transparency is left out, and an orientation noted in the file (EXIF) is not applied.
-
-    Args:
-        encoded: The file's bytes, a string tensor.
-        channels: 3 for RGB, 1 for gray.
-
-    Returns:
-        A uint8 tensor of shape `(height, width, channels)`.
-
-    Raises:
-        tf.errors.InvalidArgumentError: If the bytes are no whole image.
-    """
-    image = tf.io.decode_image(encoded, channels, expand_animations=False)
-    return tf.ensure_shape(image, [None, None, channels])
 
 
 def training_view(

@@ -72,9 +72,10 @@ def training_batches(
         batches_of = _encoded_epochs(dataset, examples, batch_size, seed, skipped)
     else:
         batches_of = _stored_epochs(dataset, examples, batch_size, seed)
-    epoch, inside = divmod(start, steps_per_epoch(examples, batch_size))
-    batches = tf.data.Dataset.range(epoch, epochs).flat_map(batches_of)
-    return _deterministic(batches.skip(inside))
+    steps = steps_per_epoch(examples, batch_size)
+    epoch, inside = divmod(start, steps)
+    batches = tf.data.Dataset.range(epoch, epochs).flat_map(batches_of).skip(inside)
+    return _deterministic(_counted(batches, max(epochs * steps - start, 0)))
 
 
 def evaluation_batches(
@@ -97,7 +98,8 @@ def evaluation_batches(
     """
     if isinstance(examples, EncodedExamples):
         elements = _read(dataset, examples, seed, EVALUATION, None)
-        return _deterministic(refused(elements).map(_pair).batch(batch_size))
+        batches = refused(elements).map(_pair).batch(batch_size)
+        return _deterministic(_counted(batches, -(-len(examples) // batch_size)))
 
     def prepare(images, labels):
         return dataset.prepare(tf.cast(images, tf.float32)), labels
@@ -110,10 +112,11 @@ def evaluation_batches(
 
 
 def input_from_bytes(dataset: Dataset) -> Any:
-    """Returns a function of the bytes of a JPEG or PNG file to an input, as a server needs it.
+    """Returns a function of the bytes of an image file to an input, as a server needs it.
 
-    It does to an image what evaluation does; an image of a dataset whose images have one size is
-    resized to it, from whatever size it has. None for a translated dataset, whose inputs are drawn.
+    It reads what `decode` reads, and does to an image what evaluation does; an image of a dataset
+    whose images have one size is resized to it, from whatever size it has. None for a translated
+    dataset, whose inputs are drawn.
     """
     if dataset.canvas is not None:
         return None
@@ -262,6 +265,11 @@ def place_in_noise(image, canvas, value_range, key):
     inside = tf.pad(tf.ones([height, width, 1], tf.bool), around)
     placed = tf.where(inside, tf.pad(image, around), noise)
     return tf.ensure_shape(placed, [*canvas, channels])
+
+
+def _counted(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
+    """Tells how many batches there are; Keras warns at the end of data of unknown length."""
+    return batches.apply(tf.data.experimental.assert_cardinality(count))
 
 
 def _deterministic(batches: tf.data.Dataset) -> tf.data.Dataset:

@@ -1,6 +1,7 @@
 """Image datasets prepared by tensorflow-datasets, read from disk."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +76,58 @@ def read_prepared(
 
     Raises:
         FileNotFoundError: If the data has not been prepared and may not be downloaded.
+        UnreadableError: If a file is damaged or breaks off.
     """
     splits = {
         "train": f"train[{valid_percent}%:]",
         "valid": f"train[:{valid_percent}%]",
         "test": "test",
     }
-    loaded = open_prepared(name, data_dir, download).as_dataset(split=splits)
-    return {split: collect(part) for split, part in loaded.items()}
+    return collect_splits(open_prepared(name, data_dir, download), splits)
+
+
+def collect_splits(
+    builder: Any, instructions: dict[str, str], change: Callable[[Any], Any] | None = None
+) -> dict[str, Split]:
+    """Puts all examples of some splits into arrays.
+
+    Args:
+        builder: tensorflow-datasets' builder of a prepared dataset.
+        instructions: Name of a split of ours, to a split or a part of one of the builder's.
+        change: Function of an example to a dictionary of an `"image"` and a `"label"`, if they
+            are not as stored.
+
+    Raises:
+        UnreadableError: If a file is damaged or breaks off; it names the file.
+    """
+    import tensorflow as tf
+
+    from .unreadable import WHOLE, UnreadableError
+
+    splits: dict[str, Split] = {}
+    for split, examples in builder.as_dataset(split=instructions).items():
+        if change is not None:
+            examples = examples.map(change, num_parallel_calls=tf.data.AUTOTUNE)  # noqa: PLW2901
+        try:
+            splits[split] = collect(examples)
+        except tf.errors.OpError:
+            damaged = _damaged_file(builder, instructions[split])
+            if damaged is None:
+                raise
+            raise UnreadableError(WHOLE.format(damaged)) from None
+    return splits
+
+
+def _damaged_file(builder: Any, instruction: str) -> str | None:
+    """Returns the first file of a split that does not hold what it should."""
+    import tensorflow as tf
+
+    for file in builder.info.splits[instruction].file_instructions:
+        path, wanted = str(file.filename), file.take
+        records = tf.data.TFRecordDataset(path).skip(file.skip).take(wanted).ignore_errors()
+        if records.reduce(np.int64(0), lambda count, _: count + 1) != wanted:
+            return path
+    return None
 
 
 def collect(examples: Any) -> Examples:

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from .dataset import EncodedExamples
+from .unreadable import whole
 
 random: Any = tf.random  # type checkers do not see into it
 # Files read at a time, turn by turn.
@@ -95,8 +96,9 @@ class PreparedRecords(EncodedExamples):
             tf.gather(tf.constant(column), index)
             for column in (self.paths, self.first, self.counts)
         )
-        records = tf.data.TFRecordDataset(paths)
-        return records.skip(tf.cast(first, tf.int64)).take(tf.cast(counts, tf.int64))
+        wanted = tf.cast(counts, tf.int64)
+        records = tf.data.TFRecordDataset(paths).skip(tf.cast(first, tf.int64)).take(wanted)
+        return whole(records, paths, wanted)
 
     def _parse(self, record):
         import tensorflow_datasets as tfds

@@ -1,4 +1,4 @@
-"""Images that cannot be read: left out of training, and named where every example counts.
+"""Images and files that cannot be read: left out of training, and named where every one counts.
 
 An element is a dictionary of `"image"`, `"label"`, `"name"` and `"readable"`.
 
@@ -10,17 +10,63 @@ made of a range; both are harmless to it.
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from .dataset import EncodedExamples, Split
+from .decoding import decode
+
 # Elements read at a time. Not tuned by TensorFlow, which would begin anew in every epoch.
 AT_ONCE = max(os.cpu_count() or 1, 2)
 SCORED = "Every image that is scored must be readable. Received: {}. Replace or remove that file."
+ALL_SCORED = (
+    "Every image that is scored must be readable. Received: {} that are not: {}. Replace or remove "
+    "those files."
+)
+WHOLE = (
+    "Every file of a prepared dataset must be whole. Received: {}, which is damaged or breaks off. "
+    "Put it back, or prepare the dataset again."
+)
 TRAINED = "At least one training image must be readable. Received: none of {}. Check the files."
 # What TensorFlow makes of the two sentences: quotes and backslashes escaped, in brackets.
 REFUSAL = re.compile(r"assertion failed: \[((?:Every|At least one) .*)\]$", re.MULTILINE)
+
+
+class UnreadableError(ValueError):
+    """What a run has to read cannot be read, in a sentence for whoever started it."""
+
+
+def refuse_unreadable(splits: Iterable[Split]) -> None:
+    """Decodes every encoded image of some splits, in parallel.
+
+    Before training, since a run would otherwise end over them after it, one at a time.
+
+    Raises:
+        UnreadableError: If there are any that cannot be read; it names all of them.
+    """
+    encoded = (examples for examples in splits if isinstance(examples, EncodedExamples))
+    names = [name for examples in encoded for name in unreadable_images(examples)]
+    if len(names) == 1:
+        raise UnreadableError(SCORED.format(names[0]))
+    if names:
+        raise UnreadableError(ALL_SCORED.format(len(names), ", ".join(names)))
+
+
+def unreadable_images(examples: EncodedExamples) -> list[str]:
+    """Returns the names of the images that cannot be decoded, in order."""
+
+    def read(example):
+        # A value that is needed, or TensorFlow would leave the decoding out.
+        return example["name"], tf.size(decode(examples.encoded(example))) > 0
+
+    def give_up(example):
+        return example["name"], tf.constant(False)
+
+    found = attempted(examples.stream(None), read, give_up).as_numpy_iterator()
+    return [name.decode("utf-8", "backslashreplace") for name, readable in found if not readable]
 
 
 def attempted(elements: tf.data.Dataset, read, otherwise) -> tf.data.Dataset:
@@ -72,7 +118,7 @@ def skipped_images(skipped: str | Path) -> list[str]:
     path = Path(skipped)
     if not path.exists():
         return []
-    return sorted(set(path.read_text("utf-8", "surrogateescape").splitlines()))
+    return sorted(set(path.read_text("utf-8", "backslashreplace").split("\n")) - {""})
 
 
 def refilled(elements: tf.data.Dataset, wanted: int, available: int) -> tf.data.Dataset:
@@ -115,8 +161,30 @@ def refused(elements: tf.data.Dataset) -> tf.data.Dataset:
     return elements.map(check)
 
 
+def whole(records: tf.data.Dataset, path, wanted) -> tf.data.Dataset:
+    """Returns the records of a file.
+
+    Args:
+        records: The records, as far as they can be read.
+        path: The file, a string tensor.
+        wanted: How many there must be.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If there are fewer, while being read; `unreadable_image`
+            says in which file.
+    """
+    before, after = WHOLE.split("{}")
+
+    def fail(_):
+        with tf.control_dependencies([_assert(False, tf.strings.join([before, path, after]))]):
+            return tf.constant("")
+
+    missing = tf.data.Dataset.range(1).map(fail)
+    return records.ignore_errors().concatenate(missing).take(wanted)
+
+
 def unreadable_image(error: Exception) -> str | None:
-    """Returns what is wrong with the images, in a sentence.
+    """Returns what is wrong with the images or their files, in a sentence.
 
     Args:
         error: What reading batches raised.
@@ -129,6 +197,8 @@ def unreadable_image(error: Exception) -> str | None:
         >>> unreadable_image(ValueError("disk full")) is None
         True
     """
+    if isinstance(error, UnreadableError):
+        return str(error)
     found = REFUSAL.search(str(error))
     return found and re.sub(r"\\(.)", r"\1", found.group(1))
 

@@ -83,6 +83,11 @@ def test_what_runs_on_every_backend_imports_keras_and_numpy_only(folder):
         assert not foreign, f"{path.relative_to(ROOT)} imports {sorted(foreign)}"
 
 
+def test_data_does_not_depend_on_keras_and_its_global_settings():
+    for path in modules("data"):
+        assert not imports(path) & {"keras", "jax", "torch"}, path.name
+
+
 def test_no_file_mixes_the_two_names_of_models_and_data():
     folders = ("tests", "benchmarks", "experiments")
     for path in [*itertools.chain(*map(modules, folders)), ROOT / "run_experiment.py"]:

@@ -289,3 +289,4 @@ def test_the_default_network_learns_in_which_half_of_an_image_something_is(tmp_p
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["test_accuracy"] >= 0.98
+    assert done.stderr == ""

@@ -380,6 +380,75 @@ def test_a_subset_of_a_stream_is_refused(imagenet):
     )
 
 
+DAMAGES = {
+    "a flipped bit": lambda raw: raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:],
+    "a flipped bit in a length": lambda raw: bytes([raw[0] ^ 1]) + raw[1:],
+    "cut off": lambda raw: raw[: len(raw) // 2],
+    "empty": lambda _: b"",
+}
+
+
+@pytest.fixture(params=DAMAGES)
+def damaged(request, tiny_imagenet, tmp_path):
+    """A prepared folder with one damaged file in each split, and the parts of their names."""
+    import shutil
+
+    shutil.copytree(tiny_imagenet, tmp_path / "prepared")
+    files = sorted((tmp_path / "prepared").glob("*/*/*.tfrecord-00001-of-*"))
+    assert len(files) == 2
+    for file in files:
+        file.write_bytes(DAMAGES[request.param](file.read_bytes()))
+    return str(tmp_path / "prepared"), dict(zip(("train", "test"), files, strict=True))
+
+
+def whole_is_asked_for(file):
+    return (
+        f"Every file of a prepared dataset must be whole. Received: {file}, which is damaged or "
+        "breaks off. Put it back, or prepare the dataset again."
+    )
+
+
+def test_a_damaged_file_of_records_is_named(damaged, monkeypatch):
+    import data.imagenet
+    from data.pipeline import evaluation_batches, training_batches
+    from data.unreadable import refuse_unreadable, unreadable_image
+
+    monkeypatch.setattr(data.imagenet, "SPLITS", {"train": "train", "test": "validation"})
+    folder, files = damaged
+    dataset = DATASETS["imagenet2012"].at(folder, image_size=8)
+    splits = dataset.load(folder)
+    attempts = {
+        "train": lambda: arrays(training_batches(dataset, splits["train"], 5, 2, seed=1)),
+        "test": lambda: arrays(evaluation_batches(dataset, splits["test"], 4)),
+    }
+    for split, attempt in attempts.items():
+        with pytest.raises(Exception, match="must be whole") as caught:
+            attempt()
+        assert unreadable_image(caught.value) == whole_is_asked_for(files[split])
+    with pytest.raises(Exception, match="must be whole") as caught:
+        refuse_unreadable((splits["test"],))
+    assert unreadable_image(caught.value) == whole_is_asked_for(files["test"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_file_of_records_that_are_read_into_memory_is_named(damaged):
+    import tensorflow as tf
+
+    from data.tfds_files import collect_splits, open_prepared
+    from data.unreadable import UnreadableError
+
+    folder, files = damaged
+    builder = open_prepared("imagenet2012", folder, download=False)
+
+    def corner(example):
+        image = tf.ensure_shape(example["image"][:2, :3], (2, 3, 3))
+        return {"image": image, "label": example["label"]}
+
+    with pytest.raises(UnreadableError) as caught:
+        collect_splits(builder, {"test": "validation"}, corner)
+    assert str(caught.value) == whole_is_asked_for(files["test"])
+
+
 def test_a_split_that_was_not_prepared_is_said(tiny_imagenet, monkeypatch):
     import data.imagenet
 

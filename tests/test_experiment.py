@@ -499,10 +499,12 @@ def test_peoples_own_images_train_and_unreadable_ones_are_skipped_and_told(
     folder_of_images, tmp_path
 ):
     (folder_of_images / "train" / "cats" / "0.png").write_bytes(b"")
+    (folder_of_images / "train" / "cats" / "scan.tif").write_bytes(b"")
     flags = (*FOLDER, f"--data_dir={folder_of_images}", "--export_formats=none")
     output = finish(tmp_path / "run", *flags)
     assert "folder: 32 train, 8 valid, 8 test" in output
     assert "1 training images could not be read and were skipped: " in output
+    assert "Left out of --data_dir, by kind or place: 1 files: train/cats/scan.tif" in output
     assert "train/cats/0.png" in output
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["skipped_images"] == 1
@@ -510,14 +512,38 @@ def test_peoples_own_images_train_and_unreadable_ones_are_skipped_and_told(
 
 @pytest.mark.once
 def test_an_unreadable_image_to_be_scored_ends_the_run_with_its_name(folder_of_images, tmp_path):
-    (folder_of_images / "test" / "dogs" / "3.png").write_text("a poem")
+    for name in ("test/dogs/2.png", "valid/cats/0.png", "test/dogs/3.png"):
+        (folder_of_images / name).write_text("a poem")
     flags = (*FOLDER, f"--data_dir={folder_of_images}", "--export_formats=none")
     done = script(f"--model_dir={tmp_path / 'run'}", *flags)
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("run_experiment.py: Every image that is scored must be readable.")
-    assert "test/dogs/3.png" in last
+    assert "Received: 3 that are not: " in last
+    assert all(name in last for name in ("valid/cats/0", "test/dogs/2.png", "test/dogs/3.png"))
+    assert "Epoch" not in done.stdout
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.once
+def test_classes_of_any_name_are_trained_exported_and_named_to_a_server(folder_of_images, tmp_path):
+    import tensorflow as tf
+
+    for part in ("train", "valid", "test"):
+        (folder_of_images / part / "cats").rename(folder_of_images / part / "c\udce9\nts")
+        (folder_of_images / part / "dogs").rename(folder_of_images / part / ("d" * 255))
+    names = ["c\\xe9\nts", "d" * 255]
+    done = script(f"--model_dir={tmp_path / 'run'}", *FOLDER, f"--data_dir={folder_of_images}")
+    assert done.returncode == 0, done.stderr
+    assert "ran out of data" not in done.stderr
+    for file in ("config.json", "result.json", "saved_model/manifest.json"):
+        text = (tmp_path / "run" / file).read_text()
+        assert json.dumps(json.loads(text), ensure_ascii=False).encode()
+    assert json.loads(text)["class_names"] == names
+    loaded = tf.saved_model.load(str(tmp_path / "run" / "saved_model" / "1"))
+    image = next((folder_of_images / "test").glob("*/*.png")).read_bytes()
+    (answer,) = loaded.signatures["serving_bytes"](tf.constant([image]))["class"].numpy()
+    assert answer.decode() in names
 
 
 @pytest.mark.once

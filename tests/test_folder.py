@@ -1,5 +1,7 @@
 """People's own images, end to end: what is found, what is skipped, what is refused."""
 
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from data import DATASETS
-from data.folder import ImageFiles, split_of
+from data.folder import ImageFiles, printable, split_of
 
 pytestmark = pytest.mark.once
 SIZE = 16
@@ -122,6 +124,144 @@ def test_hidden_files_and_other_files_are_no_images(root):
     assert opened(root)[0].split_sizes == before
 
 
+def test_every_other_visible_file_is_named_as_left_out(root):
+    assert DATASETS["folder"].left_out is not None
+    assert DATASETS["folder"].left_out(str(root)) == []
+    (root / "cat" / "more").mkdir()
+    others = ["cat/1.TIF", "cat/2.heic", "cat/more/3.jpg", "dog/labels.csv", "read me", "stray.png"]
+    for name in (*others, ".hidden", "cat/._1.tif"):
+        (root / name).write_bytes(b"x")
+    sizes = opened(root)[0].split_sizes
+    assert sum(sizes) == 80
+    assert DATASETS["folder"].left_out(str(root)) == others
+    for split in ("train", "valid", "test"):
+        for name in ("cat", "dog"):
+            shutil.copytree(root / name, root / "divided" / split / name)
+    found = DATASETS["folder"].left_out(str(root / "divided"))
+    assert found == [
+        f"{split}/{name}" for split in ("test", "train", "valid") for name in others[:4]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [("bmp", {}), ("gif", {}), ("webp", {"lossless": True}), ("WebP", {"lossless": True})],
+)
+def test_images_of_other_formats_are_examples(suffix, options, root, rng):
+    from PIL import Image
+
+    for path in [*(root / "cat").iterdir()]:
+        pixels = rng.integers(0, 128, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path.with_suffix(f".{suffix}"), **options)
+        path.unlink()
+    dataset, splits = opened(root)
+    # Labels have not come loose from images: a dog is brighter.
+    images, labels = read(train(dataset, splits, epochs=1))
+    bright = np.concatenate(images).mean((1, 2, 3))
+    labels = np.concatenate(labels)
+    assert (labels == 0).sum() > 10
+    assert bright[labels == 1].min() > bright[labels == 0].max()
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_training_evaluation_and_a_server_see_an_image_as_its_camera_held_it(value, tmp_path):
+    from PIL import Image, ImageOps
+
+    from data.pipeline import input_from_bytes
+
+    exif = Image.Exif()
+    exif[0x0112] = value
+    rows, columns = np.mgrid[:20, :30]
+    pixels = np.stack([8 * columns, 12 * rows, 0 * rows], axis=-1).astype("uint8")
+    for split in ("train", "valid", "test"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            path = tmp_path / split / name / "1.png"
+            Image.fromarray(pixels).save(path, exif=exif.tobytes())
+    dataset, splits = opened(tmp_path)
+    shown = ImageOps.exif_transpose(Image.open(path)).resize(
+        (SIZE, SIZE), Image.Resampling.BILINEAR
+    )
+    expected = dataset.prepare(np.asarray(shown, "float32"))
+    for batches in (train_one(dataset, splits), evaluate(dataset, splits["test"])):
+        (images,), _ = read(batches)
+        np.testing.assert_allclose(images, [expected] * 2, atol=0.02)
+    served = input_from_bytes(dataset)(path.read_bytes())
+    np.testing.assert_allclose(served, expected, atol=0.02)
+
+
+NAMES = {
+    b"caf\xe9": r"caf\xe9",
+    "caf\u00e9".encode(): "caf\u00e9",
+    "cafe\u0301".encode(): "caf\u00e9",
+    b"two  words ": "two  words ",
+    b"two\nlines": "two\nlines",
+    b"n" * 255: "n" * 255,
+    b'"quoted" \\': '"quoted" \\',
+    "\u65e5\u672c".encode(): "\u65e5\u672c",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_classes_and_images_may_have_any_name(name, root, tmp_path_factory):
+    from data.unreadable import skipped_images
+
+    (root / "cat").rename(root / os.fsdecode(name))
+    for path in [*(root / os.fsdecode(name)).iterdir()]:
+        stem = name[:200] + path.stem.encode()
+        path.rename(path.with_name(os.fsdecode(stem) + path.suffix))
+    dataset, splits = opened(root)
+    assert set(dataset.class_names) == {NAMES[name], "dog"}
+    assert json.loads(json.dumps(dataset.class_names)) == list(dataset.class_names)
+    assert "".join(dataset.class_names).encode()
+    images, _ = read(evaluate(dataset, splits["test"]))
+    assert len(np.concatenate(images)) == len(splits["test"])
+    label = dataset.class_names.index(NAMES[name])
+    chosen = np.flatnonzero(splits["train"].labels == label)[:2]
+    for index in chosen:
+        Path(splits["train"].paths[index]).write_bytes(b"")
+    note = tmp_path_factory.mktemp("run") / "skipped.txt"
+    read(train(dataset, splits, epochs=2, skipped=note))
+    expected = [printable(splits["train"].paths[index]) for index in chosen]
+    # The last of an epoch may not come by.
+    assert skipped_images(note)
+    assert set(skipped_images(note)) <= set(expected)
+    assert all(len(line.encode().splitlines()) == 1 for line in expected)
+
+
+def test_two_folders_that_spell_one_name_are_refused(root, rng):
+    for spelling in ("caf\u00e9", "cafe\u0301"):
+        write(root / spelling / "1.png", rng)
+    assert refusal(root) == (
+        "Every class must have a name of its own. Received: two folders that spell 'caf\u00e9' in "
+        f"{root}. Rename one, or put their images together."
+    )
+
+
+def test_all_unreadable_images_that_are_scored_are_named_at_once(root):
+    from data.unreadable import UnreadableError, refuse_unreadable, unreadable_image
+
+    _, splits = opened(root)
+    refuse_unreadable(splits.values())
+    broken = files_of(splits["valid"])[:1]
+    broken[0].write_bytes(broken[0].read_bytes()[:-30])
+    with pytest.raises(UnreadableError) as caught:
+        refuse_unreadable((splits["valid"], splits["test"]))
+    assert str(caught.value) == (
+        f"Every image that is scored must be readable. Received: {broken[0]}. Replace or remove "
+        "that file."
+    )
+    broken += files_of(splits["test"])[1:5]
+    for path in broken[1:]:
+        path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(UnreadableError) as caught:
+        refuse_unreadable((splits["valid"], splits["test"]))
+    assert unreadable_image(caught.value) == (
+        "Every image that is scored must be readable. Received: 5 that are not: "
+        f"{', '.join(map(str, broken))}. Replace or remove those files."
+    )
+
+
 def test_a_folder_is_listed_before_any_framework_loads(root):
     code = f"""
 import sys
@@ -144,7 +284,7 @@ def refusal(root, error: type[Exception] = ValueError):
 
 LAYOUTS = (
     "Give a folder of <class>/<image>, or of train/<class>/<image>, test/<class>/<image> and "
-    "perhaps valid/<class>/<image>, with images in .jpg, .jpeg or .png."
+    "perhaps valid/<class>/<image>, with images in .jpg, .jpeg, .png, .bmp, .gif or .webp."
 )
 
 
@@ -168,8 +308,8 @@ def test_an_empty_class_is_refused(root):
     (root / "owl").mkdir()
     (root / "owl" / "notes.txt").write_text("none yet")
     assert refusal(root) == (
-        "Every class must have images. Received: no .jpg, .jpeg or .png in "
-        f"{root / 'owl'}. Add some, or remove the folder."
+        "Every class must have images. Received: no .jpg, .jpeg, .png, .bmp, .gif or "
+        f".webp in {root / 'owl'}. Add some, or remove the folder."
     )
 
 

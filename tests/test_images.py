@@ -137,7 +137,7 @@ def test_colour_decodes_to_gray_where_one_channel_is_asked_for(rng):
         assert np.abs(gray - expected).max() <= 16
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "BMP"])
 @pytest.mark.parametrize("kept", [0, 0.02, 0.5, 0.95])
 def test_a_part_of_a_file_is_no_image(file_format, kept, rng):
     import tensorflow as tf
@@ -145,6 +145,116 @@ def test_a_part_of_a_file_is_no_image(file_format, kept, rng):
     encoded = encode(smooth(rng), file_format)
     with pytest.raises(tf.errors.InvalidArgumentError):
         decoded(encoded[: int(kept * len(encoded))])
+
+
+def as_pillow_shows_it(encoded):
+    from PIL import Image, ImageOps
+
+    shown = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
+    return np.asarray(shown.convert("RGB")).astype(int)
+
+
+def with_orientation(image, file_format, value, endian="<"):
+    """A file that notes an orientation beside other things, as cameras do."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif.endian = endian
+    exif[0x010F], exif[0x0112], exif[0x011A] = "Maker", value, 72.0
+    return encode(image, file_format, exif=exif.tobytes(), **LOSSLESS.get(file_format, {}))
+
+
+LOSSLESS = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95, "icc_profile": b"Exif\0\0 no" * 9}}
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("value", range(10))
+def test_an_image_is_turned_and_mirrored_as_its_file_says(value, file_format, endian, rng):
+    encoded = with_orientation(smooth(rng), file_format, value, endian)
+    expected, result = as_pillow_shows_it(encoded), decoded(encoded)
+    assert result.shape == ((70, 50, 3) if 5 <= value <= 8 else (50, 70, 3)) == expected.shape
+    # Decoders of JPEG round differently.
+    assert np.abs(result - expected).max() <= (16 if file_format == "JPEG" else 0)
+    gray = decoded(encoded, channels=1)
+    assert gray.shape == (*expected.shape[:2], 1)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 6, 7, 10, 15, 22, 28])
+def test_a_note_that_breaks_off_turns_nothing(kept, rng):
+    encoded = with_orientation(smooth(rng), "PNG", 6)
+    from PIL import Image
+
+    exif = Image.open(io.BytesIO(encoded)).info["exif"]
+    broken = encode(smooth(rng), "PNG", exif=exif[:kept])
+    assert decoded(broken).shape == (50, 70, 3)
+
+
+def test_what_looks_like_a_note_within_a_picture_turns_nothing(rng):
+    turned = with_orientation(smooth(rng), "JPEG", 6)
+    start = turned.index(b"\xff\xe1")
+    length = 2 + int.from_bytes(turned[start + 2 : start + 4], "big")
+    note = turned[start : start + length]
+    plain = turned[:start] + turned[start + length :]
+    assert decoded(plain + note).shape == (50, 70, 3)
+    comment = b"\xff\xfe" + (len(note) + 2).to_bytes(2, "big") + note
+    assert decoded(plain[:2] + comment + plain[2:]).shape == (50, 70, 3)
+    assert decoded(plain[:2] + comment + b"\xff\xff" + note + plain[2:]).shape == (70, 50, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
+@pytest.mark.parametrize("file_format", ["BMP", "GIF", "WEBP"])
+def test_other_formats_become_what_pillow_makes_of_them(file_format, mode, rng):
+    from PIL import Image
+
+    image = smooth(rng)
+    if mode == "RGBA":
+        image = Image.merge("RGBA", [*image.split(), image.convert("L")])
+    encoded = encode(image.convert(mode), file_format)
+    np.testing.assert_array_equal(decoded(encoded), as_pillow_shows_it(encoded))
+    gray = Image.fromarray(decoded(encoded)).convert("L")
+    assert np.abs(decoded(encoded, 1)[..., 0].astype(int) - np.asarray(gray)).max() <= 1
+
+
+@pytest.mark.parametrize("opaque", [True, False])
+@pytest.mark.parametrize("file_format", ["GIF", "PNG"])
+def test_of_an_animation_the_first_frame_is_taken(file_format, opaque, rng):
+    image = smooth(rng)
+    if not opaque:
+        image.putalpha(image.convert("L"))
+    frames = {"save_all": True, "append_images": [image.rotate(90), image.rotate(180)]}
+    encoded = encode(image, file_format, **frames)
+    np.testing.assert_array_equal(decoded(encoded), as_pillow_shows_it(encoded))
+
+
+@pytest.mark.parametrize("opaque", [True, False])
+def test_an_animated_webp_is_refused(opaque, rng):
+    import tensorflow as tf
+
+    image = smooth(rng)
+    if not opaque:
+        image.putalpha(image.convert("L"))
+    encoded = encode(image, "WEBP", save_all=True, append_images=[image.rotate(90)])
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decoded(encoded)
+
+
+def test_a_bmp_that_cannot_be_read_right_is_refused(rng):
+    import tensorflow as tf
+
+    palette = encode(smooth(rng).convert("P"), "BMP")
+    compressed = palette[:30] + bytes([1]) + palette[31:]
+    for encoded in (compressed, encode(smooth(rng).convert("1"), "BMP"), palette[:60]):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            decoded(encoded)
+
+
+@pytest.mark.parametrize("file_format", ["TIFF", "JPEG2000", "PPM"])
+def test_formats_that_are_not_read_are_refused(file_format, rng):
+    import tensorflow as tf
+
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decoded(encode(smooth(rng), file_format))
 
 
 def test_text_is_no_image():
