@@ -161,7 +161,7 @@ def test_forward_and_reverse_mode_and_differences_agree(case):
     scale = 1 + float(sum(abs(one).sum() for one in jax.tree.leaves(gradients[0])))
     np.testing.assert_allclose(rate, dot(gradients[0], direction), atol=1e-5 * scale)
     if case in RULES:
-        np.testing.assert_allclose(rate, difference, atol=1e-2 * scale)
+        np.testing.assert_allclose(rate, difference, rtol=2e-2, atol=2e-2)
     for found, expected in [*((other, gradients[0]) for other in gradients[1:]), (curved, reverse)]:
         for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * (1 + abs(other).max()))
