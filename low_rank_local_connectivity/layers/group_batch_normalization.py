@@ -11,7 +11,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     received,
     standardize_data_format,
 )
-from low_rank_local_connectivity.ops.arguments import items_of
+from low_rank_local_connectivity.ops.arguments import sizes_of
 from low_rank_local_connectivity.ops.precision import mean
 
 
@@ -79,7 +79,7 @@ class GroupBatchNormalization(TakesAnyDtype, keras.layers.BatchNormalization):
         return super().compute_output_shape(input_shape)
 
     def _require_orientations(self, input_shape: Any) -> None:
-        if len(items_of(input_shape) or ()) != 5:
+        if len(sizes_of(input_shape) or ()) != 5:
             raise ValueError(
                 f"Layer {self.name!r} needs maps with orientations, (batch, height, width, order, "
                 "channels) or (batch, order, channels, height, width). Received: "

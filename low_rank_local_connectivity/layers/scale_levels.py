@@ -16,7 +16,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     received,
     split_shape,
 )
-from low_rank_local_connectivity.ops.arguments import items_of
+from low_rank_local_connectivity.ops.arguments import sizes_of
 
 
 def is_pyramid(given: Any) -> bool:
@@ -58,7 +58,7 @@ def split_scale_space(
             known, or a pyramid's levels do not have the same number of channels.
     """
     if not is_pyramid(input_shape):
-        if len(items_of(input_shape) or ()) != 5:
+        if len(sizes_of(input_shape) or ()) != 5:
             raise ValueError(
                 f"Layer {name!r} takes a scale space: a tensor of 5 axes, {_axes(data_format)}, "
                 "or a list of levels of 4. Received: "
@@ -71,7 +71,7 @@ def split_scale_space(
                 f"{tuple(input_shape)} with data_format={data_format!r}."
             )
         return [(size[0], size[1])] * scales, channels
-    shapes = [items_of(shape) or () for shape in input_shape]
+    shapes = [sizes_of(shape) or () for shape in input_shape]
     levels = [split_shape(shape, data_format, 2) for shape in shapes if len(shape) == 4]
     if len(levels) != len(shapes) or len({channels for _, channels in levels}) != 1:
         raise ValueError(
