@@ -51,6 +51,8 @@ FLAGS = flags.FLAGS
 
 # Names that are printed of files that were left out.
 SHOWN_NAMES = 10
+# Validation images that exports in integers are calibrated on.
+CALIBRATED_ON = 256
 # Letters of what is told of a run in the name of its folder.
 NAME_LENGTH = 48
 # What a run leaves behind beside its result, and what is said of it until it is there.
@@ -451,7 +453,8 @@ def run(experiment: Experiment, unfinished: dict[str, Any] | None = None) -> dic
             return run_placed(experiment, placement)
         training.set_precision(experiment.precision)
         model = training.load(folder / "model.keras", saved["model_sha256"])
-        return complete(experiment, model, first_images(experiment), saved)
+        images, _ = first_batch(experiment, "test", experiment.batch_size)
+        return complete(experiment, model, images, saved)
 
 
 def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]:
@@ -633,13 +636,12 @@ def in_a_sentence(error: Exception) -> str:
     return words if told else f"{type(error).__name__}: {words or 'no message'}"
 
 
-def first_images(experiment: Experiment):
-    """Returns the first batch of test images."""
+def first_batch(experiment: Experiment, split: str, size: int) -> Any:
+    """Returns the first examples of a split: images as inputs, and their labels."""
     from data.pipeline import evaluation_batches
 
-    test = experiment.data.load(experiment.data_dir, experiment.download)["test"]
-    batches = evaluation_batches(experiment.data, test, experiment.batch_size, experiment.seed)
-    return next(iter(batches))[0]
+    examples = experiment.data.load(experiment.data_dir, experiment.download)[split]
+    return next(iter(evaluation_batches(experiment.data, examples, size, experiment.seed)))
 
 
 def export(model, experiment: Experiment, images) -> None:
@@ -663,11 +665,16 @@ def export(model, experiment: Experiment, images) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed here, or went on
     if not formats:
         return
+    # Not on test images: what integers are calibrated on is seen, as what is trained on is.
+    integers = any(FORMATS[name].integers for name in formats)
+    seen = first_batch(experiment, "valid", CALIBRATED_ON) if integers else (None, None)
     export_model(
         model,
         folder,
         formats,
         convert="measure",
+        representative=seen[0],
+        labels=seen[1],
         sample=images,
         serving_batch_size=experiment.serving_batch_size,
         preprocess=input_from_bytes(experiment.data),
