@@ -29,7 +29,7 @@ SAMPLES = 7
 # Runs of each form, alternately, when they are measured.
 RUNS = 15
 # Times that differ by less than this factor are alike: a machine's noise is not worth megabytes.
-ABOUT_AS_FAST = 1.1
+ABOUT_AS_FAST = 1.25
 VERSIONS = ("keras", "numpy", "tensorflow", "onnx", "ai-edge-litert")
 
 
@@ -63,7 +63,7 @@ def export_model(
         convert: Whether to convert. At a small batch the converted form, which reads filters of
             its own for every position, may be slower. `"measure"` writes each form in the first
             format, runs them at `serving_batch_size`, prints their times and keeps the fastest, or
-            the smallest of those within a tenth of it: converted, unconverted, or with low-rank
+            the smallest of those within a quarter of it: converted, unconverted, or with low-rank
             layers that convolve with every bank, which suits few examples. A model without layers
             to convert is not measured.
         sample: Inputs of the model to verify on; random ones in [-1, 1] if None.
