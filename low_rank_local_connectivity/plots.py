@@ -230,7 +230,7 @@ def lines_with_errors(
     ticks = sorted({point[0] for points in curves.values() for point in points})
     if len(ticks) <= 8:
         axis.set_xticks(ticks, labels=[f"{tick:,.10g}" for tick in ticks])
-        axis.xaxis.set_minor_locator(plt.NullLocator())
+        axis.set_xticks([], minor=True)
     axis.grid(alpha=0.3)
     _finish(plt, figure, path, (x_label, y_label), title)
 
@@ -417,7 +417,6 @@ def _rows_of(model: Any, name: str, layer: LowRankLocallyConnected, images) -> l
     titles = [f"bank {k + 1} of {layer.spatial_rank}" for k in ranks]
     if not layer.input_dependent:
         weights = keras.ops.convert_to_numpy(layer.combining_weights())
-        weights = np.broadcast_to(weights, (*layer.output_sizes, layer.spatial_rank))
         options = _options(layer, weights)
         return _wrap([(titles[k], _flat(weights[..., k]), options) for k in ranks])
     if images is None:
@@ -428,12 +427,13 @@ def _rows_of(model: Any, name: str, layer: LowRankLocallyConnected, images) -> l
     read = _reader(model, layer, name)
     if read is None:
         return []
-    images = images[:EXAMPLES]
-    weights = keras.ops.convert_to_numpy(layer.combining_weights(read(images)))
+    # Of several inputs the first is shown.
+    given = [keras.ops.convert_to_numpy(one)[:EXAMPLES] for one in keras.tree.flatten(images)]
+    weights = keras.ops.convert_to_numpy(layer.combining_weights(read(given)))
     options = _options(layer, weights)
     rows = []
-    for index, image in enumerate(keras.ops.convert_to_numpy(images)):
-        panels = [(f"example {index + 1}", *_displayable(image))]
+    for index, image in enumerate(given[0]):
+        panels = [(f"example {index + 1}", *_displayable(image, layer.data_format))]
         panels += [(titles[k], _flat(weights[index, ..., k]), options) for k in ranks]
         rows += _wrap(panels)
     return rows
@@ -445,7 +445,7 @@ def _wrap(panels: list) -> list[list]:
 
 
 def _reader(model: Any, layer: Any, path: str) -> Callable[[Any], Any] | None:
-    """Returns a function from a model's inputs to what a layer reads in its first call."""
+    """Returns a function from a list of a model's inputs to what a layer's first call reads."""
     name, _, rest = path.partition("/")
     calls = calls_between(model.inputs, model.outputs) if is_visible(model) else []
     call = next((one for one in calls if one.operation.name == name), None)
@@ -456,9 +456,10 @@ def _reader(model: Any, layer: Any, path: str) -> Callable[[Any], Any] | None:
             stacklevel=2,
         )
         return None
-    before: Any = keras.Model(model.inputs[0], call.input_tensors[0])
-    inner = _reader(call.operation, layer, rest) if rest else lambda inputs: inputs
-    return inner and (lambda inputs: inner(before(inputs, training=False)))
+    before: Any = keras.Model(list(model.inputs), list(call.input_tensors))
+    inner = _reader(call.operation, layer, rest) if rest else lambda tensors: tensors[0]
+    # Keras gives the only one of several outputs by itself.
+    return inner and (lambda tensors: inner(keras.tree.flatten(before(tensors, training=False))))
 
 
 def _flat(weights: np.ndarray) -> np.ndarray:
@@ -483,13 +484,13 @@ def _limits(layer: LowRankLocallyConnected, weights: np.ndarray) -> dict:
     return {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
 
 
-def _displayable(image: np.ndarray) -> tuple[np.ndarray, dict]:
+def _displayable(image: np.ndarray, data_format: str) -> tuple[np.ndarray, dict]:
     """Returns an example in [0, 1] as a picture: in colour if it has three channels."""
     low, high = image.min(), image.max()
     scaled = (image - low) / max(high - low, 1e-6)
+    if scaled.ndim > 1 and data_format == "channels_first":
+        scaled = np.moveaxis(scaled, 0, -1)
     if scaled.ndim == 3 and scaled.shape[-1] == 3:
         return scaled, {}
-    return _flat(scaled.mean(axis=-1)), {
-        "cmap": "gray",
-        **({"aspect": "auto"} if scaled.ndim != 3 else {}),
-    }
+    aspect = {} if scaled.ndim == 3 else {"aspect": "auto"}
+    return _flat(scaled.mean(axis=-1) if scaled.ndim > 1 else scaled), {"cmap": "gray", **aspect}

@@ -13,7 +13,7 @@ from backends import randomize, to_numpy
 
 from experiments.experiment import EXPORT_FORMATS
 from low_rank_local_connectivity import layers
-from low_rank_local_connectivity.export import FORMATS, export_model, exporting
+from low_rank_local_connectivity.export import FORMATS, export_model, forms
 
 BACKEND = keras.backend.backend()
 WRITABLE = [
@@ -225,7 +225,7 @@ def test_forms_are_measured_as_they_are_served(tmp_path, rng):
     milliseconds = manifest["milliseconds"]
     assert set(milliseconds) == {"batch_size", "unconverted", "bank by bank", "converted"}
     times = {name: time for name, time in milliseconds.items() if name != "batch_size"}
-    near = {name for name, time in times.items() if time <= 1.1 * min(times.values())}
+    near = {name for name, time in times.items() if time <= 1.25 * min(times.values())}
     assert manifest["form"] in near
     if near != {"converted"}:  # It alone has filters for every position.
         assert manifest["form"] != "converted"
@@ -234,10 +234,10 @@ def test_forms_are_measured_as_they_are_served(tmp_path, rng):
 @pytest.mark.once
 def test_of_forms_about_as_fast_the_smallest_is_served(tmp_path, rng, monkeypatch):
     times = {"unconverted": 1.05, "bank by bank": 2.0, "converted": 1.0}
-    monkeypatch.setattr(exporting, "_measure", lambda *_: times)
+    monkeypatch.setattr(forms, "_measure", lambda *_: times)
     manifest = export_model(small_model(rng), tmp_path, (), convert="measure")
     assert manifest["form"] == "unconverted"
-    times["converted"] = 0.9
+    times["converted"] = 0.8
     assert export_model(small_model(rng), tmp_path, (), convert="measure")["form"] == "converted"
 
 

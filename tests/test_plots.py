@@ -87,6 +87,21 @@ def test_layers_within_models_and_wrappers_are_drawn_with_what_they_read(figures
     np.testing.assert_allclose(np.stack(panels[9:11], -1), fixed, atol=1e-6)
 
 
+def test_of_several_inputs_in_channels_first_the_first_is_shown(figures, tmp_path, rng):
+    one, other = keras.Input((2, 12, 11), name="one"), keras.Input((2, 12, 11), name="other")
+    asked = low_rank(name="asked", input_dependent=True, data_format="channels_first")
+    model = keras.Model({"a": other, "b": one}, asked(keras.layers.Subtract()([one, other])))
+    randomize(model, rng)
+    images = np.moveaxis(IMAGES, -1, 1)
+    given = {"a": images, "b": 3 * images}
+    assert plots.combining_weight_maps(model, tmp_path / "maps.png", given) == ["asked"]
+    panels = shown(figures[0])
+    scaled = (IMAGES[0] - IMAGES[0].min()) / np.ptp(IMAGES[0])
+    np.testing.assert_allclose(panels[0], scaled.mean(-1), atol=1e-6)
+    weights = to_numpy(asked.combining_weights(2 * images))
+    np.testing.assert_allclose(panels[2], weights[0, ..., 1], atol=1e-5)
+
+
 def test_a_layer_that_depends_on_inputs_out_of_sight_is_named_in_a_warning(tmp_path):
     frames = keras.Input((2, 12, 11, 2))
     wrapped = keras.layers.TimeDistributed(low_rank(name="asked", input_dependent=True))

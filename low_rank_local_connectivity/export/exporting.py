@@ -72,8 +72,8 @@ def export_model(
         convert: Whether to convert the layers. At a small batch the converted form, which reads
             filters of its own for every position, may be slower. `"measure"` writes each form in
             the first format, runs them at `serving_batch_size`, prints their times and keeps the
-            fastest, or the smallest of those within a tenth of it: converted, unconverted, or with
-            low-rank layers that convolve with every bank, which suits few examples. A model
+            fastest, or the smallest of those within a quarter of it: converted, unconverted, or
+            with low-rank layers that convolve with every bank, which suits few examples. A model
             without layers to convert is not measured.
         sample: Inputs to verify on, arranged as the model's are. If None, random floats in
             [-1, 1], and random integers from 0 to 255 or to the last entry of the `Embedding`
