@@ -240,9 +240,7 @@ def experiment_from_flags() -> Experiment:
     if values["replace"] == ["all"]:
         values["replace"] = network.stages
     for name in ("layer_types", "replace", "export_formats", "augment"):
-        stripped = (item.strip() for item in values[name])
-        values[name] = tuple(item for item in stripped if item not in ("", "none"))
-    values["augment"] = tuple(sorted(set(values["augment"])))
+        values[name] = tuple(items_of_flag(name, values[name]))
     if values["normalize_weights"] == "none":
         values["normalize_weights"] = None
     last = "sweep" if is_sweep() else values["seed"]
@@ -256,6 +254,17 @@ def experiment_from_flags() -> Experiment:
     return Experiment(**{**values, **missing})
 
 
+def items_of_flag(name: str, value: Any) -> Any:
+    """Returns the items of a flag that is a list, of which `none` is none; other values as they are.
+
+    Augmentations have no order: each is applied once.
+    """
+    if not isinstance(value, list):
+        return value
+    items = [item.strip() for item in value if item.strip() not in ("", "none")]
+    return sorted(set(items)) if name == "augment" else items
+
+
 def what_differs() -> str:
     """Returns what tells a single run from one that has all defaults, to go into a folder's name.
 
@@ -266,8 +275,9 @@ def what_differs() -> str:
         return ""
     named = ("dataset", "network", "seed", *PLACES, *SAVING)
     fields = [field.name for field in dataclasses.fields(Experiment) if field.name not in named]
-    values = {name: FLAGS[name].value for name in fields}
-    different = {name: value for name, value in values.items() if value != FLAGS[name].default}
+    values = {name: items_of_flag(name, FLAGS[name].value) for name in fields}
+    usual = {name: items_of_flag(name, FLAGS[name].default) for name in fields}
+    different = {name: value for name, value in values.items() if value != usual[name]}
     if DATASETS[FLAGS.dataset].complete is not None:
         different = {"data_dir": Path(FLAGS.data_dir or "").name, **different}
     if backend_name() != "tensorflow":

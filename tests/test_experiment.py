@@ -109,8 +109,8 @@ REFUSED = {
     "--checkpoint_minutes=0": "--checkpoint_minutes must be positive. "
     "Received: --checkpoint_minutes=0.0.",
     "--virtual_devices=0": "--virtual_devices must be at least 1. Received: --virtual_devices=0.",
-    "--export_formats=pickle": "--export_formats takes tf_saved_model, onnx, litert, or none for "
-    "no export. Received: --export_formats=pickle.",
+    "--export_formats=pickle": "--export_formats takes tf_saved_model, onnx, litert, litert_int8, "
+    "or none for no export. Received: --export_formats=pickle.",
     "--serving_batch_size=0": "--serving_batch_size must be at least 1. "
     "Received: --serving_batch_size=0.",
     "--rank=4": "Unknown command line flag 'rank'",
