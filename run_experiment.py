@@ -255,7 +255,7 @@ def experiment_from_flags() -> Experiment:
 
 
 def items_of_flag(name: str, value: Any) -> Any:
-    """Returns the items of a flag that is a list, of which `none` is none; other values as they are.
+    """Returns the items of a flag that is a list, without `none`; other values as they are.
 
     Augmentations have no order: each is applied once.
     """
