@@ -166,7 +166,7 @@ def test_the_penalty_on_kernels_is_half_the_weight_decay_times_their_squares():
     assert len(kernels) == 1 + 1 + 16 + 3 + 1
     assert len(model.losses) == len(kernels)
     expected = sum(0.125 * np.square(to_numpy(kernel.value)).sum() for kernel in kernels)
-    np.testing.assert_allclose(float(sum(model.losses)), expected, rtol=1e-5)
+    np.testing.assert_allclose(to_numpy(sum(model.losses)), expected, rtol=1e-5)
 
 
 def test_logits_are_in_float32_under_mixed_precision(rng):
