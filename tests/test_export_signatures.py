@@ -123,6 +123,8 @@ def warmup_types(folder):
 @writable
 def test_integers_of_every_size_are_served_as_such(name, tmp_path, rng):
     types = ["bool", "uint8", "int8", "int16", "uint16", "int32", "uint32", "int64"]
+    if keras.backend.backend() == "jax":
+        types.remove("int64")  # JAX has none unless it is configured to
     inputs = [keras.Input((2 + k,), dtype=dtype, name=dtype) for k, dtype in enumerate(types)]
     scaled = [keras.layers.Rescaling(0.01)(one) for one in inputs]
     logits = keras.layers.Dense(3, name="logits")(keras.layers.Concatenate()(scaled))

@@ -28,8 +28,10 @@ def is_pyramid(given: Any) -> bool:
     """
     if not isinstance(given, (list, tuple)) or not given:
         return False
-    # A shape begins with the batch; tensors may look like integers.
-    return given[0] is not None and not isinstance(given[0], (int, np.integer))
+    # A shape begins with the batch: a number, None or, where JAX exports, a symbol.
+    first = given[0]
+    of_shapes = isinstance(first, (list, tuple)) or hasattr(first, "as_list")
+    return of_shapes or (hasattr(first, "shape") and not isinstance(first, np.integer))
 
 
 def checked_base(value: Any) -> float:
