@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from backends import call, randomize
+from backends import call, randomize, to_numpy
 from keras import layers as k
 
 from low_rank_local_connectivity import conversion, layers
@@ -272,3 +272,14 @@ def test_every_batch_normalization_of_a_mobilenet_is_folded(rng):
     found, report = folded(model)
     assert (len(report.replaced), len(report.left)) == (52, 0)
     assert_same_predictions(model, found, rng)
+
+
+def test_a_normalisation_of_all_levels_of_a_pyramid_is_left(rng):
+    inputs = keras.Input((16, 13, 1))
+    levels = layers.ScaleConv2D(3, 2)(layers.ScaleSpaceLifting2D(2, pyramid=True)(inputs))
+    model = keras.Model(inputs, layers.OverLevels(k.BatchNormalization())(levels))
+    randomize(model, rng)
+    images = rng.normal(size=(2, 16, 13, 1)).astype("float32")
+    folded = conversion.fold_batch_normalization(model, report=None)
+    for found, expected in zip(folded(images), model(images), strict=True):
+        np.testing.assert_allclose(to_numpy(found), to_numpy(expected), rtol=1e-5, atol=1e-5)

@@ -175,7 +175,9 @@ class _Folding:
 
     def _why_not_after(self, call: _Call) -> str | None:
         """Returns why the layer after a batch normalisation cannot take it up, if so."""
-        (output,) = call.node.output_tensors
+        output, *more = call.node.output_tensors
+        if more:
+            return "its results are several"
         readers = self.readers[id(output)]
         if id(output) in self.outputs or len(readers) != 1:
             return "its result is an output or read by several layers"

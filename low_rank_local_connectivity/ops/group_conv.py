@@ -137,7 +137,8 @@ def expand_kernel(kernel_hwscf, order: int):
 def _quarter_turns(kernel_hwscf, quarters: int):
     """As `ops.rot90` over the first two axes, which has no counterpart in ONNX."""
     if quarters == 2:
-        return ops.flip(kernel_hwscf, axis=(0, 1))
+        # One after the other: Keras 3.12 takes no two axes on TensorFlow.
+        return ops.flip(ops.flip(kernel_hwscf, axis=0), axis=1)
     if quarters == 0:
         return kernel_hwscf
     turned = ops.transpose(kernel_hwscf, (1, 0, 2, 3, 4))
