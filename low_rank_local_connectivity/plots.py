@@ -67,8 +67,8 @@ def combining_weight_maps(model: keras.Model, path: str | Path, images=None) -> 
     Args:
         model: Built model. Layers within other models and layers are drawn too.
         path: The PNG to write.
-        images: Examples for input-dependent layers, as the model takes them; the first
-            4 are drawn.
+        images: Examples for input-dependent layers, as the model takes them, in a list or a
+            dictionary if it has several inputs, of which the first is shown; the first 4 are drawn.
 
     Returns:
         Names of the layers drawn, `"outer/inner"` for one within another. If no layer has combining
@@ -76,15 +76,16 @@ def combining_weight_maps(model: keras.Model, path: str | Path, images=None) -> 
         depend on inputs out of sight, in Python or a wrapper, which are not drawn.
 
     Raises:
-        ValueError: If weights depend on the input and no images are given.
+        ValueError: If weights depend on the input and no images are given, or not one tensor for
+            each input.
         ImportError: If matplotlib is not installed.
     """
     require_model("combining_weight_maps", model)
     _require_plain(path)
-    images = None if images is None else tensor("images", images, "bSc")
+    given = None if images is None else _one_per_input(model, images)
     drawn = {}
     for name, layer in _layers_of_kind(model, LowRankLocallyConnected):
-        rows = _rows_of(model, name, layer, images) if layer.has_logits else []
+        rows = _rows_of(model, name, layer, given) if layer.has_logits else []
         if rows:
             drawn[name] = rows
     if not drawn:
@@ -102,6 +103,18 @@ def combining_weight_maps(model: keras.Model, path: str | Path, images=None) -> 
     figure.savefig(path, dpi=min(150, HIGHEST / size[1]))
     plt.close(figure)
     return list(drawn)
+
+
+def _one_per_input(model: Any, images: Any) -> list[Any]:
+    """Returns examples as a list with a tensor for each input of a model."""
+    count = len(getattr(model, "inputs", None) or [None])
+    given = [images] if count == 1 else keras.tree.flatten(images)
+    if len(given) != count:
+        raise ValueError(
+            f"`images` must hold a tensor for each of the model's {count} inputs. "
+            f"Received: {received('images', images)}."
+        )
+    return [tensor("images", one, "bSc") for one in given]
 
 
 def _draw_panels(figure, rows: list[list], width: int) -> None:
@@ -411,7 +424,9 @@ def _require_numbers(name: str, values: Any, count: int) -> None:
         real_number(name, value)
 
 
-def _rows_of(model: Any, name: str, layer: LowRankLocallyConnected, images) -> list[list]:
+def _rows_of(
+    model: Any, name: str, layer: LowRankLocallyConnected, images: list[Any] | None
+) -> list[list]:
     """Returns rows of panels `(title, values, options of imshow)` for one layer."""
     ranks = range(layer.spatial_rank)
     titles = [f"bank {k + 1} of {layer.spatial_rank}" for k in ranks]
@@ -427,12 +442,11 @@ def _rows_of(model: Any, name: str, layer: LowRankLocallyConnected, images) -> l
     read = _reader(model, layer, name)
     if read is None:
         return []
-    # Of several inputs the first is shown.
-    given = [keras.ops.convert_to_numpy(one)[:EXAMPLES] for one in keras.tree.flatten(images)]
+    given = [keras.ops.convert_to_numpy(one)[:EXAMPLES] for one in images]
     weights = keras.ops.convert_to_numpy(layer.combining_weights(read(given)))
     options = _options(layer, weights)
     rows = []
-    for index, image in enumerate(given[0]):
+    for index, image in enumerate(given[0]):  # of several inputs the first is shown
         panels = [(f"example {index + 1}", *_displayable(image, layer.data_format))]
         panels += [(titles[k], _flat(weights[index, ..., k]), options) for k in ranks]
         rows += _wrap(panels)

@@ -88,13 +88,19 @@ def test_layers_within_models_and_wrappers_are_drawn_with_what_they_read(figures
 
 
 def test_of_several_inputs_in_channels_first_the_first_is_shown(figures, tmp_path, rng):
-    one, other = keras.Input((2, 12, 11), name="one"), keras.Input((2, 12, 11), name="other")
+    one, other = keras.Input((2, 12, 11), name="b"), keras.Input((2, 12, 11), name="a")
     asked = low_rank(name="asked", input_dependent=True, data_format="channels_first")
     model = keras.Model({"a": other, "b": one}, asked(keras.layers.Subtract()([one, other])))
     randomize(model, rng)
     images = np.moveaxis(IMAGES, -1, 1)
     given = {"a": images, "b": 3 * images}
     assert plots.combining_weight_maps(model, tmp_path / "maps.png", given) == ["asked"]
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the whole text is compared)
+        plots.combining_weight_maps(model, tmp_path / "maps.png", images)
+    assert str(caught.value) == (
+        "`images` must hold a tensor for each of the model's 2 inputs. Received: images of "
+        "shape (3, 2, 12, 11) and dtype float32."
+    )
     panels = shown(figures[0])
     scaled = (IMAGES[0] - IMAGES[0].min()) / np.ptp(IMAGES[0])
     np.testing.assert_allclose(panels[0], scaled.mean(-1), atol=1e-6)
