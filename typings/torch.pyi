@@ -1,0 +1,4 @@
+# PyTorch as the type checker sees it, so that lint finds the same with it and without it.
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...
