@@ -10,7 +10,7 @@ from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
 from low_rank_local_connectivity.layers.configured_layer import one_of
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
 from low_rank_local_connectivity.ops.local_convolution import local_convolution
-from low_rank_local_connectivity.ops.memory import require_memory
+from low_rank_local_connectivity.plans.machine import require_memory
 
 
 class LocallyConnected(BaseLocalConv):

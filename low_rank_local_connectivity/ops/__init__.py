@@ -21,8 +21,6 @@ from low_rank_local_connectivity.ops.kronecker import (
     nearest_kronecker_factors as nearest_kronecker_factors,
 )
 from low_rank_local_connectivity.ops.kronecker import rearrange_kernel as rearrange_kernel
-from low_rank_local_connectivity.ops.kronecker_costs import choose_strategy as choose_strategy
-from low_rank_local_connectivity.ops.kronecker_costs import multiply_adds as multiply_adds
 from low_rank_local_connectivity.ops.local_convolution import local_convolution as local_convolution
 from low_rank_local_connectivity.ops.low_rank_local_convolution import (
     combine_banks as combine_banks,
@@ -37,8 +35,6 @@ from low_rank_local_connectivity.ops.low_rank_local_convolution import (
     convolve_then_combine_mixed as convolve_then_combine_mixed,
 )
 from low_rank_local_connectivity.ops.low_rank_local_convolution import embed_banks as embed_banks
-from low_rank_local_connectivity.ops.plan_costs import Request as Request
-from low_rank_local_connectivity.ops.plan_costs import choose_plan as choose_plan
 from low_rank_local_connectivity.ops.resampling import resize_aligned as resize_aligned
 from low_rank_local_connectivity.ops.scale_space import discrete_gaussian as discrete_gaussian
 from low_rank_local_connectivity.ops.scale_space import level_variances as level_variances
