@@ -20,6 +20,7 @@ MAY_IMPORT["benchmarks"] = {*MAY_IMPORT["experiments"], "benchmarks", "run_exper
 # What the parts that run on every backend may import beside the standard library.
 PORTABLE = {
     f"{LIBRARY}/ops": {"keras", "numpy", LIBRARY},
+    f"{LIBRARY}/plans": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/layers": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/conversion": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/equivariance": {"keras", "numpy", LIBRARY},
@@ -35,6 +36,7 @@ PORTABLE = {
 NAMES_A_BACKEND = {
     f"{LIBRARY}/ops/constants.py": {"torch"},
     f"{LIBRARY}/ops/gradients.py": {"jax", "torch"},
+    f"{LIBRARY}/plans/machine.py": {"tensorflow", "jax", "torch"},
 }
 OPTIONAL = {"tensorflow", "matplotlib", "sklearn", "scipy", "tensorflow_datasets", "absl"}
 
@@ -65,7 +67,7 @@ def test_imports_point_one_way(folder):
 
 
 def test_within_the_library_imports_point_down():
-    order = ["ops", "layers"]
+    order = ["ops", "plans", "layers"]
     for level, part in enumerate(order):
         above = [*order[level + 1 :], "training", "export", "plots", "conversion", "legacy"]
         above += ["equivariance", "receptive_field", "window_rules", "graph"]
@@ -124,5 +126,6 @@ def test_an_installation_adds_one_name(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     top_levels = {name.partition("/")[0] for name in names}
     assert {name for name in top_levels if not name.endswith(".dist-info")} == {LIBRARY}
-    for part in ("data/digits.py", "models/simple_network.py", "training/session.py", "py.typed"):
+    parts = ("data/digits.py", "models/simple_network.py", "training/session.py")
+    for part in (*parts, "plans/coefficients.json", "py.typed"):
         assert f"{LIBRARY}/{part}" in names

@@ -18,6 +18,7 @@ from low_rank_local_connectivity.ops.patches import read_taps
 from low_rank_local_connectivity.ops.precision import at_least_float32, matmul
 from low_rank_local_connectivity.ops.windows import Windows
 
+
 def mix_kernels(kernels_nTcf, routing_bn):
     """Mixes the experts' kernels into one for each example.
 

@@ -29,7 +29,7 @@ def _by_machine() -> dict[tuple[str, str], dict[str, Costs]]:
 COEFFICIENTS = _by_machine()
 
 
-def coefficients(names: Iterable[str], backend: str, device: str) -> dict[str, Costs]:
+def measured_costs(names: Iterable[str], backend: str, device: str) -> dict[str, Costs]:
     """Returns the costs of the plans that have been measured, by their names.
 
     Args:
@@ -39,7 +39,7 @@ def coefficients(names: Iterable[str], backend: str, device: str) -> dict[str, C
             those of the backend on a CPU, and where they are not known either, TensorFlow's.
 
     Example:
-        >>> sorted(coefficients(["dense", "factored"], "tensorflow", "cpu"))
+        >>> sorted(measured_costs(["dense", "factored"], "tensorflow", "cpu"))
         ['dense', 'factored']
     """
     names = list(names)

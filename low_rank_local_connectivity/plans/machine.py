@@ -50,7 +50,7 @@ def present_machine() -> Machine:
 @known_while_traced
 def device_kind() -> str:
     """Returns the kind of device that the backend computes on."""
-    kind = _KINDS.get(keras.backend.backend(), lambda: "cpu")()
+    kind = KINDS.get(keras.backend.backend(), lambda: "cpu")()
     return kind if kind in ("cpu", "tpu") else "gpu"
 
 
@@ -75,7 +75,7 @@ def memory_bytes() -> int | None:
 @known_while_traced
 def device_memory_bytes() -> int | None:
     """Returns the bytes of memory that an accelerator has, or None if it does not say."""
-    return _MEMORIES.get(keras.backend.backend(), lambda: None)()
+    return MEMORIES.get(keras.backend.backend(), lambda: None)()
 
 
 def require_memory(size: int, what: str, instead: str) -> None:
@@ -116,7 +116,7 @@ def _tensorflow_memory() -> int | None:
 def _jax_device():
     import jax
 
-    device = jax.config.jax_default_device
+    device = getattr(jax.config, "jax_default_device", None)
     if device is None or isinstance(device, str):
         device = jax.local_devices(backend=device)[0]
     return device
@@ -143,9 +143,9 @@ def _torch_memory() -> int | None:
     return torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else None
 
 
-_KINDS = {
+KINDS = {
     "tensorflow": _tensorflow_kind,
     "jax": lambda: _jax_device().platform,
     "torch": _torch_kind,
 }
-_MEMORIES = {"tensorflow": _tensorflow_memory, "jax": _jax_memory, "torch": _torch_memory}
+MEMORIES = {"tensorflow": _tensorflow_memory, "jax": _jax_memory, "torch": _torch_memory}

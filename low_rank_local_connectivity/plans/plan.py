@@ -13,7 +13,7 @@ from low_rank_local_connectivity.ops.arguments import (
     text,
     whole_number,
 )
-from low_rank_local_connectivity.plans.coefficients import coefficients
+from low_rank_local_connectivity.plans.coefficients import measured_costs
 from low_rank_local_connectivity.plans.request import Request
 
 
@@ -86,7 +86,7 @@ def estimated_cost(plans: Sequence[Plan], request: Request) -> list[float]:
         ValueError: If an argument is of another kind.
     """
     plans, request = _checked(plans), instance_of("request", request, Request)
-    measured = coefficients(names_of(plans), request.backend, request.device)
+    measured = measured_costs(names_of(plans), request.backend, request.device)
     mode = "training" if request.training else "inference"
     costs = []
     for plan in plans:
@@ -114,7 +114,8 @@ def choose(
         ValueError: If an argument is of another kind, or no plan is allowed.
 
     Example:
-        >>> from low_rank_local_connectivity.plans.low_rank import LOW_RANK, LowRankRequest
+        >>> from low_rank_local_connectivity.ops import Windows
+        >>> from low_rank_local_connectivity.plans import LOW_RANK, LowRankRequest
         >>> windows = Windows((3, 3), (1, 1), (1, 1), "valid")
         >>> request = LowRankRequest(windows, (128, 28, 28, 64), 64, rank=30, training=True)
         >>> choose(LOW_RANK, request).name

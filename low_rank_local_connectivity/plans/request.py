@@ -58,7 +58,7 @@ class Request:
 
     def __post_init__(self) -> None:
         instance_of("windows", self.windows, Windows)
-        sizes, axes = sizes_of(self.shape) or (), len(self.windows.sizes) + 2
+        sizes, axes = sizes_of(self.shape) or [], len(self.windows.sizes) + 2
         if len(sizes) != axes or not isinstance(sizes[-1], int):
             raise ValueError(
                 f"`shape` must be that of inputs with channels last: {axes} sizes for these "

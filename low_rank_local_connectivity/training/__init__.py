@@ -10,7 +10,7 @@ from low_rank_local_connectivity.training.records import write_json as write_jso
 from low_rank_local_connectivity.training.recovery import STOPPED_STATUS as STOPPED_STATUS
 from low_rank_local_connectivity.training.recovery import Recovery as Recovery
 from low_rank_local_connectivity.training.recovery import StoppedError as StoppedError
-from low_rank_local_connectivity.training.session import Plan as Plan
+from low_rank_local_connectivity.training.session import Recipe as Recipe
 from low_rank_local_connectivity.training.session import file_digest as file_digest
 from low_rank_local_connectivity.training.session import ignore_keras_json as ignore_keras_json
 from low_rank_local_connectivity.training.session import load as load
