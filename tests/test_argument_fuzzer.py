@@ -207,6 +207,14 @@ METHODS: dict[str, Any] = {
             "rank": 2,
         },
     ),
+    "KroneckerConv2D.asked": lambda: (
+        layers.KroneckerConv2D(4, 3, ((3, 3, 1, 2), (1, 1, 3, 2))).asked,
+        {"sizes": (8, 9)},
+    ),
+    "LowRankLocallyConnected2D.asked": lambda: (
+        built(layers.LowRankLocallyConnected2D, 4, 3, 2).asked,
+        {"shape": (2, 8, 9, 3), "training": True},
+    ),
     "KroneckerConv2D.chosen_strategy": lambda: (
         layers.KroneckerConv2D(4, 3, ((3, 3, 1, 2), (1, 1, 3, 2))).chosen_strategy,
         {"sizes": (8, 9)},

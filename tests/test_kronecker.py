@@ -528,7 +528,7 @@ REFUSED = {
     ),
     "strategy": (
         lambda: make(FACTORS, strategy="fast"),
-        "`strategy` must be one of 'auto', 'factored', 'dense'. Received: strategy='fast'.",
+        "`strategy` must be one of 'auto', 'dense', 'factored'. Received: strategy='fast'.",
     ),
     "zeros": (
         lambda: make(FACTORS, kernel_initializer="zeros"),

@@ -258,7 +258,19 @@ class KroneckerConv2D(ConfiguredLayer):
         return plan.apply(request, inputs, self.coarse_kernel, self.fine_kernel)
 
     def asked(self, sizes: Any = (None, None)) -> KroneckerRequest:
-        """Returns what the layer is asked to compute for inputs of a spatial size."""
+        """Returns what the layer is asked to compute for inputs of a spatial size.
+
+        Args:
+            sizes: Rows and columns of the inputs, None where unknown.
+
+        Raises:
+            ValueError: If there are not two.
+        """
+        if len(sizes_of(sizes) or ()) != 2:
+            raise ValueError(
+                "`sizes` must be the rows and columns of the inputs, each an integer or None. "
+                f"Received: {received('sizes', sizes)}."
+            )
         machine = self.machine or present_machine()
         return KroneckerRequest(
             self.windows,
@@ -277,11 +289,6 @@ class KroneckerConv2D(ConfiguredLayer):
 
     def chosen_strategy(self, sizes: tuple[int | None, ...] = (None, None)) -> str:
         """Returns `"factored"` or `"dense"`: how inputs of a spatial size are convolved."""
-        if len(sizes_of(sizes) or ()) != 2:
-            raise ValueError(
-                "`sizes` must be the rows and columns of the inputs, each an integer or None. "
-                f"Received: {received('sizes', sizes)}."
-            )
         return choose(KRONECKER, self.asked(sizes), name=self.strategy).name
 
     def to_conv2d(self) -> keras.layers.Conv2D:

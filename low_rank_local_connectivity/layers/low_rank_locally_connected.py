@@ -334,8 +334,9 @@ class LowRankLocallyConnected(BaseLocalConv):
                 "Use implementation='auto'."
             )
         if self.implementation == "combine_then_convolve":
+            positions = math.prod(self.windows.static_output_shape(self.input_sizes))
             require_memory(
-                4 * self.asked((None, *self.input_sizes, self.input_channels)).local_filters,
+                4 * positions * self.windows.taps * self.input_channels * self.filters,
                 f"The filters that layer {self.name!r} mixes for every position",
                 "Use implementation='convolve_then_combine', or larger strides.",
             )
@@ -539,16 +540,25 @@ class LowRankLocallyConnected(BaseLocalConv):
 
     def convolve(self, inputs, training: bool | None = None):
         """Applies the local filters to channels-last inputs, by the plan chosen."""
-        request = self.asked(inputs.shape, bool(training))
+        request = self.asked(tuple(inputs.shape), bool(training))
         plan = choose(LOW_RANK, request, self.machine.memory, self.implementation)
         banks = self.kernel_bases if self.mixed else [self.kernel_bases]
         return plan.apply(request, inputs, banks, functools.partial(self._penalized, inputs))
 
     def asked(self, shape: Any, training: bool = False) -> LowRankRequest:
-        """Returns what the built layer is asked to compute for inputs of a channels-last shape."""
+        """Returns what the layer is asked to compute for inputs of a shape.
+
+        Args:
+            shape: Shape of the inputs, channels last; None where unknown.
+            training: Whether gradients are wanted.
+
+        Raises:
+            ValueError: If the layer is not built, or an argument is of another kind.
+        """
+        self.require_built("asked")
         return LowRankRequest(
             self.windows,
-            tuple(shape),
+            shape,
             self.filters,
             self.spatial_rank,
             training,
