@@ -36,6 +36,7 @@ from low_rank_local_connectivity.plans import (
 WINDOWS = Windows((3, 3), (1, 1), (1, 1), "valid")
 FACTORS = ((3, 3, 1, 2), (1, 1, 4, 3))
 BACKENDS = ("tensorflow", "jax", "torch")
+CONVOLVING, COMBINING = BOTH = LOW_RANK[:2]
 
 
 def request(rank, batch, size=28, channels=64, training=True, backend="tensorflow", **more):
@@ -104,13 +105,13 @@ def test_every_record_says_where_and_when_it_was_measured():
 @pytest.mark.once
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_large_batch_and_rank_mix_the_filters_first(backend):
-    assert choose(LOW_RANK, request(30, 128, backend=backend)).name == "combine_then_convolve"
+    assert choose(BOTH, request(30, 128, backend=backend)).name == "combine_then_convolve"
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("training", [False, True])
 def test_a_single_example_of_few_banks_is_convolved_first(training):
-    assert choose(LOW_RANK, request(2, 1, training=training)).name == "convolve_then_combine"
+    assert choose(BOTH, request(2, 1, training=training)).name == "convolve_then_combine"
 
 
 @pytest.mark.once
@@ -127,12 +128,12 @@ def test_a_single_example_of_few_banks_is_convolved_first(training):
 )
 def test_what_has_no_filters_of_its_own_at_each_position_is_convolved_first(change):
     asked = dataclasses.replace(request(30, 128), **change)
-    assert choose(LOW_RANK, asked, 1).name == "convolve_then_combine"
+    assert choose(BOTH, asked, 1).name == "convolve_then_combine"
 
 
 @pytest.mark.once
 def test_an_unknown_batch_is_taken_as_32():
-    assert estimated_cost(LOW_RANK, request(4, None)) == estimated_cost(LOW_RANK, request(4, 32))
+    assert estimated_cost(BOTH, request(4, None)) == estimated_cost(BOTH, request(4, 32))
     assert request(4, None).examples == request(4, 32).examples == 32
 
 
@@ -141,15 +142,14 @@ def test_counts_are_those_of_the_equation():
     asked = request(5, 7, size=10, channels=3)
     # 8 x 9 positions, filters of 3 x 3 x 3, too few channels to read slabs.
     assert (asked.examples, asked.positions, asked.reads, asked.slabs) == (7, 72, 27, 1)
-    convolving, combining = LOW_RANK
-    assert convolving.terms(asked) == {
+    assert CONVOLVING.terms(asked) == {
         "call": 1,
         "bank": 5,
         "weight": 5 * 27 * 3,
         "product": 7 * 72 * 27 * 3 * 5,
         "response": 7 * 72 * 3 * 5,
     }
-    assert combining.terms(asked) == {
+    assert COMBINING.terms(asked) == {
         "call": 1,
         "filter": 72 * 27 * 3,
         "mixing": 5 * 72 * 27 * 3,
@@ -177,34 +177,31 @@ def test_costs_are_those_of_the_device_where_it_was_measured(monkeypatch):
     assert choose(CONDITIONAL, asked).name == "mix_responses"
     # Where none was, a processor's costs stand in: the backend's own, or TensorFlow's.
     low = request(4, 8, backend="jax", device="gpu")
-    assert estimated_cost(LOW_RANK, low) == estimated_cost(
-        LOW_RANK, dataclasses.replace(low, device="cpu")
-    )
+    assert estimated_cost(BOTH, low) == estimated_cost(BOTH, dataclasses.replace(low, device="cpu"))
     numpy = request(4, 8, backend="numpy")
-    assert estimated_cost(LOW_RANK, numpy) == estimated_cost(LOW_RANK, request(4, 8))
+    assert estimated_cost(BOTH, numpy) == estimated_cost(BOTH, request(4, 8))
 
 
 @pytest.mark.once
 def test_a_plan_that_does_not_fit_into_memory_is_not_taken():
-    convolving, combining = LOW_RANK
     small = request(30, 8)
-    assert combining.memory(small) > convolving.memory(request(2, 1, training=False))
-    assert combining.memory(request(30, 128)) < convolving.memory(request(30, 128))
-    limit = combining.memory(small)
-    assert choose(LOW_RANK, small, limit) is combining
-    assert choose(LOW_RANK, small, limit - 1) is convolving
-    assert choose(LOW_RANK, small, 1) is convolving
+    assert COMBINING.memory(small) > CONVOLVING.memory(request(2, 1, training=False))
+    assert COMBINING.memory(request(30, 128)) < CONVOLVING.memory(request(30, 128))
+    limit = COMBINING.memory(small)
+    assert choose(BOTH, small, limit) is COMBINING
+    assert choose(BOTH, small, limit - 1) is CONVOLVING
+    assert choose(BOTH, small, 1) is CONVOLVING
 
 
 @pytest.mark.once
 def test_a_plan_that_is_named_is_taken_whatever_it_costs():
-    for plan in LOW_RANK:
-        assert choose(LOW_RANK, request(30, 128), 1, plan.name) is plan
+    for plan in BOTH:
+        assert choose(BOTH, request(30, 128), 1, plan.name) is plan
 
 
 REFUSED = {
     "name": (
-        lambda: choose(LOW_RANK, request(4, 8), name="fast"),
+        lambda: choose(BOTH, request(4, 8), name="fast"),
         (
             "`name` must be one of 'auto', 'convolve_then_combine', 'combine_then_convolve'. "
             "Received: name='fast'."
@@ -354,7 +351,7 @@ def test_a_low_rank_layer_keeps_to_the_memory_that_it_was_built_with(monkeypatch
         return dataclasses.replace(plan, apply=apply)
 
     module = "low_rank_local_connectivity.layers.low_rank_locally_connected.LOW_RANK"
-    monkeypatch.setattr(module, tuple(map(spy, LOW_RANK)))
+    monkeypatch.setattr(module, tuple(map(spy, BOTH)))
     inputs = rng.normal(size=(64, 8, 11, 4)).astype("float32")
     for limit in (10**9, 1):
         monkeypatch.setattr(machine, "memory_bytes", lambda limit=limit: limit)
@@ -363,7 +360,7 @@ def test_a_low_rank_layer_keeps_to_the_memory_that_it_was_built_with(monkeypatch
         layer(inputs, training=True)
     first, second = applied
     assert first == "combine_then_convolve"
-    assert second == choose(LOW_RANK, layer.asked(inputs.shape, True), 1).name
+    assert second == choose(BOTH, layer.asked(inputs.shape, True), 1).name
 
 
 @pytest.mark.parametrize("batch", [1, 64])
@@ -383,6 +380,20 @@ def test_the_automatic_plan_gives_the_numbers_of_each(rank, batch, training, rng
         scale = np.abs(expected).max()
         outputs = to_numpy(layer(inputs, training=training))
         np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("plan", ["auto", *names_of(LOW_RANK)])
+def test_a_layer_whose_columns_are_alike_takes_other_widths(plan, rng):
+    layer = layers.LowRankLocallyConnected2D(
+        6, 3, spatial_rank=30, additive_axes=(0,), implementation=plan
+    )
+    layer.build((None, 8, 11, 4))
+    randomize(layer, rng)
+    inputs = rng.normal(size=(64, 8, 15, 4)).astype("float32")
+    outputs = to_numpy(layer(inputs, training=True))
+    for start in (0, 4):
+        part = to_numpy(layer(inputs[:, :, start : start + 11], training=True))
+        np.testing.assert_allclose(outputs[:, :, start : start + 9], part, rtol=0, atol=1e-4)
 
 
 def test_responses_added_one_by_one_survive_infinite_inputs(rng, monkeypatch):
