@@ -14,6 +14,7 @@ from low_rank_local_connectivity.ops.arguments import (
     received,
     sizes_of,
 )
+from low_rank_local_connectivity.ops.constants import plain_number
 from low_rank_local_connectivity.ops.local_convolution import slab_count
 from low_rank_local_connectivity.ops.windows import Windows
 from low_rank_local_connectivity.plans.machine import BACKENDS, DEVICES
@@ -28,8 +29,8 @@ class Request:
 
     Args:
         windows: Where the windows sit.
-        shape: Shape of the inputs, channels last; None, or a symbol where JAX exports, for a
-            batch or size that is unknown.
+        shape: Shape of the inputs, channels last; None for a batch or size that is unknown, or a
+            symbol where JAX exports it, or a tensor in PyTorch's older tracer.
         filters: Filters at each position.
         rank: How many kernels are mixed: filter banks, experts or terms of a sum.
         training: Whether gradients are wanted.
@@ -59,7 +60,7 @@ class Request:
     def __post_init__(self) -> None:
         instance_of("windows", self.windows, Windows)
         sizes, axes = sizes_of(self.shape) or [], len(self.windows.sizes) + 2
-        if len(sizes) != axes or not isinstance(sizes[-1], int):
+        if len(sizes) != axes or _known(plain_number(sizes[-1])) is None:
             raise ValueError(
                 f"`shape` must be that of inputs with channels last: {axes} sizes for these "
                 "windows, the last one known. Received: "
@@ -84,12 +85,12 @@ class Request:
     @property
     def sizes(self) -> tuple[int | None, ...]:
         """Spatial size of the inputs, None where unknown."""
-        return tuple(map(_known, self.shape[1:-1]))
+        return tuple(_known(plain_number(size)) for size in self.shape[1:-1])
 
     @property
     def channels(self) -> int:
         """Number of input channels."""
-        return self.shape[-1]
+        return plain_number(self.shape[-1])
 
     @property
     def positions(self) -> int:
