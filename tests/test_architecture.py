@@ -5,6 +5,7 @@ import itertools
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,23 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
 OURS = {"low_rank_local_connectivity", "models", "data", "experiments", "run_experiment", "tests"}
 LIBRARY = "low_rank_local_connectivity"
+# The house from the ground up: every part may import what is on lower floors, and nothing else.
+FLOORS = (
+    "ops",
+    "kernels",
+    "activations initializers regularizers plans",
+    "layers",
+    "graph window_rules",
+    "receptive_field inspection",
+    "conversion equivariance",
+    "export legacy plots",
+    "training",
+    "models data",
+    "experiments",
+    "run_experiment",
+    "benchmarks",
+)
+ROOMS = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
 # What each part may import of ours; relative imports stay inside their folder.
 MAY_IMPORT = {LIBRARY: {LIBRARY}, "models": {LIBRARY}, "data": set()}
 MAY_IMPORT["experiments"] = {LIBRARY, "models", "data", "experiments"}
@@ -54,7 +72,8 @@ def imports(path: Path, everywhere: bool = True) -> set[str]:
 
 def modules(folder: str) -> list[Path]:
     path = ROOT / folder
-    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+    files = [path.with_suffix(".py"), *path.rglob("*.py")]
+    return sorted(file for file in files if file.is_file())
 
 
 @pytest.mark.parametrize("folder", MAY_IMPORT)
@@ -64,14 +83,47 @@ def test_imports_point_one_way(folder):
         assert not forbidden, f"{path.relative_to(ROOT)} imports {sorted(forbidden)}"
 
 
-def test_within_the_library_imports_point_down():
-    order = ["ops", "layers"]
-    for level, part in enumerate(order):
-        above = [*order[level + 1 :], "training", "export", "plots", "conversion", "legacy"]
-        above += ["equivariance", "receptive_field", "window_rules", "graph"]
-        for path in modules(f"{LIBRARY}/{part}"):
-            for name in above:
-                assert f"{LIBRARY}.{name}" not in path.read_text(), f"{path} imports {name}"
+def room(parts: Sequence[str]) -> str | None:
+    """Returns the part of the house that a module is in, given the words of its name."""
+    if parts[0] != LIBRARY:
+        return parts[0] if parts[0] in ROOMS else None
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else LIBRARY
+
+
+def rooms_imported(path: Path) -> set[str]:
+    """Returns the parts of the house that a file imports from, in functions too."""
+    package = path.relative_to(ROOT).parent.parts
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {room(alias.name.split(".")) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else ()
+            parts = (*start, *(node.module or "").split("."))
+            found |= {room([word for word in (*parts, a.name) if word]) for a in node.names}
+    return found - {None}
+
+
+def test_every_part_of_the_house_has_a_floor():
+    inside = [f"{LIBRARY}/{path.stem}" for path in (ROOT / LIBRARY).iterdir() if is_code(path)]
+    outside = [path.stem for path in ROOT.iterdir() if is_code(path)]
+    missing = {Path(name).name for name in inside + outside} - set(ROOMS)
+    missing -= {LIBRARY, "__init__", "setup", "tests"}
+    assert not missing, f"say in FLOORS on which floor {sorted(missing)} are"
+
+
+def is_code(path: Path) -> bool:
+    return path.suffix == ".py" or (path / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_imports_point_down(name):
+    for path in [path for folder in (f"{LIBRARY}/{name}", name) for path in modules(folder)]:
+        below = {one for one, floor in ROOMS.items() if floor < ROOMS[name]}
+        wrong = rooms_imported(path) - below - {name}
+        if not path.is_relative_to(ROOT / LIBRARY):
+            wrong -= {LIBRARY}
+        assert not wrong, f"{path.relative_to(ROOT)} imports {sorted(wrong)}, which are not below"
 
 
 @pytest.mark.parametrize("folder", PORTABLE)
