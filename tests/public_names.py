@@ -32,18 +32,13 @@ def packages() -> Iterator[str]:
 
 
 def public(module: ModuleType) -> dict[str, object]:
-    """Returns what a module offers: what a package imports, or what another module defines."""
-    own = {
-        name: value
-        for name, value in vars(module).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
-    }
+    """Returns what a package says is public, or what another module defines."""
     if hasattr(module, "__path__"):
-        return own
+        return {name: getattr(module, name) for name in module.__all__}
     return {
         name: value
-        for name, value in own.items()
-        if getattr(value, "__module__", None) == module.__name__
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
     }
 
 
