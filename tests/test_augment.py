@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def root(tmp_path, rng):
     return tmp_path
 
 
-def opened(root, augment=(), eval_crop=None):
+def opened(root, augment=(), eval_crop=None) -> tuple[Any, dict[str, Any]]:
     dataset = DATASETS["folder"].at(str(root), SIZE).augmented(augment).cropped(eval_crop)
     return dataset, dataset.load(str(root))
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -240,7 +241,7 @@ def test_the_saved_model_and_the_keras_model_reach_the_recorded_accuracy(finishe
     assert package.LowRankLocallyConnected2D
     folder, _ = finished
     dataset = DATASETS["digits"]
-    test = dataset.load()["test"]
+    test: Any = dataset.load()["test"]
     images = dataset.prepare(test.images).astype("float32")
     model = keras.models.load_model(folder / "model.keras")
     logits = model.predict(images, verbose=0)

@@ -390,7 +390,7 @@ class LowRankLocallyConnected(BaseLocalConv):
             )
 
         if self.mixed:
-            self.kernel_bases = [
+            self.kernel_bases: Any = [
                 add_banks(f"kernel_bases_{k}", windows, 1, k)
                 for k, windows in enumerate(self.bank_windows)
             ]
