@@ -1,5 +1,6 @@
 """Flags that would be ignored, paths, and what a machine cannot do: each said in a sentence."""
 
+import importlib.util
 import itertools
 import tomllib
 from pathlib import Path
@@ -259,7 +260,8 @@ def test_the_script_refuses_an_unknown_backend_and_a_folder_that_cannot_be(tmp_p
 
 def test_pytorch_and_its_triton_are_loaded_before_tensorflow():
     """In the other order Triton, where it is installed, ends the process."""
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("PyTorch is not installed")
     code = (
         "import importlib.util, os, sys\n"
         "needed = {'torch', *(['triton'] if importlib.util.find_spec('triton') else [])}\n"

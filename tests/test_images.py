@@ -8,11 +8,6 @@ import pytest
 pytestmark = pytest.mark.once
 
 
-@pytest.fixture(autouse=True)
-def _same_weights_every_time() -> None:
-    """Seeds nothing: there are no weights here, and a seed makes TensorFlow forget its kernels."""
-
-
 def smooth(rng, height=50, width=70):
     """An image without sharp edges, so that decoders may differ a little only."""
     from PIL import Image
