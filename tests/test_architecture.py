@@ -2,7 +2,6 @@
 
 import ast
 import itertools
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
