@@ -7,7 +7,7 @@ Example:
     >>> import low_rank_local_connectivity as lrlc
     >>> layer = lrlc.LowRankLocallyConnected2D(6, 3, spatial_rank=4)
     >>> layer.build((None, 9, 8, 3))
-    >>> lrlc.conversion.to_locally_connected(layer).kernel.shape
+    >>> tuple(lrlc.conversion.to_locally_connected(layer).kernel.shape)
     (42, 27, 6)
 """
 
