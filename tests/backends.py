@@ -15,6 +15,18 @@ def all_digits():
     return jax.enable_x64(True)
 
 
+# Whether a step that is to be taken once need not be compiled: JAX would compile each operation.
+EAGER = keras.backend.backend() != "jax"
+
+
+def without_values():
+    """Returns a context in which models are built without values of their weights.
+
+    What layers are, their sizes and numbers of parameters can be asked; drawing takes far longer.
+    """
+    return keras.StatelessScope(initialize_variables=False)
+
+
 def to_numpy(tensor) -> np.ndarray:
     """Copies a tensor of any backend to NumPy."""
     return np.array(keras.ops.convert_to_numpy(tensor))

@@ -29,6 +29,7 @@ from low_rank_local_connectivity import (
     receptive_field,
     regularizers,
 )
+from low_rank_local_connectivity.plans import moved
 
 pytestmark = [pytest.mark.once, pytest.mark.filterwarnings("ignore")]
 EXTENT = [False, pytest.param(True, marks=pytest.mark.slow)]
@@ -240,6 +241,27 @@ PICTURE = {"path": "picture.png", "title": "", "y_label": "error", "x_label": "s
 ASKED = {**WINDOWS, "shape": (2, 8, 9, 6), "filters": 10, "rank": 2, "training": False}
 ASKED |= {"backend": "jax", "device": "gpu", "itemsize": 4}
 FUNCTIONS: dict[Any, Any] = {
+    moved.Request: lambda: {
+        "batch": 2,
+        "positions": 9,
+        "reads": 9,
+        "filters": 4,
+        "rank": 3,
+        "slabs": 1,
+        "training": False,
+        "itemsize": 4,
+    },
+    moved.choose_plan: lambda: {
+        "request": moved.Request(2, 9, 9, 4, 3, 1),
+        "backend": "jax",
+    },
+    moved.choose_strategy: lambda: {
+        "factors": FACTORS,
+        "rank": 2,
+        "strides": (1, 2),
+        "output_sizes": (8, 9),
+        "backend": "jax",
+    },
     plans.choose: lambda: {
         "plans": plans.LOW_RANK,
         "request": plans.LowRankRequest(**ASKED),
@@ -581,7 +603,7 @@ def identity_does(name: str, value: Any) -> None:
 def test_every_public_callable_has_its_row(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert set(public(layers)) == {getattr(layers, name) for name in {*LAYERS, *WRAPPERS}}
-    modules = (ops, plans, conversion, equivariance, receptive_field, plots)
+    modules = (ops, plans, moved, conversion, equivariance, receptive_field, plots)
     modules += (regularizers, initializers)
     everything = {one for module in (*modules, legacy, export) for one in public(module)}
     assert everything - EXEMPT == set(FUNCTIONS)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from backends import call, outputs_and_gradients, randomize, to_numpy
-from reference import apply_filter, finite_difference, output_shape
+from reference import finite_difference, local_convolution, output_shape
 
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.layers.configured_layer import from_channels_last
@@ -22,13 +22,12 @@ WINDOWS = [
 def loop_over_examples(inputs, kernels, routing, windows):
     settings = (windows.strides, windows.dilations, windows.padding)
     positions = output_shape(inputs.shape[1:-1], windows.sizes, *settings)
-    outputs = np.zeros((len(inputs), *positions, kernels.shape[-1]))
-    for b in range(len(inputs)):
-        kernel = sum(weight * expert for weight, expert in zip(routing[b], kernels, strict=True))
-        for place in np.ndindex(*positions):
-            found = apply_filter(inputs[b : b + 1], kernel, place, *settings)
-            outputs[(slice(b, b + 1), *place)] = found
-    return outputs
+    outputs = []
+    for example, weights in zip(inputs, routing, strict=True):
+        kernel = np.tensordot(weights, kernels, axes=1)
+        kernel = np.broadcast_to(kernel, (*positions, *kernel.shape))
+        outputs.append(local_convolution(example[None], kernel, *settings)[0])
+    return np.stack(outputs)
 
 
 @pytest.mark.parametrize("experts", [2, 6])

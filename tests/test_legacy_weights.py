@@ -76,7 +76,8 @@ def test_names_that_differ_in_their_numbers_alone_are_matched_by_number(tmp_path
     make, inputs = layers_alike("dense"), rng.normal(size=(2, 5, 4)).astype("float32")
     for frozen in ((), (0,), (0, 1)):
         tf_keras.backend.clear_session()
-        K2.Dense(1), K2.Dense(1)  # The next is dense_2.
+        for _ in range(2):  # The next is dense_2.
+            K2.Dense(1)
         model = randomized(nested(tf_keras, make, frozen, (None, None)), rng)
         assert [layer.name for layer in model.layers[0].layers] == ["dense_2", "dense_3"]
         keras.backend.clear_session()

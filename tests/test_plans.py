@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import itertools
 import re
 import types
 import typing
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from backends import call, randomize, to_numpy
 
-from low_rank_local_connectivity import layers
+from low_rank_local_connectivity import layers, ops
 from low_rank_local_connectivity.layers.low_rank_locally_connected import (
     Implementation,
     LowRankLocallyConnected,
@@ -30,6 +31,7 @@ from low_rank_local_connectivity.plans import (
     estimated_cost,
     low_rank,
     machine,
+    moved,
     names_of,
 )
 
@@ -197,6 +199,24 @@ def test_a_plan_that_does_not_fit_into_memory_is_not_taken():
 def test_a_plan_that_is_named_is_taken_whatever_it_costs():
     for plan in BOTH:
         assert choose(BOTH, request(30, 128), 1, plan.name) is plan
+
+
+@pytest.mark.once
+def test_the_names_that_ops_had_still_answer(monkeypatch):
+    sizes = {"sizes": (28, 29), "channels": 64, "filters": 64}
+    for rank, batch, backend in itertools.product((1, 2, 8, 30), (None, 1, 64), BACKENDS):
+        counts = ops.Request.of(WINDOWS, **sizes, rank=rank, batch=batch, training=True)
+        asked = request(rank, batch, backend=backend)
+        for limit in (None, 10**7):
+            monkeypatch.setattr(moved, "memory_bytes", lambda limit=limit: limit)
+            assert ops.choose_plan(counts, backend) == choose(BOTH, asked, limit).name
+    assert counts.slabs == 3
+    large = ((9, 9, 1, 1), (3, 3, 8, 8))
+    found = [ops.choose_strategy(large, backend=backend) for backend in BACKENDS]
+    assert found == ["factored", "dense", "factored"]
+    assert ops.choose_strategy(FACTORS, backend="tensorflow") == "dense"
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = ops.nothing
 
 
 REFUSED = {
