@@ -30,6 +30,16 @@ def randomize(layer, rng, scale=0.5):
         weight.assign(np.abs(values) + 0.1 if weight.name == "moving_variance" else values)
 
 
+def compute(function, *arrays):
+    """Returns what function(*arrays) does with tensors copied to NumPy, on JAX compiled whole."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        function = jax.jit(function)
+    outputs = function(*arrays)
+    return keras.tree.map_structure(lambda one: None if one is None else to_numpy(one), outputs)
+
+
 def call(layer, inputs):
     """Returns layer(inputs) as an array, on JAX compiled.
 
