@@ -37,5 +37,5 @@ if __name__ == "__main__":
             f"{PACKAGE}.models",
         ],
         package_dir={f"{PACKAGE}.data": "data", f"{PACKAGE}.models": "models"},
-        package_data={PACKAGE: ["py.typed"]},
+        package_data={PACKAGE: ["py.typed"], f"{PACKAGE}.plans": ["coefficients.json"]},
     )
