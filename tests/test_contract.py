@@ -43,7 +43,6 @@ def compile_calls(monkeypatch, layer_class):
 
         if isinstance(inputs, keras.KerasTensor | Tracer):
             return original(layer, inputs, **arguments)
-        layer.build(inputs.shape)
         monkeypatch.setattr(layer_class, "__call__", original)
         outputs = call(layer, inputs)
         monkeypatch.setattr(layer_class, "__call__", compiled)

@@ -103,7 +103,7 @@ def test_a_spatial_bias_is_the_sum_of_its_terms(arguments, shapes, data_format, 
     layer.build(given.shape)
     randomize(layer, rng)
     assert {weight.name: tuple(weight.shape) for weight in layer.weights} == shapes
-    outputs = to_numpy(layer(given))
+    outputs = call(layer, given)
     outputs = np.moveaxis(outputs, 1, -1) if data_format == "channels_first" else outputs
     expected = inputs + sum(to_numpy(weight.value) for weight in layer.weights)
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
