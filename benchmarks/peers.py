@@ -75,12 +75,12 @@ class TorchUnfold(LocalPeer):
 
     def call(self, inputs):
         """Applies them."""
-        from torch.nn import functional
+        import torch
 
         source, workload = self.source, self.workload
         around = workload.kernel_size // 2 if workload.padding == "same" else 0
         images = inputs.permute(0, 3, 1, 2)
-        columns = functional.unfold(images, workload.kernel_size, padding=around)
+        columns = torch.nn.functional.unfold(images, workload.kernel_size, padding=around)
         outputs = columns.permute(2, 0, 1) @ source.kernel.value
         outputs = outputs.permute(1, 0, 2).reshape(-1, *source.output_sizes, workload.filters)
         return outputs + source.bias.value
