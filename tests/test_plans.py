@@ -337,6 +337,7 @@ def test_an_accelerators_memory_is_its_own(monkeypatch):
 
 @pytest.mark.once
 def test_the_device_that_keras_is_told_to_take_counts(monkeypatch):
+    pytest.importorskip("torch")
     monkeypatch.setenv("KERAS_TORCH_DEVICE", "cpu:0")
     assert machine.KINDS["torch"]() == "cpu"
 
