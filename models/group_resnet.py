@@ -1,6 +1,7 @@
 """A residual network of turned filters."""
 
-from typing import Any, Literal
+import dataclasses
+from typing import Any, ClassVar, Literal
 
 import keras
 from keras import layers
@@ -10,9 +11,8 @@ from low_rank_local_connectivity import GroupConv2D, GroupLiftConv2D, GroupPooli
 from .convolutions import kernel_decay
 from .group_network import group_filters, halve, normalize
 from .keras_settings import independent_of_keras_json
-from .network import BLOCKS, RESNET_STAGES
-
-FIRST_FILTERS = 64
+from .network import RESNET_STAGES
+from .residual import Block, ResidualSkeleton, blocks_of
 
 
 @independent_of_keras_json
@@ -59,31 +59,15 @@ def group_resnet(
         He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; Cohen and Welling,
         "Group Equivariant Convolutional Networks", ICML 2016.
     """
-    _check_arguments(image_shape, depth)
-    graph = _Graph(order, weight_decay, synchronized)
-    inputs = keras.Input(image_shape, name="image")
-    x = graph.lift(inputs, group_filters(FIRST_FILTERS, order))
-    x = halve(x, "max_pooling", layers.MaxPooling3D)
-    for index, (stage, blocks) in enumerate(zip(RESNET_STAGES, BLOCKS[depth], strict=True)):
-        filters = group_filters(FIRST_FILTERS * 2**index, order)
-        if index > 0:
-            x = halve(x, f"{stage}_halving")
-        for block in range(blocks):
-            x = graph.add_block(x, filters, f"{stage}_block{block + 1}")
-    x = GroupPooling2D(name="group_pooling")(x)
-    x = layers.GlobalAveragePooling2D(name="pooling")(x)
-    # Dense itself is in float32, so that half precision rounds none of its sums of products.
-    logits = layers.Dense(
-        num_classes, kernel_regularizer=graph.regularizer, dtype="float32", name="logits"
+    blocks = blocks_of(depth, (18, 34))
+    _check_image_shape(image_shape)
+    skeleton = _GroupResNet(
+        kernel_regularizer=kernel_decay(weight_decay), synchronized=synchronized, order=order
     )
-    return keras.Model(inputs, logits(x), name=f"group_resnet{depth}")
+    return skeleton.build(image_shape, num_classes, blocks, f"group_resnet{depth}")
 
 
-def _check_arguments(image_shape: tuple[int, int, int], depth: int) -> None:
-    if depth not in (18, 34):
-        raise ValueError(
-            f"`depth` must be 18 or 34, of which the blocks are made here. Received: depth={depth}."
-        )
+def _check_image_shape(image_shape: tuple[int, int, int]) -> None:
     height, width, _ = image_shape
     if (height - width) % 2:
         raise ValueError(
@@ -93,54 +77,65 @@ def _check_arguments(image_shape: tuple[int, int, int], depth: int) -> None:
         )
 
 
-class _Graph:
-    """Adds to a graph of layers, all of one order, under one regularizer."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _GroupResNet(ResidualSkeleton):
+    """A skeleton of layers of one order, whose maps are halved by poolings, not by strides."""
 
-    def __init__(self, order: int, weight_decay: float, synchronized: bool) -> None:
-        self.order = order
-        self.regularizer = kernel_decay(weight_decay)
-        self.synchronized = synchronized
+    strides: ClassVar[tuple[int, ...]] = (1, 1, 1, 1)
 
-    def lift(self, images, filters: int) -> Any:
-        """Adds the first layer, at stride 2."""
-        if images.shape[1] % 2:
-            arguments: dict[str, Any] = {"kernel_size": 7, "padding": "same"}
-        else:
+    order: int
+
+    def stage_filters(self, index: int) -> int:
+        """Returns the filters of a stage's layers."""
+        return group_filters(super().stage_filters(index), self.order)
+
+    def add_stem(self, images: Any) -> Any:
+        """Adds the first layer, at stride 2, and the max-pool."""
+        taps: dict[str, Any] = {"kernel_size": 7, "padding": "same"}
+        if images.shape[1] % 2 == 0:
             images = layers.ZeroPadding2D(2, name="conv1_padding")(images)
-            arguments = {"kernel_size": 6, "padding": "valid"}
-        return self.convolve(images, filters, "conv1", kind=GroupLiftConv2D, strides=2, **arguments)
+            taps = {"kernel_size": 6, "padding": "valid"}
+        filters = self.stage_filters(0)
+        x = self.add_normalized(
+            images, filters, name="conv1", kind=GroupLiftConv2D, strides=2, **taps
+        )
+        return halve(x, "max_pooling", layers.MaxPooling3D)
 
-    def convolve(
+    def begin_stage(self, x: Any, stage: str) -> Any:
+        """Adds the halving of the maps, except before the first stage."""
+        return x if stage == RESNET_STAGES[0] else halve(x, f"{stage}_halving")
+
+    def add_convolution(
         self,
-        x,
+        x: Any,
         filters: int,
+        kernel_size: int,
         name: str,
         *,
         kind: Any = GroupConv2D,
-        relu: bool = True,
-        kernel_size: int = 3,
         padding: str = "same",
         strides: int = 1,
     ) -> Any:
-        """Adds a layer, its normalisation and, unless a sum comes before it, ReLU."""
-        x = kind(
+        """Adds a layer of turned filters."""
+        return kind(
             filters,
             kernel_size,
             self.order,
             strides=strides,
             padding=padding,
             use_bias=False,
-            kernel_regularizer=self.regularizer,
+            kernel_regularizer=self.kernel_regularizer,
             name=name,
         )(x)
-        x = normalize(x, f"{name}_norm", self.synchronized)
-        return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
-    def add_block(self, x, filters: int, name: str) -> Any:
-        """Adds two 3x3 layers and the block's input, projected if it has other channels."""
-        residual = self.convolve(x, filters, f"{name}_1")
-        residual = self.convolve(residual, filters, f"{name}_2", relu=False)
-        if x.shape[-1] != filters:
-            x = self.convolve(x, filters, f"{name}_shortcut", kernel_size=1, relu=False)
-        x = layers.Add(name=f"{name}_add")([x, residual])
-        return layers.ReLU(name=f"{name}_relu")(x)
+    def add_normalization(self, x: Any, name: str) -> Any:
+        """Adds batch normalisation that treats all orientations alike."""
+        return normalize(x, name, self.synchronized)
+
+    def add_residual(self, x: Any, block: Block) -> Any:
+        """Adds two 3x3 layers."""
+        return self.add_two_convolutions(x, block)
+
+    def add_pooling(self, x: Any) -> Any:
+        """Adds the pooling of orientations, then that of positions."""
+        return super().add_pooling(GroupPooling2D(name="group_pooling")(x))

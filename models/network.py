@@ -1,10 +1,10 @@
 """What the command line must know of a network before any framework loads."""
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from . import builders
 from .scales import Scales
 
 # A ResNet's groups of blocks, by the names that its paper gives them.
@@ -21,10 +21,10 @@ class Network:
     """A network's name in this package and the arithmetic of its shapes.
 
     Args:
-        module: Module of this package that holds the function that builds it.
-        function: Name of that function. It takes `image_shape`, `num_classes`, `weight_decay`,
-            `synchronized` and its `options`; of a network with `num_layers` also `convolutions`, of
-            one with `stages` also `insert` and `replace`.
+        module: Name of its family: of the module of this package that builds it.
+        function: Function that builds it, of those in `models.builders`. It takes `image_shape`,
+            `num_classes`, `weight_decay`, `synchronized` and its `options`; of a network with
+            `num_layers` also `convolutions`, of one with `stages` also `insert` and `replace`.
         num_layers: How many of its layers may be of any kind, each by itself; 0 if none, or if it
             has stages.
         output_sizes: Function of `(image_shape, kernel_size)` to the number of rows and columns
@@ -46,7 +46,7 @@ class Network:
     """
 
     module: str
-    function: str
+    function: Callable[..., Any]
     num_layers: int = 0
     output_sizes: Callable[[tuple[int, int, int], int], list[tuple[int, int]]] | None = None
     stages: tuple[str, ...] = ()
@@ -56,9 +56,8 @@ class Network:
     turned: bool = False
 
     def build(self, *args: Any, **kwargs: Any):
-        """Imports and calls the function; see it for its arguments."""
-        module = importlib.import_module(f".{self.module}", __package__)
-        return getattr(module, self.function)(*args, **{**self.arguments, **kwargs})
+        """Calls the function, whose arguments these are."""
+        return self.function(*args, **{**self.arguments, **kwargs})
 
 
 def unpadded_sizes(num_layers: int) -> Callable:
@@ -133,7 +132,7 @@ def residual_network(depth: int, full: bool = False) -> Network:
     """
     return Network(
         "resnet",
-        "resnet",
+        builders.resnet,
         stages=RESNET_STAGES,
         site_sizes=grown_sizes(depth) if full else halved_sizes,
         arguments={"depth": depth, **({"full": True} if full else {})},
@@ -161,7 +160,7 @@ def bag_network(receptive_field: int) -> Network:
 
     return Network(
         "bagnet",
-        "bagnet",
+        builders.bagnet,
         0,
         unpadded_sizes(0),
         stages=stages,
@@ -170,20 +169,22 @@ def bag_network(receptive_field: int) -> Network:
     )
 
 
-def scale_network(function: str, options: tuple[str, ...] = (), **arguments: Any) -> Network:
-    """Returns a network on a scale space, whose kinds of layers are its own; see `models.scales`.
+def scale_network(
+    function: Callable[..., Any], options: tuple[str, ...] = (), **arguments: Any
+) -> Network:
+    """Returns a network on a scale space, whose kinds of layers are its own; see `models.Scales`.
 
     Args:
-        function: Name of the function in `models.scale_network`.
+        function: Function that builds it, of those in `models.builders`.
         options: Those of its arguments that the command line sets.
         **arguments: Its other arguments.
 
     Example:
-        >>> scale_network("scale_resnet", depth=18).arguments["scales"].number
+        >>> scale_network(builders.scale_resnet, depth=18).arguments["scales"].number
         4
     """
     arguments = {"scales": Scales(), **arguments}
-    return Network("scale_network", function, options=options, arguments=arguments)
+    return Network("scale_networks", function, options=options, arguments=arguments)
 
 
 def transformed(network: Network) -> Network:
@@ -195,5 +196,5 @@ def transformed(network: Network) -> Network:
     """
     arguments = {**network.arguments, "network": network.function}
     return dataclasses.replace(
-        network, module="transformer", function="transformer", arguments=arguments
+        network, module="transformer", function=builders.transformer, arguments=arguments
     )

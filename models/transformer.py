@@ -1,6 +1,6 @@
 """Networks that straighten each image before they look at it."""
 
-import importlib
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -19,7 +19,7 @@ def transformer(
     image_shape: tuple[int, int, int],
     num_classes: int,
     *choices: Any,
-    network: str,
+    network: Callable[..., keras.Model],
     weight_decay: float = 0.0,
     synchronized: bool = False,
     **arguments: Any,
@@ -34,7 +34,7 @@ def transformer(
         image_shape: `(height, width, channels)`.
         num_classes: Number of logits.
         *choices: What else the network takes by position: its `convolutions`, if it has a choice.
-        network: Module of this package, and the function in it, that builds what follows.
+        network: Function that builds what follows.
         weight_decay: As the network has it.
         synchronized: As the network has it.
         **arguments: What else the network takes.
@@ -43,13 +43,13 @@ def transformer(
         Model from images to logits of shape `(batch, num_classes)`. The network is a layer of it.
 
     Example:
-        >>> transformer((32, 32, 3), 10, network="resnet", depth=18).layers[1].name
+        >>> from .builders import resnet
+        >>> transformer((32, 32, 3), 10, network=resnet, depth=18).layers[1].name
         'spatial_transformer'
 
     Reference:
         Jaderberg et al., "Spatial Transformer Networks", NIPS 2015.
     """
-    build = getattr(importlib.import_module(f".{network}", __package__), network)
     inputs = keras.Input(image_shape, name="image")
     look = [
         layers.Conv2D(filters, 5, strides=2, padding="same", activation="relu")
@@ -60,5 +60,5 @@ def transformer(
     )
     x = SpatialTransformer2D(localization, name="spatial_transformer")(inputs)
     arguments |= {"weight_decay": weight_decay, "synchronized": synchronized}
-    classify = build(image_shape, num_classes, *choices, **arguments)
+    classify = network(image_shape, num_classes, *choices, **arguments)
     return keras.Model(inputs, classify(x), name=f"transformer_{classify.name}")

@@ -188,7 +188,7 @@ REFUSED = {
     ),
     "depth": (
         lambda: group_resnet((32, 32, 3), 5, depth=50),
-        "`depth` must be 18 or 34, of which the blocks are made here. Received: depth=50.",
+        "`depth` must be one of 18, 34. Received: depth=50. Choose one of these.",
     ),
     "sides": (
         lambda: group_resnet((32, 33, 3), 5),
