@@ -24,26 +24,26 @@ def bagnet(
     weight_decay: float = 0.0,
     synchronized: bool = False,
 ) -> keras.Model:
-    """Builds a bag of local features: logits are means of what patches of the image say.
+    """Builds a bag of local features: the logits are means over the logits of image patches.
 
-    A ResNet-50 with nearly all of its 3x3 convolutions replaced by 1x1: a 1x1 and a 3x3
+    A ResNet-50 with nearly all of its 3x3 convolutions replaced by 1x1 ones: a 1x1 and a 3x3
     convolution at stride 1, then four stages of 3, 4, 6 and 3 bottleneck blocks with strides 2, 2,
-    2 and 1, of which only the first block of the first two, three or four stages has a 3x3
-    convolution. That gives a receptive field of 9, 17 or 33 pixels. Nothing is padded: a block's
-    input loses its last rows and columns before it is added, as published. Every convolution
-    lacks a bias and is followed by batch normalisation (momentum 0.9, epsilon 1e-5); kernels
-    start as `he_normal` has it. Logits are computed in float32 under every policy.
+    2 and 1. Only the first block of the first two, three or four stages has a 3x3 convolution,
+    which gives a receptive field of 9, 17 or 33 pixels. Nothing is padded: as published, a block's
+    input is cropped at the bottom and on the right before it is added. Convolutions have no bias
+    and are followed by batch normalisation (momentum 0.9, epsilon 1e-5); kernels are initialised
+    by `he_normal`. Logits are computed in float32 under every policy.
 
     Args:
-        image_shape: `(height, width, channels)`, at least as large as the receptive field; sizes
-            may be None where no layer is inserted or replaced.
+        image_shape: `(height, width, channels)`, at least as large as the receptive field; the
+            sizes may be None if no layer is inserted or replaced.
         num_classes: Number of logits.
         receptive_field: 9, 17 or 33.
-        insert: Way to make an additional layer, 3x3, of 64 filters, at stride 1, with batch
-            normalisation and ReLU, before the stages, which widens the receptive field by 2; None
-            for no such layer.
-        replace: Way to make the 3x3 convolution of a stage, for stages named `"conv2"` to
-            `"conv5"` that have one; the others keep plain ones.
+        insert: Function that makes an additional layer before the stages, 3x3 with 64 filters at
+            stride 1, followed by batch normalisation and ReLU, which widens the receptive field
+            by 2; None for no such layer.
+        replace: Functions that make the 3x3 convolution of a stage, for stages among `"conv2"` to
+            `"conv5"` that have one; the others keep plain convolutions.
         weight_decay: Factor of the kernels, the logits' included, in the gradient of a penalty
             on them.
         synchronized: Whether replicas under a TensorFlow strategy share batch statistics.

@@ -25,15 +25,15 @@ def group_resnet(
     weight_decay: float = 0.0,
     synchronized: bool = False,
 ) -> keras.Model:
-    """Builds a residual network whose logits stay when the image is turned.
+    """Builds a residual network whose logits do not change when the image is turned.
 
-    As `models.resnet`, with filters in `order` orientations, and with every window where it sits
-    alike in a turned image. The first layer, at stride 2, has 6x6 taps on images of even size (7x7
-    ones would need an odd size); the others are at stride 1, and where a ResNet halves its maps,
-    2x2 averages come before the block, 3x3 ones at odd sizes. Layers have `1 / sqrt(order)` of a
-    ResNet's filters and so about its parameters, at `order` times the operations. Orientations are
-    pooled by their maximum, then positions by their mean. With `order` 4 the logits of a square
-    image turned by 90 degrees are those of the image, up to rounding.
+    It is `models.resnet` with filters in `order` orientations and with windows that fall on the
+    same pixels of a turned image. The first layer, at stride 2, has 6x6 taps on images of even
+    size (7x7 ones would need an odd size); the others have stride 1, and where a ResNet halves its
+    maps, the block is preceded by averages over 2x2 positions, or 3x3 at odd sizes. Layers have
+    `1 / sqrt(order)` of a ResNet's filters, hence about as many parameters, at `order` times the
+    operations. Orientations are pooled by their maximum, then positions by their mean. With
+    `order` 4, turning a square image by 90 degrees leaves the logits unchanged up to rounding.
 
     Args:
         image_shape: `(height, width, channels)`, height and width both even or both odd.
@@ -49,7 +49,7 @@ def group_resnet(
         `models.resnet`.
 
     Raises:
-        ValueError: If `depth` is another one, or of height and width one is even and one odd.
+        ValueError: If `depth` is another number, or one of height and width is even and one odd.
 
     Example:
         >>> group_resnet((32, 32, 3), 1000).count_params()
@@ -72,7 +72,7 @@ def _check_image_shape(image_shape: tuple[int, int, int]) -> None:
     if (height - width) % 2:
         raise ValueError(
             "Height and width of the images must both be even or both be odd, so that the first "
-            "layer's windows sit alike in turned images. Received: "
+            "layer's windows fall on the same pixels of turned images. Received: "
             f"image_shape={tuple(image_shape)}. Pad the images to a square."
         )
 
@@ -129,7 +129,7 @@ class _GroupResNet(ResidualSkeleton):
         )(x)
 
     def add_normalization(self, x: Any, name: str) -> Any:
-        """Adds batch normalisation that treats all orientations alike."""
+        """Adds batch normalisation, whose statistics all orientations share."""
         return normalize(x, name, self.synchronized)
 
     def add_residual(self, x: Any, block: Block) -> Any:

@@ -164,12 +164,12 @@ class ResidualSkeleton(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SiteSkeleton(ResidualSkeleton):
-    """A skeleton of convolutions that know where they stand, so that they may be of any kind.
+    """A skeleton whose convolutions may be of any kind: each is made for the site where it stands.
 
     Args:
         padding: `"same"` or `"valid"`.
-        insert: Way to make an additional layer, or None.
-        replace: Ways to make the 3x3 convolutions of stages, by their names.
+        insert: Function that makes an additional layer, or None.
+        replace: Functions that make the 3x3 convolutions of stages, by the names of the stages.
     """
 
     padding: str = "same"
@@ -271,10 +271,10 @@ def blocks_of(depth: int, depths: Collection[int] = tuple(BLOCKS)) -> tuple[int,
 def checked_replacements(
     replace: Mapping[str, Convolution] | None, stages: Sequence[str]
 ) -> dict[str, Convolution]:
-    """Returns the ways to make the 3x3 convolutions of stages.
+    """Returns the functions that make the 3x3 convolutions of stages.
 
     Args:
-        replace: These ways by the names of stages, or None for no way.
+        replace: These functions by the names of the stages; None for none.
         stages: The stages that have 3x3 convolutions.
 
     Raises:
@@ -283,8 +283,8 @@ def checked_replacements(
     unknown = sorted(set(replace or ()) - set(stages))
     if unknown:
         raise ValueError(
-            f"`replace` must map stages with 3x3 convolutions ({', '.join(stages)}) to ways to "
-            f"make a layer. Received: replace with {', '.join(map(repr, unknown))}. Name stages "
-            "among these."
+            f"`replace` must map stages with 3x3 convolutions ({', '.join(stages)}) to functions "
+            f"that make a layer. Received: replace with {', '.join(map(repr, unknown))}. Name "
+            "stages among these."
         )
     return dict(replace or {})

@@ -27,39 +27,39 @@ def resnet(
     synchronized: bool = False,
     full: bool = False,
 ) -> keras.Model:
-    """Builds a residual network, plain or with the layers under study in it.
+    """Builds a residual network, plain or with other layers inserted or in place of its own.
 
     A 7x7 convolution and a 3x3 max-pool, each at stride 2; four stages of residual blocks, at
     64, 128, 256 and 512 filters, of which all but the first halve the size; global average
     pooling and linear logits. Depths 18 and 34 have blocks of two 3x3 convolutions; 50 and 101
-    have bottlenecks, `1x1, 3x3, 1x1`, whose last has four times the filters. Where a stage
-    halves the size, a 3x3 convolution does (the variant called v1.5). Every convolution lacks a
-    bias and is followed by batch normalisation (momentum 0.9, epsilon 1e-5); kernels start as
-    `he_normal` has it, the logits' as `glorot_uniform`. Logits are computed in float32 under
-    every policy.
+    have bottlenecks, `1x1, 3x3, 1x1`, of which the last has four times the filters. Where a stage
+    halves the size, its first 3x3 convolution does so (the variant called v1.5). Convolutions
+    have no bias and are followed by batch normalisation (momentum 0.9, epsilon 1e-5); kernels are
+    initialised by `he_normal`, that of the logits by `glorot_uniform`. Logits are computed in
+    float32 under every policy.
 
     Args:
         image_shape: `(height, width, channels)`.
         num_classes: Number of logits.
         depth: Layers of the plain network that have weights: 18, 34, 50 or 101.
-        insert: Way to make an additional layer, 3x3, of 64 filters, at stride 1, with batch
-            normalisation and ReLU, before the max-pool; None for no such layer.
-        replace: Way to make every 3x3 convolution of a stage, for the stages named `"conv2"` to
-            `"conv5"`; the others keep plain ones.
+        insert: Function that makes an additional layer before the max-pool, 3x3 with 64 filters
+            at stride 1, followed by batch normalisation and ReLU; None for no such layer.
+        replace: Functions that make every 3x3 convolution of a stage, for stages among `"conv2"`
+            to `"conv5"`; the others keep plain convolutions.
         weight_decay: Factor of the kernels, the logits' included, in the gradient of a penalty
-            on them; banks of a low-rank layer are kernels. Biases, normalisation and what
-            computes combining weights have none.
+            on them; the banks of a low-rank layer are kernels. Biases, normalisation and
+            combining weights are not penalised.
         synchronized: Whether replicas under a TensorFlow strategy share batch statistics.
-        full: Whether convolutions are full, so that none reads off the border where it is: maps
-            grow by two at every 3x3 layer, inputs of blocks get zeros around them so that they
-            are added where they were, and the max-pool is 2x2 without padding. Other kinds of
-            layer get as many zeros around their input. At 224 pixels three times the operations;
-            for small images far more. Normalisation's offsets make the background differ from
-            the zeros of the padding, so that invariance is not exact.
+        full: Whether convolutions are full, so that none can tell from the border where it is:
+            maps grow by two at every 3x3 layer, the inputs of blocks are padded with zeros so that
+            they are added in place, and the max-pool is 2x2 without padding. The inputs of other
+            kinds of layers are padded just as much. This takes three times the operations at 224
+            pixels, and far more for small images. The offsets of batch normalisation make the
+            background differ from the zeros of the padding, so the invariance is not exact.
 
     Returns:
         Model from images to logits of shape `(batch, num_classes)`. Its layers are named
-        `conv1`, `inserted`, `conv2_block1_1` and so on; normalisation has `_norm` behind that.
+        `conv1`, `inserted`, `conv2_block1_1` and so on, and their normalisation `conv1_norm`.
 
     Raises:
         ValueError: If `depth` or a stage is unknown, or `weight_decay` is negative.

@@ -1,4 +1,4 @@
-"""Networks on scale spaces: what they compute of an image they compute of a smaller one too."""
+"""Networks on scale spaces, which respond to a smaller copy of an image as to the image."""
 
 import dataclasses
 from collections.abc import Callable
@@ -46,10 +46,10 @@ def simple_scale_network(
     weight_decay: float = 0.0,
     synchronized: bool = False,
 ) -> keras.Model:
-    """Builds a small network: a few convolutions of a scale space, each with the image's size.
+    """Builds a small network: a few convolutions on a scale space, at the size of the image.
 
-    Each is without bias and followed by batch normalisation, whose statistics all levels share,
-    and ReLU. Then the levels are pooled, and the positions, before linear logits.
+    Convolutions have no bias and are followed by batch normalisation, whose statistics all levels
+    share, and ReLU. Then the levels and the positions are pooled, and linear logits follow.
 
     Args:
         image_shape: `(height, width, channels)`; unknown sizes are None.
@@ -58,11 +58,11 @@ def simple_scale_network(
         kernel_size: Taps per axis.
         num_layers: Number of convolutions.
         scales: The scale space; `Scales()` if None.
-        convolution: `"scale_conv2d"`, `"deformable_scale_conv2d"`, or what makes a layer from the
-            arguments of a `ScaleConv2D`.
+        convolution: `"scale_conv2d"`, `"deformable_scale_conv2d"`, or a function that makes a
+            layer from the arguments of a `ScaleConv2D`.
         scale_pooling: How levels are pooled.
-        pooling: How positions are pooled. The largest response of a smaller image is about the
-            same; the mean falls with the size of what is around it.
+        pooling: How positions are pooled. The largest response hardly changes when what is shown
+            is smaller; the mean falls as more of its surroundings are seen.
         weight_decay: Factor of the kernels, the logits' included, in the gradient of a penalty.
         synchronized: Whether replicas under a TensorFlow strategy share batch statistics.
 
@@ -70,8 +70,8 @@ def simple_scale_network(
         Model from images to logits of shape `(batch, num_classes)`.
 
     Raises:
-        ValueError: If `weight_decay` is negative, `pooling` is unknown, or a layer refuses what
-            `scales` has.
+        ValueError: If `weight_decay` is negative, `pooling` is unknown, or a layer refuses a
+            setting of `scales`.
 
     Example:
         >>> model = simple_scale_network((28, 28, 1), 10, scales=Scales(3, interaction=2))
@@ -115,10 +115,10 @@ def scale_resnet(
 ) -> keras.Model:
     """Builds a residual network on a scale space.
 
-    As `models.resnet` of that depth, except that every convolution is one of the scale space, and
-    that the first block's stride halves the size where the other has a max-pool, which would not
-    commute with a change of scale. Every level has the work of the ordinary network, unless they
-    form a pyramid.
+    As `models.resnet` of the same depth, except that every convolution is on the scale space, and
+    that the first block strides in place of a max-pool, which would not commute with a change of
+    scale. Each level takes as many operations as the ordinary network, unless the levels form a
+    pyramid.
 
     Args:
         image_shape: As `simple_scale_network`.
@@ -136,7 +136,7 @@ def scale_resnet(
         Model from images to logits of shape `(batch, num_classes)`.
 
     Raises:
-        ValueError: As `simple_scale_network`, or if `depth` is another.
+        ValueError: As `simple_scale_network`, or if `depth` is another number.
 
     Example:
         >>> scale_resnet((32, 32, 3), 1000).count_params()

@@ -1,4 +1,4 @@
-"""Networks that straighten each image before they look at it."""
+"""Networks that transform each image before they classify it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from low_rank_local_connectivity import SpatialTransformer2D
 
 from .keras_settings import independent_of_keras_json
 
-# Of the network that looks for the transform.
+# Of the localization network.
 FILTERS, UNITS = (16, 32), 32
 
 
@@ -26,21 +26,20 @@ def transformer(
 ) -> keras.Model:
     """Builds a network behind an affine spatial transformer, which starts as the identity.
 
-    Two 5x5 convolutions at stride 2 with ReLU, of 16 and 32 filters, and a dense layer of 32 units
-    with ReLU look at the image; what they find sets the transform. They have no weight decay and no
-    normalisation.
+    The transform is found by two 5x5 convolutions at stride 2, of 16 and 32 filters, and a dense
+    layer of 32 units, all with ReLU, without weight decay and without normalisation.
 
     Args:
         image_shape: `(height, width, channels)`.
         num_classes: Number of logits.
-        *choices: What else the network takes by position: its `convolutions`, if it has a choice.
-        network: Function that builds what follows.
-        weight_decay: As the network has it.
-        synchronized: As the network has it.
-        **arguments: What else the network takes.
+        *choices: Further positional arguments of the network: its `convolutions`, if it has any.
+        network: Function that builds the network.
+        weight_decay: Passed to the network.
+        synchronized: Passed to the network.
+        **arguments: Further arguments of the network.
 
     Returns:
-        Model from images to logits of shape `(batch, num_classes)`. The network is a layer of it.
+        Model from images to logits of shape `(batch, num_classes)`. The network is its last layer.
 
     Example:
         >>> from .builders import resnet

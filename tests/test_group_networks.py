@@ -192,7 +192,7 @@ REFUSED = {
     ),
     "sides": (
         lambda: group_resnet((32, 33, 3), 5),
-        "Height and width of the images must both be even or both be odd, so that the first layer's windows sit alike in turned images. Received: image_shape=(32, 33, 3). Pad the images to a square.",
+        "Height and width of the images must both be even or both be odd, so that the first layer's windows fall on the same pixels of turned images. Received: image_shape=(32, 33, 3). Pad the images to a square.",
     ),
     "kernel size": (
         lambda: group_network((28, 28, 1), 5, kernel_size=4),
