@@ -607,7 +607,7 @@ REFUSED = [
             spread=0.0,
         ),
         (
-            "`spread` must be a positive number: banks that are equal stay equal for ever. "
+            "`spread` must be a positive number, since equal banks would stay equal. "
             "Received: spread=0.0."
         ),
     ),
