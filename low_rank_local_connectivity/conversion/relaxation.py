@@ -19,7 +19,7 @@ from low_rank_local_connectivity.ops.arguments import (
     whole_number,
 )
 
-CONVOLUTIONS: dict[type, Any] = {
+RELAXED: dict[type, Any] = {
     keras.layers.Conv1D: layers.LowRankLocallyConnected1D,
     keras.layers.Conv2D: layers.LowRankLocallyConnected2D,
     keras.layers.Conv3D: layers.LowRankLocallyConnected3D,
@@ -82,7 +82,7 @@ def from_convolution(
         True
     """
     # A subclass, such as a transposed or a depthwise convolution, computes something else.
-    if type(layer) not in CONVOLUTIONS or layer.groups != 1:
+    if type(layer) not in RELAXED or layer.groups != 1:
         groups = f" with groups={layer.groups}" if hasattr(layer, "groups") else ""
         raise ValueError(
             "from_convolution() takes a Conv1D, Conv2D or Conv3D with groups=1. Received: "
@@ -103,7 +103,7 @@ def from_convolution(
     noise = np.random.default_rng(seed).normal(size=(spatial_rank, *kernel.shape))
     noise -= noise.mean(0)
     banks = kernel + spread * kernel.std() * noise
-    found = CONVOLUTIONS[type(layer)](
+    found = RELAXED[type(layer)](
         **shared_arguments(layer, KEPT), spatial_rank=spatial_rank, additive_axes=additive_axes
     )
     found.build(tuple(shape))

@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from low_rank_local_connectivity.conversion.factorization import LOCALLY_CONNECTED
-from low_rank_local_connectivity.conversion.relaxation import CONVOLUTIONS
+from low_rank_local_connectivity.conversion.relaxation import RELAXED
 from low_rank_local_connectivity.conversion.weights import (
     position_biases,
     positions,
@@ -25,7 +25,7 @@ DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 FULL = (FullConv1D, FullConv2D, FullConv3D, DeformableConv2D)
-PADDED = (*CONVOLUTIONS, *DEPTHWISE, *SEPARABLE, *LOCAL)
+PADDED = (*RELAXED, *DEPTHWISE, *SEPARABLE, *LOCAL)
 # Layers whose outputs, or inputs, can be scaled: these classes themselves, since a subclass may
 # compute something else.
 SCALED_OUTPUTS = (*PADDED, *TRANSPOSED, *FULL, layers.Dense)
