@@ -54,7 +54,8 @@ def test_an_installation_adds_one_name(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     top_levels = {name.partition("/")[0] for name in names}
     assert {name for name in top_levels if not name.endswith(".dist-info")} == {LIBRARY}
-    for part in ("data/digits.py", "models/simple_network.py", "training/session.py", "py.typed"):
+    parts = ("data/digits.py", "models/simple_network.py", "training/session.py", "py.typed")
+    for part in (*parts, "plans/coefficients.json"):
         assert f"{LIBRARY}/{part}" in names
 
 
