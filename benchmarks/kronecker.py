@@ -1,10 +1,10 @@
-"""Seconds of a Kronecker convolution's two strategies against an ordinary convolution.
+"""Seconds of a Kronecker convolution's two plans against an ordinary convolution.
 
     KERAS_BACKEND=tensorflow python -m benchmarks.kronecker --workloads=K1,K4
 
 Prints one row per workload: how many times fewer multiply-adds the two steps need
 (`plans.multiply_adds`), what `strategy="auto"` takes, and for inference and for a training step
-(forward and backward) milliseconds of the convolution and how many convolutions either strategy
+(forward and backward) milliseconds of the convolution and how many convolutions either plan
 is. All three run in turn in one process; on a shared machine only the ratios mean anything.
 """
 
@@ -19,7 +19,7 @@ from low_rank_local_connectivity.layers import KroneckerConv2D
 from low_rank_local_connectivity.plans import multiply_adds
 
 CONVOLUTION = "convolution"
-STRATEGIES = ("factored", "dense")
+PLANS = ("factored", "dense")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,15 +64,15 @@ class Workload:
         }
 
     def contestants(self) -> dict[str, keras.Layer]:
-        """Makes the convolution and the Kronecker convolution in both strategies."""
+        """Makes the convolution and the Kronecker convolution in both plans."""
         made: dict[str, keras.Layer] = {CONVOLUTION: keras.layers.Conv2D(**self.arguments)}
-        for strategy in STRATEGIES:
-            made[strategy] = self.kronecker(strategy)
+        for plan in PLANS:
+            made[plan] = self.kronecker(plan)
         return made
 
-    def kronecker(self, strategy: str) -> KroneckerConv2D:
+    def kronecker(self, plan: str) -> KroneckerConv2D:
         """Makes the Kronecker convolution of these shapes."""
-        arguments = {"factors": self.factors, "rank": self.rank, "strategy": strategy}
+        arguments = {"factors": self.factors, "rank": self.rank, "strategy": plan}
         return KroneckerConv2D(**self.arguments, **arguments)
 
     def saving(self) -> float:
@@ -131,7 +131,7 @@ def main() -> None:
             steps = {key: make_step(layer, workload.input_shape) for key, layer in made.items()}
             seconds = alternate(steps, arguments.rounds, warm_up=2)
             cells.append(f"{1000 * seconds[CONVOLUTION]:.1f}")
-            cells += [f"{seconds[key] / seconds[CONVOLUTION]:.2f}" for key in STRATEGIES]
+            cells += [f"{seconds[key] / seconds[CONVOLUTION]:.2f}" for key in PLANS]
         print(f"| {' | '.join(cells)} |", flush=True)
 
 

@@ -115,7 +115,8 @@ def main() -> None:
     if parser.parse_args().measure:
         measure()
         return
-    print("| network | devices | batch of each | MB all-reduced | ms | ms computing | kept |")
+    head = "| network | devices | batch per device | MB all-reduced | ms all-reducing "
+    print(head + "| ms computing | efficiency |")
     print("|---|---|---|---|---|---|---|")
     for name, (*_, batch) in CASES.items():
         cost = total_cost(build(name))

@@ -6,7 +6,7 @@ from .dataset import Dataset, Split
 from .tfds_files import collect_splits, find_prepared, open_prepared
 
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
-# The crop that holds the face, of images of 218x178.
+# The crop that contains the face, in images of 218x178.
 TOP, LEFT, SIDE = 40, 20, 138
 SIZE = 32
 
@@ -20,11 +20,11 @@ def read_celeba(data_dir: str | None = None, download: bool = False) -> dict[str
 
     Returns:
         A dictionary from `"train"`, `"valid"` and `"test"` to examples with float32 images, 2.5 GB
-        in all. Bicubic interpolation leaves [0, 1] a little, and is not clipped.
+        in all. Bicubic interpolation leaves [0, 1] slightly and is not clipped.
 
     Raises:
         FileNotFoundError: If the data has not been prepared and may not be downloaded.
-        UnreadableError: If a file is damaged or breaks off.
+        UnreadableError: If a file is damaged or truncated.
     """
     return collect_splits(open_prepared("celeb_a", data_dir, download), SPLITS, face_and_label)
 

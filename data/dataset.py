@@ -1,4 +1,4 @@
-"""What a dataset is: where its examples come from, and how one becomes an input."""
+"""Datasets: where their examples come from, and how an example becomes an input."""
 
 import abc
 import dataclasses
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 SPLITS = ("train", "valid", "test")
-# Subsets of a training split are drawn once and for all; a run's seed does not move them.
+# Subsets of a training split are drawn once and for all; a run's seed does not change them.
 SUBSET_SEED = 0
-# What training may do to an image at random; see `Dataset.augmented`.
+# Random changes of training images; see `Dataset.augmented`.
 AUGMENTATIONS = ("crop", "flip")
 # Of an input or a stored value: one number, or one per channel.
 Bound = float | tuple[float, ...]
@@ -44,22 +44,22 @@ class Examples:
 
 
 class EncodedExamples(abc.ABC):
-    """The examples of one split, as JPEG or PNG files that are read when they are needed."""
+    """The examples of one split, as encoded images that are read when they are needed."""
 
     @abc.abstractmethod
     def __len__(self) -> int:
-        """Returns how many examples there are, those with unreadable images among them."""
+        """Returns how many examples there are, including those with unreadable images."""
 
     @abc.abstractmethod
     def stream(self, key) -> Any:
         """Returns all examples once, as a `tf.data.Dataset` of dictionaries.
 
-        Each has a `"label"`, an int64, and a `"name"`, a string by which a person finds the image;
-        it may have more that `encoded` needs. Nothing that can fail for one image is done yet.
+        Each has a `"label"`, an int64, a `"name"`, a string by which a person can find the image,
+        and whatever else `encoded` needs. Nothing that can fail for one image is done yet.
 
         Args:
-            key: Two int64, a seed and an epoch, of which the order is a function; None for one
-                fixed order.
+            key: Two int64, a seed and an epoch, which determine the order; None for one fixed
+                order.
         """
 
     @abc.abstractmethod
@@ -73,7 +73,7 @@ class EncodedExamples(abc.ABC):
             ValueError: If the examples can only be read one after the other.
         """
         raise ValueError(
-            "A subset needs examples that can be read in any order, and these are a stream. "
+            "A subset needs examples that can be read in any order, but these are a stream. "
             f"Received: {count} of {len(self)} examples. Train on all of them."
         )
 
@@ -95,23 +95,23 @@ class Dataset:
         value_range: Smallest and largest value of an input; one per channel where they differ.
             Noise is drawn from it.
         stored_range: Smallest and largest value as stored.
-        read: Function of a folder (or None for the default one) and of whether it may download,
-            to a dictionary from split names to examples.
+        read: Function from a folder (or None for the default one) and whether it may download, to
+            a dictionary from split names to examples.
         find: Function of such a folder that raises `FileNotFoundError` if `read` would have to
             download; it is fast and loads no framework.
-        source: Where the data comes from and in which state, in a sentence.
+        source: A phrase saying where the data comes from and how it was prepared.
         canvas: Rows and columns of a larger image of uniform noise in which each image is placed
             uniformly at random, or None to leave images where they are.
         resizable: Whether inputs may have any size.
-        encoded: Whether examples are encoded images, each of a size of its own.
-        augment: What training does to an image at random; see `augmented`.
-        eval_crop: What evaluation sees of an image; see `cropped`.
-        view: Function of the uint8 image of a file to an image as stored, where that is more than
-            resizing it; for images that a server is sent.
-        left_out: Function of a folder to the names of the files in it that are no examples, where
-            there can be any.
-        complete: Function of the dataset and a folder that returns the dataset with what only
-            the folder can tell, or None if nothing is missing; it loads no framework.
+        encoded: Whether examples are encoded images, of any size.
+        augment: Random changes of training images; see `augmented`.
+        eval_crop: The part of an image that evaluation uses; see `cropped`.
+        view: Function from the uint8 image in a file to an image as stored, where that takes more
+            than resizing; for images sent to a server.
+        left_out: Function from a folder to the names of the files in it that are not examples,
+            where there can be any.
+        complete: Function of the dataset and a folder that fills in what depends on the folder,
+            or None if nothing does; it loads no framework.
     """
 
     name: str
@@ -133,7 +133,7 @@ class Dataset:
     complete: Callable[["Dataset", str | None], "Dataset"] | None = None
 
     def at(self, data_dir: str | None = None, image_size: int | None = None) -> "Dataset":
-        """Returns the dataset with its shapes, class names and sizes as they are in a folder.
+        """Returns the dataset with the shapes, class names and sizes found in a folder.
 
         Args:
             data_dir: Folder to look in; the dataset's usual one if None.
@@ -141,7 +141,7 @@ class Dataset:
 
         Raises:
             ValueError: If images of this dataset have one size, or the folder cannot be used.
-            FileNotFoundError: If the folder is needed and not there.
+            FileNotFoundError: If the folder is needed and does not exist.
         """
         dataset = self if image_size is None else self._of_size(image_size)
         return dataset if self.complete is None else self.complete(dataset, data_dir)
@@ -158,15 +158,15 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """`(height, width, channels)` of what a network gets."""
+        """`(height, width, channels)` of a network's input."""
         height, width = self.canvas or self.image_shape[:2]
         return height, width, self.image_shape[2]
 
     def translated(self, canvas: tuple[int, int]) -> "Dataset":
         """Returns the dataset with its images placed at random in a canvas of noise.
 
-        Training places an image elsewhere in every epoch; for evaluation the seed fixes the
-        place of each example.
+        Training places an image anew in every epoch; in evaluation the seed determines the place
+        of each example.
 
         Args:
             canvas: Rows and columns, at least those of the images.
@@ -184,13 +184,13 @@ class Dataset:
     def augmented(self, augment: tuple[str, ...]) -> "Dataset":
         """Returns the dataset with its training images changed at random, anew in every epoch.
 
-        Neither is done unless asked for: a crop moves and enlarges what is in an image, and a flip
-        exchanges left and right, so a class that depends on either can no longer be learnt.
+        By default images are not changed: a crop moves and enlarges what is in an image, and a
+        flip exchanges left and right, so a class that depends on either can no longer be learnt.
 
         Args:
-            augment: Any of `"crop"`, which cuts out a part of 8 to 100 % of the area with sides
-                from 3:4 to 4:3 and resizes it to the input's size, and `"flip"`, which mirrors
-                every second image.
+            augment: Any of `"crop"`, which cuts out 8 to 100 % of the area, with an aspect ratio
+                from 3:4 to 4:3, and resizes it to the input's size, and `"flip"`, which mirrors
+                half of the images.
 
         Raises:
             ValueError: If there is another word among them.
@@ -203,20 +203,20 @@ class Dataset:
         return dataclasses.replace(self, augment=tuple(augment))
 
     def cropped(self, eval_crop: float | None) -> "Dataset":
-        """Returns the dataset with evaluation images cut to their central square.
+        """Returns the dataset with evaluation images cropped to their central square.
 
         Args:
-            eval_crop: Side of the square, as a share of the image's shorter side; None for the
-                whole image, whose sides are then resized to the input's, each by its own factor.
+            eval_crop: Side of the square, as a fraction of the image's shorter side; None for the
+                whole image, whose height and width are then resized independently.
 
         Raises:
-            ValueError: If images of this dataset have one size, or the share is not from above 0
-                to 1.
+            ValueError: If images of this dataset have one size, or the fraction is not above 0
+                and at most 1.
         """
         if eval_crop is not None and not (self.encoded and 0 < eval_crop <= 1):
             raise ValueError(
-                "`eval_crop` must be above 0 and at most 1, and needs images of sizes of their "
-                f"own. Received: eval_crop={eval_crop} for {self.name}. Leave it out."
+                "`eval_crop` must be above 0 and at most 1, and needs a dataset of images of any "
+                f"size. Received: eval_crop={eval_crop} for {self.name}. Leave it out."
             )
         return dataclasses.replace(self, eval_crop=eval_crop)
 
@@ -230,19 +230,19 @@ class Dataset:
 
         Args:
             data_dir: Folder to look in; the dataset's usual one if None.
-            download: Whether data that is not there may be fetched from the network.
+            download: Whether missing data may be downloaded.
 
         Returns:
             A dictionary from `"train"`, `"valid"` and `"test"` to `Examples` in memory, or
             to `EncodedExamples`.
 
         Raises:
-            FileNotFoundError: If the data is not there and may not be downloaded.
+            FileNotFoundError: If the data is missing and may not be downloaded.
         """
         return self.read(data_dir, download)
 
     def prepare(self, images):
-        """Maps stored values to the range of inputs, as float32; works on any array or tensor."""
+        """Maps stored values to the range of inputs, as float32; takes any array or tensor."""
         low, high = (_per_channel(bound) for bound in self.value_range)
         stored_low, stored_high = self.stored_range
         scale = (high - low) / (stored_high - stored_low)
@@ -250,5 +250,5 @@ class Dataset:
 
 
 def _per_channel(bound: Bound) -> Any:
-    """Returns a bound as what arithmetic takes; a lone number as it is, for the same bits."""
+    """Returns a bound for arithmetic; a single number stays as it is, for the same bits."""
     return np.asarray(bound, "float32") if isinstance(bound, tuple) else bound

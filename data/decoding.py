@@ -4,24 +4,24 @@ import tensorflow as tf
 
 from .orientation import upright
 
-# Of a BMP file: where its numbers begin, and how many bytes they have.
+# In a BMP file: where its numbers are, and how many bytes each has.
 BMP_HEADER_BYTES, BMP_BITS, BMP_COMPRESSION, BMP_COLOURS = (14, 4), (28, 2), (30, 4), (46, 4)
 BMP_MASKS, PLAIN_MASKS = 54, bytes.fromhex("0000ff0000ff0000ff000000")
 NOT_COMPRESSED, MASKED = 0, 3
-# Of a WebP file: where its kind stands, and where that kind says whether there is transparency.
+# In a WebP file: where its kind is stored, and where that kind stores whether it has transparency.
 WEBP_KIND, WEBP_EXTENDED_FLAGS, WEBP_LOSSLESS_FLAGS = 12, 20, 24
 TRANSPARENCY, ANIMATION = 0x10, 0x02
-# How other files than JPEG and PNG begin, or what those have somewhere if they note an
-# orientation; \C is any byte.
+# How files other than JPEG and PNG begin, or what those contain if they have an orientation; \C
+# is any byte.
 RARE = r"(RIFF|BM|GIF)\C*|\C*(Exif\x00\x00|eXIf)\C*"
 
 
 def decode(encoded, channels: int = 3):
-    """Decodes a JPEG, PNG, GIF, BMP or WebP, whatever it stores, to RGB or gray of 8 bits.
+    """Decodes a JPEG, PNG, GIF, BMP or WebP file of any format to RGB or gray of 8 bits.
 
-    Palettes are looked up, CMYK is converted, gray is repeated, 16 bits are cut to the upper 8,
-    transparency is left out (in a GIF it is black), of an animated GIF or PNG the first frame is
-    taken, and the image is turned and mirrored as an orientation in the file (EXIF) says.
+    Palettes are looked up, CMYK is converted, gray is repeated, 16 bits are reduced to the upper
+    8, transparency is dropped (in a GIF it becomes black), the first frame of an animated GIF or
+    PNG is used, and the image is rotated and mirrored as its EXIF orientation says.
 
     Args:
         encoded: The file's bytes, a string tensor.
@@ -31,8 +31,8 @@ def decode(encoded, channels: int = 3):
         A uint8 tensor of shape `(height, width, channels)`.
 
     Raises:
-        tf.errors.InvalidArgumentError: If the bytes are no whole image, or one of another kind,
-            such as an animated WebP, a compressed BMP or a TIFF.
+        tf.errors.InvalidArgumentError: If the bytes are not a complete image, or one of another
+            kind, such as an animated WebP, a compressed BMP or a TIFF.
     """
     encoded = tf.convert_to_tensor(encoded, tf.string)
 
@@ -44,10 +44,10 @@ def decode(encoded, channels: int = 3):
     return tf.ensure_shape(image, [None, None, channels])
 
 
-# In the graph as one operation: its own would take longer than a small JPEG, even if not run.
+# One operation in the graph: its parts would cost more than a small JPEG, even if not run.
 @tf.function(autograph=False, experimental_attributes={"_noinline": True})
 def _rare(encoded, channels: int):
-    """Decodes a file that is no JPEG or PNG, or has a note of its orientation."""
+    """Decodes a file that is not a JPEG or PNG, or that has an orientation."""
 
     def is_a(signature: bytes):
         return tf.strings.substr(encoded, 0, len(signature)) == signature
@@ -69,7 +69,7 @@ def _rare(encoded, channels: int):
 
 
 def _in(channels: int, rgb):
-    """Returns an RGB image in as many channels."""
+    """Returns an RGB image with this number of channels."""
     return rgb if channels == 3 else tf.image.rgb_to_grayscale(rgb)
 
 
@@ -78,9 +78,9 @@ def _gif(encoded):
 
 
 def _webp(encoded):
-    """Decodes a WebP file; TensorFlow has to be told whether it has transparency.
+    """Decodes a WebP file; TensorFlow must be told whether it has transparency.
 
-    An animation is refused, since TensorFlow (2.21) writes past the end of its memory for one.
+    An animation is refused, since TensorFlow (2.21) would write past the end of its buffer.
     """
     octets = tf.io.decode_raw(encoded, tf.uint8)
     kind = tf.strings.substr(encoded, WEBP_KIND, 4)
@@ -107,7 +107,7 @@ def _webp(encoded):
 
 
 def _bmp(encoded):
-    """Decodes a BMP file, of which TensorFlow gives numbers of colours for colours."""
+    """Decodes a BMP file; for one with a palette TensorFlow returns indices instead of colours."""
     octets = tf.io.decode_raw(encoded, tf.uint8)
 
     def number(place: tuple[int, int]):

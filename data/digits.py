@@ -4,7 +4,7 @@ import numpy as np
 
 from .dataset import Dataset, Examples, Split
 
-# Stratified splits drawn once and for all; a run's seed does not move them.
+# Stratified splits are drawn once and for all; a run's seed does not change them.
 SPLIT_SEED = 0
 SIZES = (1257, 180, 360)
 
@@ -28,7 +28,7 @@ def read_digits(data_dir: str | None = None, download: bool = False) -> dict[str
     from scipy import ndimage
 
     digits = sklearn.datasets.load_digits()
-    # Bilinear, pixels taken as squares: each 8x8 pixel covers 2x2 of the new ones.
+    # Bilinear, with pixels as squares: each of the 8x8 pixels covers 2x2 of the new ones.
     zoom = {"order": 1, "mode": "nearest", "grid_mode": True}
     images = ndimage.zoom(digits.images.astype("float32"), (1, 2, 2), **zoom)[..., np.newaxis]
     labels = digits.target.astype("int64")
@@ -45,7 +45,7 @@ def read_digits(data_dir: str | None = None, download: bool = False) -> dict[str
 
 
 def find_digits(data_dir: str | None = None) -> None:
-    """Does nothing: scikit-learn always has them."""
+    """Does nothing: scikit-learn contains the digits."""
     del data_dir
 
 

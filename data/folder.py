@@ -1,4 +1,4 @@
-"""People's own images, in a folder per class."""
+"""A user's own images, in a folder per class."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from .imagenet import STANDARD_RANGE
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 LISTED = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
-# Of ten parts of a folder that is not divided yet; the rest is for training.
+# Tenths of a folder that is not yet split; the rest is for training.
 VALID_PART, TEST_PART, PARTS = 0, 1, 10
 LAYOUTS = (
     "Give a folder of <class>/<image>, or of train/<class>/<image>, test/<class>/<image> and "
@@ -26,7 +26,7 @@ LAYOUTS = (
 
 @dataclasses.dataclass(frozen=True)
 class ImageFiles(EncodedExamples):
-    """The examples of one split, in a file each.
+    """The examples of one split, each in a file.
 
     Args:
         paths: The files.
@@ -45,11 +45,11 @@ class ImageFiles(EncodedExamples):
         return ImageFiles(tuple(self.paths[index] for index in chosen), self.labels[chosen])
 
     def stream(self, key):
-        """Returns all examples once; with a key, every order is as likely as any other."""
+        """Returns all examples once; with a key, in an order drawn uniformly at random."""
         import tensorflow as tf
 
         random: Any = tf.random
-        # Not in the graph of an epoch, in which a million paths would be written out.
+        # Outside the graph of an epoch, which would otherwise contain a million paths.
         with tf.init_scope(), tf.device("CPU"):
             paths, names = map(tf.constant, self._paths_and_names)
             labels = tf.constant(self.labels, tf.int64)
@@ -66,7 +66,7 @@ class ImageFiles(EncodedExamples):
 
     @functools.cached_property
     def _paths_and_names(self) -> tuple[list[bytes], list[str]]:
-        """The paths as the file system has them, and as a person can read them."""
+        """The paths as the file system spells them, and in readable form."""
         return [os.fsencode(path) for path in self.paths], [printable(path) for path in self.paths]
 
     def encoded(self, example):
@@ -77,7 +77,7 @@ class ImageFiles(EncodedExamples):
 
 
 def printable(path: str) -> str:
-    r"""Returns a path as one line that every terminal and file can hold.
+    r"""Returns a path as one line that any terminal can show and any file can hold.
 
     Example:
         >>> print(printable("two" + chr(10) + "lines"))
@@ -146,9 +146,9 @@ def read_folder(data_dir: str | None, download: bool = False) -> dict[str, Split
 
 
 def files_left_out(data_dir: str | None) -> list[str]:
-    """Returns the files in a folder that are no examples, but for hidden ones, in order.
+    """Returns the files in a folder that are not examples, except hidden ones, in order.
 
-    They are files of other formats, and those that lie beside the classes or deeper within one.
+    They are files of other formats, and those that are next to the classes or deeper within one.
 
     Args:
         data_dir: The folder.
@@ -159,7 +159,7 @@ def files_left_out(data_dir: str | None) -> list[str]:
 
 
 def _left_out(folder: str | Path, levels: int) -> Iterable[str]:
-    """Yields the files that are no examples, in a folder that is some levels above the classes."""
+    """Yields the files that are not examples, in a folder some levels above the classes."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
@@ -182,7 +182,7 @@ def list_images(root: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
     classes = tuple(_folders(root / "train" if divided else root))
     if len(classes) < 2:
         raise ValueError(
-            "The dataset 'folder' needs at least 2 classes, a folder each. Received: "
+            "The dataset 'folder' needs at least 2 classes, each in a folder. Received: "
             f"{len(classes)} in --data_dir={root}. {LAYOUTS}"
         )
     listed = _listed_by_split(root, classes) if divided else _listed_by_hash(root, classes)
@@ -198,7 +198,7 @@ Listed = dict[str, tuple[list[str], list[int]]]
 
 
 def split_of(relative_path: str) -> str:
-    """Returns the split of an image: a function of its path, on every machine the same.
+    """Returns the split of an image, which depends only on its path and is the same everywhere.
 
     Args:
         relative_path: `<class>/<image>`.
@@ -207,14 +207,14 @@ def split_of(relative_path: str) -> str:
         >>> [split_of(f"cat/{number}.jpg") for number in (9, 10, 11)]
         ['train', 'train', 'test']
     """
-    # Of the spellings that file systems have for an accented letter, one.
+    # File systems spell accented letters in several ways; this chooses one.
     spelled = unicodedata.normalize("NFC", relative_path).encode("utf-8", "surrogateescape")
     part = int.from_bytes(hashlib.sha256(spelled).digest()[:8], "big") % PARTS
     return {VALID_PART: "valid", TEST_PART: "test"}.get(part, "train")
 
 
 def _listed_by_hash(root: Path, classes: tuple[str, ...]) -> Listed:
-    """Lists a folder of classes, each image in the split that its path says."""
+    """Lists a folder of classes, each image in the split determined by its path."""
     listed: Listed = {name: ([], []) for name in SPLITS}
     for label, path, relative_path in _images(root, classes):
         _append(listed[split_of(relative_path)], path, label)
@@ -222,7 +222,7 @@ def _listed_by_hash(root: Path, classes: tuple[str, ...]) -> Listed:
 
 
 def _listed_by_split(root: Path, classes: tuple[str, ...]) -> Listed:
-    """Lists a folder of splits; a tenth of train for validation if that is missing."""
+    """Lists a folder of splits; if valid is missing, a tenth of train takes its place."""
     unknown = sorted(set(_folders(root)) - set(SPLITS))
     if unknown:
         raise ValueError(
@@ -263,10 +263,10 @@ def _images(
 
 
 def _folders(root: Path) -> dict[str, Path]:
-    """Returns the visible folders in a folder, by name, in order; none if it is not there.
+    """Returns the visible folders in a folder, by name, in order; none if it does not exist.
 
     Raises:
-        ValueError: If two have one name.
+        ValueError: If two have the same name.
     """
     if not root.is_dir():
         return {}
@@ -286,14 +286,14 @@ def _folders(root: Path) -> dict[str, Path]:
 def _name_of(folder: Path) -> str:
     r"""Returns a folder's name as text, whatever its bytes are and however accents are spelled.
 
-    Bytes that are no UTF-8 are written in hexadecimal, as in `caf\xe9`.
+    Bytes that are not UTF-8 are written in hexadecimal, as in `caf\xe9`.
     """
     text = os.fsencode(folder.name).decode("utf-8", "backslashreplace")
     return unicodedata.normalize("NFC", text)
 
 
 def _image_names(folder: Path) -> list[str]:
-    """Returns the names of the images in a folder, in order; hidden ones are other programs'."""
+    """Returns the names of the images in a folder, in order, without hidden files."""
     names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
     images = [name for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
     return sorted(images, key=lambda name: unicodedata.normalize("NFC", name))

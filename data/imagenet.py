@@ -6,14 +6,14 @@ from .dataset import Dataset, Split
 from .tfds_files import find_prepared, open_prepared
 
 IMAGES, TEST_IMAGES = 1_281_167, 50_000
-# Held out for choices such as the rank: the first 1 % of train, in tensorflow-datasets' order,
-# which is shuffled once and for all.
+# Held out for choices such as the rank: the first 1 % of train in the order of
+# tensorflow-datasets, which is shuffled once and for all.
 HELD_OUT = 12_812
-# Of ImageNet's training images, scaled to [0, 1]: red, green, blue.
+# Mean and standard deviation of ImageNet's training images in [0, 1]: red, green, blue.
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
-# What black and white become. To subtract the mean and to divide by the deviation is to map
-# [0, 255] to this range, channel by channel, so noise that fills it looks as noise in images does.
+# What black and white become. Subtracting the mean and dividing by the deviation maps [0, 255] to
+# this range, channel by channel, so noise that fills the range looks like noise in images.
 STANDARD_RANGE = (
     tuple((0 - mean) / deviation for mean, deviation in zip(MEAN, DEVIATION, strict=True)),
     tuple((1 - mean) / deviation for mean, deviation in zip(MEAN, DEVIATION, strict=True)),
@@ -26,16 +26,17 @@ def read_imagenet(data_dir: str | None = None, download: bool = False) -> dict[s
 
     Args:
         data_dir: Folder to look in; tensorflow-datasets' own if None.
-        download: Whether tensorflow-datasets may prepare it there; the archives have to lie in
-            `<data_dir>/downloads/manual`, as image-net.org gives them to registered people only.
+        download: Whether tensorflow-datasets may prepare it there. The archives, which
+            image-net.org gives to registered users only, must be in
+            `<data_dir>/downloads/manual`.
 
     Returns:
         A dictionary from `"train"`, `"valid"` and `"test"` to encoded examples. The test split is
         the official validation.
 
     Raises:
-        FileNotFoundError: If the data has not been prepared and may not be, or a split is missing.
-        ValueError: If it was prepared in files that cannot be streamed.
+        FileNotFoundError: If the data has not been prepared and may not be, or lacks a split.
+        ValueError: If it was prepared as files that cannot be streamed.
     """
     builder = open_prepared("imagenet2012", data_dir, download)
     from .tfds_records import PreparedRecords

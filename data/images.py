@@ -1,4 +1,4 @@
-"""From an image as it is in memory to an image of one size; pure functions of tensors."""
+"""From an image in memory to an image of a given size; pure functions of tensors."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from .decoding import decode  # noqa: F401, where it used to be
 
 random: Any = tf.random  # type checkers do not see into it
 image_ops: Any = tf.image
-# What a training crop keeps of an image's area, and its width over its height.
+# Fraction of an image's area in a training crop, and the crop's aspect ratio.
 AREA_RANGE = (0.08, 1.0)
 ASPECT_RANGE = (3 / 4, 4 / 3)
-# Boxes drawn until one fits; if none does, the whole image is taken.
+# Boxes to draw until one fits; if none does, the whole image is used.
 ATTEMPTS = 10
-# What evaluation on ImageNet customarily keeps of an image's shorter side.
+# The usual fraction of an image's shorter side in evaluation on ImageNet.
 CENTRAL_FRACTION = 0.875
 Size = int | tuple[int, int]
 
@@ -22,7 +22,7 @@ Size = int | tuple[int, int]
 def training_view(
     image, size: Size, key, method: str = "bilinear", augment: tuple[str, ...] = AUGMENTATIONS
 ):
-    """Cuts out a random part, resizes it and mirrors every second one, as far as asked to.
+    """Cuts out a random part of an image and mirrors half of the images, as asked; resizes it.
 
     Args:
         image: Tensor of shape `(height, width, channels)`.
@@ -54,8 +54,8 @@ def evaluation_view(
         image: Tensor of shape `(height, width, channels)`.
         size: Pixels per side of the result, or its height and width.
         method: `"bilinear"` or `"bicubic"`.
-        crop: Side of the square, as a share of the image's shorter side; None for the whole
-            image, whose height and width are then resized each by its own factor.
+        crop: Side of the square, as a fraction of the image's shorter side; None for the whole
+            image, whose height and width are then resized independently.
 
     Returns:
         A float32 tensor of shape `(*size, channels)`.
@@ -66,8 +66,8 @@ def evaluation_view(
 def resize_bicubic_tf1(images, size: tuple[int, int]):
     """Resizes as TensorFlow 1's `resize_bicubic` did by default.
 
-    New pixel `i` is read at `i * old / new`, so that the upper left corners agree; the kernel is
-    Keys' with a = -0.75, never widened; results may leave the images' range.
+    New pixel `i` is read at `i * old / new`, so that the upper left corners coincide; the kernel
+    is Keys' with a = -0.75 and is never widened; results may leave the images' range.
 
     Args:
         images: Tensor of shape `(batch, height, width, channels)`.
@@ -107,7 +107,7 @@ def _central_square(image, share: float):
 
 
 def _resize(image, size: Size, method: str):
-    """Resizes; when shrinking, every pixel counts, as photographs need it."""
+    """Resizes with antialiasing, which photographs need when they are reduced."""
     height, width = (size, size) if isinstance(size, int) else size
     channels = image.shape[-1]
     resized = image_ops.resize(tf.cast(image, tf.float32), [height, width], method, antialias=True)

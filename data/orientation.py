@@ -1,12 +1,12 @@
-"""Which way up a photograph is, as its camera noted it (EXIF); pure functions of tensors.
+"""The orientation of a photograph, as its camera recorded it (EXIF); pure functions of tensors.
 
-A file's bytes are walked through segment by segment, since what looks like a note may be a part of
-the picture, or of a thumbnail of it.
+A file is read segment by segment, since bytes that look like EXIF data may be a part of the
+picture, or of a thumbnail of it.
 """
 
 import tensorflow as tf
 
-# Zeros behind the file's bytes, so that a number may be read wherever the file breaks off.
+# Zeros after the file's bytes, so that a number can be read even where the file is truncated.
 MARGIN = 16
 TAG = 0x0112
 EXIF = b"Exif\0\0"
@@ -15,7 +15,7 @@ START_OF_SCAN, END_OF_IMAGE, APPLICATION_1 = 0xDA, 0xD9, 0xE1
 
 
 def upright(image, encoded):
-    """Returns an image turned and mirrored as its file says that it is to be shown.
+    """Returns an image rotated and mirrored as the orientation in its file says.
 
     Args:
         image: Tensor of shape `(height, width, channels)`, as decoded.
@@ -27,7 +27,7 @@ def upright(image, encoded):
 
 
 def orientation(encoded):
-    """Returns the orientation that a JPEG, PNG or WebP file notes, from 1 to 8; 1 if none.
+    """Returns the orientation in a JPEG, PNG or WebP file, from 1 to 8; 1 if it has none.
 
     Args:
         encoded: The file's bytes, a string tensor.
@@ -54,13 +54,13 @@ def orientation(encoded):
 
 
 def _walk(octets, first: int, step):
-    """Returns where the note begins, or 0.
+    """Returns where the EXIF data begins, or 0 if there is none.
 
     Args:
         octets: The file's bytes and the margin.
         first: Where the first segment begins.
-        step: Function of the bytes and of where a segment begins to where the note in it begins,
-            or 0, and to where the next segment begins; past the end if there is none.
+        step: Function from the bytes and the beginning of a segment to the beginning of the EXIF
+            data in it, or 0, and of the next segment, past the end if there is none.
     """
     end = tf.size(octets, tf.int64) - MARGIN
 
@@ -88,14 +88,14 @@ def _png_chunk(octets, at):
 
 def _webp_chunk(octets, at):
     is_note = _equal(octets, at, b"EXIF")
-    # Some programs repeat the word that JPEG files have before a note.
+    # Some programs repeat the word that precedes EXIF data in JPEG files.
     begin = tf.where(_equal(octets, at + 8, EXIF), at + 8 + len(EXIF), at + 8)
     length = _number(octets, at + 4, 4, little=True)
     return tf.where(is_note, begin, 0), at + 8 + length + tf.math.floormod(length, 2)
 
 
 def _noted(octets, begin):
-    """Returns the orientation in a note, which is a TIFF file without an image."""
+    """Returns the orientation in EXIF data, which is a TIFF file without an image."""
     little = _equal(octets, begin, b"II")
     low, high = tf.cond(little, lambda: (1, 256), lambda: (256, 1))
     there = begin + tf.where(
@@ -112,7 +112,7 @@ def _noted(octets, begin):
 
 
 def _number(octets, at, count: int, little: bool = False):
-    """Returns the number that a few bytes spell; 0 past the end."""
+    """Returns the number that a few bytes encode; 0 past the end."""
     at = tf.minimum(at, tf.size(octets, tf.int64) - MARGIN)
     digits = tf.cast(octets[at : at + count], tf.int64)
     places = [256**place for place in range(count)]
@@ -120,7 +120,7 @@ def _number(octets, at, count: int, little: bool = False):
 
 
 def _equal(octets, at, expected: bytes):
-    """Returns whether these bytes stand there."""
+    """Returns whether these bytes are at this place."""
     at = tf.minimum(at, tf.size(octets, tf.int64) - MARGIN)
     return tf.reduce_all(octets[at : at + len(expected)] == tf.constant(list(expected), tf.uint8))
 

@@ -1,8 +1,8 @@
 """From the examples of a split to batches.
 
-The order of training examples, and everything random about one, is a function of the seed, the
-epoch and the place in the epoch alone, so that a run that was stopped can continue with exactly
-the batches that it has not seen.
+The order of training examples, and everything random about each, depends only on the seed, the
+epoch and the place in the epoch, so an interrupted run can continue with exactly the batches that
+it has not seen.
 """
 
 from pathlib import Path
@@ -16,9 +16,9 @@ from .images import decode, evaluation_view, training_view
 from .unreadable import attempted, left_out, refilled, refused
 
 random: Any = tf.random  # type checkers do not see into it
-# In the place of an epoch's number, so that no place in evaluation is one of training's.
+# Takes the place of the epoch's number in evaluation, so that no key is one of training's.
 EVALUATION = -1
-# What an example's key is folded with for its view; its place in a canvas has the key itself.
+# Folded into an example's key for its crop and flip; its place in a canvas uses the key itself.
 VIEW = np.int64(1)
 PARALLEL = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
 
@@ -37,24 +37,24 @@ def training_batches(
     start: int = 0,
     skipped: str | Path | None = None,
 ) -> tf.data.Dataset:
-    """Returns shuffled batches of all epochs that are left.
+    """Returns shuffled batches of all remaining epochs.
 
-    Every epoch has an order of its own; the examples that do not fill a last batch are left out
-    of that epoch (others in every epoch), so that all batches have one shape. Images are cropped
-    and mirrored as the dataset's `augment` says, and left as they are if it says nothing. Encoded
-    images that cannot be read are left out, and as many of the epoch's first examples come again
-    at its end, so that it has its number of steps.
+    Every epoch has its own order. Examples that do not fill a last batch are left out of the
+    epoch (different ones in each), so that all batches have the same shape. Images are cropped
+    and mirrored according to the dataset's `augment`. Encoded images that cannot be read are
+    skipped; the epoch then ends with as many of its first examples again, so that its number of
+    steps does not change.
 
     Args:
-        dataset: Says how stored values become inputs.
+        dataset: The dataset, which determines how stored values become inputs.
         examples: The training split.
         batch_size: Examples per step.
-        epochs: Epochs in all.
+        epochs: Total number of epochs.
         seed: Seed of the order, of the crops and flips, and of the images' places if the dataset
             is translated.
-        start: Steps already behind; those of an epoch that was begun are passed over.
-        skipped: File that gets the names of images that could not be read, a line each time one
-            comes by; `unreadable.skipped_images` reads it. None for no such file.
+        start: Steps already done; their batches are skipped.
+        skipped: File to which the name of an unreadable image is added whenever it is skipped;
+            `unreadable.skipped_images` reads it. None for no such file.
 
     Returns:
         A dataset of pairs of float32 images and integer labels, with
@@ -83,12 +83,12 @@ def evaluation_batches(
 ) -> tf.data.Dataset:
     """Returns every example exactly once, in order; the last batch may be smaller.
 
-    Of encoded images it takes what the dataset's `eval_crop` says, by default the whole. One that
-    cannot be read ends the reading with a `tf.errors.InvalidArgumentError`, of which
-    `unreadable.unreadable_image` makes a sentence.
+    Encoded images are cropped according to the dataset's `eval_crop`, by default not at all. One
+    that cannot be read raises a `tf.errors.InvalidArgumentError`, which
+    `unreadable.unreadable_image` turns into a sentence.
 
     Args:
-        dataset: Says how stored values become inputs.
+        dataset: The dataset, which determines how stored values become inputs.
         examples: The split to score.
         batch_size: Examples per step.
         seed: Seed of the images' places if the dataset is translated.
@@ -112,11 +112,11 @@ def evaluation_batches(
 
 
 def input_from_bytes(dataset: Dataset) -> Any:
-    """Returns a function of the bytes of an image file to an input, as a server needs it.
+    """Returns a function from the bytes of an image file to an input, for a server.
 
-    It reads what `decode` reads, and does to an image what evaluation does; an image of a dataset
-    whose images have one size is resized to it, from whatever size it has. None for a translated
-    dataset, whose inputs are drawn.
+    It reads the formats of `decode` and prepares an image as evaluation does. If the images of
+    the dataset have one size, an image of any size is resized to it. Returns None for a translated
+    dataset, whose inputs are random.
     """
     if dataset.canvas is not None:
         return None
@@ -138,8 +138,8 @@ def input_from_bytes(dataset: Dataset) -> Any:
 
 
 def _stored_epochs(dataset: Dataset, examples: Examples, batch_size: int, seed: int):
-    """Returns a function of an epoch to the batches of examples in memory."""
-    # Gigabytes of images have no place in an accelerator's memory.
+    """Returns a function from an epoch to the batches of examples in memory."""
+    # Keeps gigabytes of images out of an accelerator's memory.
     with tf.device("CPU"):
         images, labels = tf.constant(examples.images), tf.constant(examples.labels)
 
@@ -171,7 +171,7 @@ def _encoded_epochs(
     seed: int,
     skipped: str | Path | None,
 ):
-    """Returns a function of an epoch to the batches of encoded examples."""
+    """Returns a function from an epoch to the batches of encoded examples."""
     wanted = steps_per_epoch(examples, batch_size) * batch_size
 
     def batches_of(epoch):
@@ -211,7 +211,7 @@ def _epoch_key(seed: int, epoch):
 
 
 def _drawn_with(dataset: Dataset, take, seed: int, epoch):
-    """Returns a function of a place in the epoch and of what `take` takes to an input and label."""
+    """Returns a function from a place in the epoch and `take`'s argument to an input and label."""
 
     def draw(position, example):
         image, label = take(example)
@@ -222,7 +222,7 @@ def _drawn_with(dataset: Dataset, take, seed: int, epoch):
 
 
 def _input_of(dataset: Dataset, image, key, epoch):
-    """Returns an image as an input; what is random about it is a function of the key."""
+    """Returns an image as an input; whatever is random about it depends only on the key."""
     size = dataset.image_shape[:2]
     if epoch is not EVALUATION and dataset.augment:
         view_key = random.experimental.stateless_fold_in(key, VIEW)
@@ -242,7 +242,7 @@ def place_in_noise(image, canvas, value_range, key):
     Args:
         image: Tensor of shape `(height, width, channels)`.
         canvas: Rows and columns, at least the image's.
-        value_range: Smallest and largest value of the noise, in all or per channel.
+        value_range: Smallest and largest value of the noise, for all channels or for each.
         key: Seed, two integers; the same key gives the same place and noise.
 
     Returns:
@@ -268,7 +268,7 @@ def place_in_noise(image, canvas, value_range, key):
 
 
 def _counted(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
-    """Tells how many batches there are; Keras warns at the end of data of unknown length."""
+    """Declares the number of batches; Keras warns at the end of data of unknown length."""
     return batches.apply(tf.data.experimental.assert_cardinality(count))
 
 

@@ -1,4 +1,4 @@
-"""Random images with random labels: to measure speed, with nothing to learn or to read."""
+"""Random images with random labels, for measuring speed: nothing to read and nothing to learn."""
 
 import dataclasses
 import functools
@@ -39,12 +39,12 @@ def draw_images(
 
 
 def find_nothing(data_dir: str | None = None) -> None:
-    """Does nothing: random images are always there."""
+    """Does nothing: random images need no files."""
     del data_dir
 
 
 def complete_images(dataset: Dataset, data_dir: str | None = None) -> Dataset:
-    """Returns the dataset with images of the size it has been given."""
+    """Returns the dataset with images of its chosen size."""
     del data_dir
     return dataclasses.replace(dataset, read=functools.partial(draw_images, dataset.image_shape))
 

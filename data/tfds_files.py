@@ -14,14 +14,14 @@ READ_BATCH = 1024
 
 
 def default_data_dir() -> str:
-    """Returns the folder that tensorflow-datasets uses if it is told none."""
+    """Returns the folder that tensorflow-datasets uses by default."""
     return os.environ.get("TFDS_DATA_DIR", str(Path("~/tensorflow_datasets").expanduser()))
 
 
 def find_prepared(name: str, data_dir: str | None) -> None:
     """Checks that a dataset has been prepared, without importing anything slow.
 
-    Left alone, tensorflow-datasets tries for minutes to reach a network that may not be there.
+    Without this check tensorflow-datasets may spend minutes trying to reach the network.
 
     Args:
         name: Name of the dataset in tensorflow-datasets.
@@ -76,7 +76,7 @@ def read_prepared(
 
     Raises:
         FileNotFoundError: If the data has not been prepared and may not be downloaded.
-        UnreadableError: If a file is damaged or breaks off.
+        UnreadableError: If a file is damaged or truncated.
     """
     splits = {
         "train": f"train[{valid_percent}%:]",
@@ -93,12 +93,12 @@ def collect_splits(
 
     Args:
         builder: tensorflow-datasets' builder of a prepared dataset.
-        instructions: Name of a split of ours, to a split or a part of one of the builder's.
-        change: Function of an example to a dictionary of an `"image"` and a `"label"`, if they
+        instructions: From the name of a split here to a split, or part of one, of the builder.
+        change: Function from an example to a dictionary of an `"image"` and a `"label"`, if they
             are not as stored.
 
     Raises:
-        UnreadableError: If a file is damaged or breaks off; it names the file.
+        UnreadableError: If a file is damaged or truncated; the error names it.
     """
     import tensorflow as tf
 
@@ -119,7 +119,7 @@ def collect_splits(
 
 
 def _damaged_file(builder: Any, instruction: str) -> str | None:
-    """Returns the first file of a split that does not hold what it should."""
+    """Returns the first file of a split that is damaged or truncated."""
     import tensorflow as tf
 
     for file in builder.info.splits[instruction].file_instructions:

@@ -10,11 +10,11 @@ from .dataset import EncodedExamples
 from .unreadable import whole
 
 random: Any = tf.random  # type checkers do not see into it
-# Files read at a time, turn by turn.
+# Files read at a time, taking turns.
 CYCLE = 16
-# Examples that wait to be drawn; at ImageNet's 110 kB each they take 0.5 GB.
+# Examples in the shuffle buffer; at ImageNet's 110 kB each they take 0.5 GB.
 SHUFFLE_BUFFER = 4096
-# What an epoch's key is folded with for the draws; the order of the files has the key itself.
+# Folded into an epoch's key for the draws; the order of the files uses the key itself.
 DRAWING = np.int64(1)
 
 
@@ -45,7 +45,7 @@ class PreparedRecords(EncodedExamples):
 
         Raises:
             FileNotFoundError: If the split was not prepared.
-            ValueError: If the files are no TFRecords, or the split has no examples.
+            ValueError: If the files are not TFRecords, or the split has no examples.
         """
         split = instruction.partition("[")[0]
         if split not in builder.info.splits:
@@ -72,10 +72,9 @@ class PreparedRecords(EncodedExamples):
         return sum(self.counts)
 
     def stream(self, key):
-        """Returns all examples once, from several files turn by turn.
+        """Returns all examples once, from several files in turn.
 
-        With a key the files come in an order of their own, and the examples are drawn from a
-        buffer of them.
+        With a key the order of the files is random, and the examples are drawn from a buffer.
         """
         order = tf.range(len(self.paths), dtype=tf.int64)
         if key is not None:
@@ -88,7 +87,7 @@ class PreparedRecords(EncodedExamples):
         return records.map(self._parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     def encoded(self, example):
-        """Returns the bytes that came with the example."""
+        """Returns the bytes that are part of the example."""
         return example["encoded"]
 
     def _read_file(self, index):
@@ -110,7 +109,7 @@ class PreparedRecords(EncodedExamples):
 
 
 def _shuffled(records: tf.data.Dataset, key) -> tf.data.Dataset:
-    """Draws from a buffer by a key alone; `Dataset.shuffle` would mix in the global seed."""
+    """Draws from a buffer using only a key; `Dataset.shuffle` would mix in the global seed."""
     # The second is never zero: two zeros would ask for another order every time.
     seed, seed2 = tf.unstack(random.experimental.stateless_fold_in(key, DRAWING))
     variant = tf.raw_ops.ShuffleDataset(

@@ -1,11 +1,11 @@
-"""Images and files that cannot be read: left out of training, and named where every one counts.
+"""Images and files that cannot be read: skipped in training, and errors in evaluation.
 
 An element is a dictionary of `"image"`, `"label"`, `"name"` and `"readable"`.
 
-Under `enable_op_determinism` TensorFlow reads one element at a time as soon as a function of the
-pipeline has an operation that it does not know to be harmless, such as a call of Python or
-`get_single_element`. So names leave the graph through `tf.print`, and each element is a dataset
-made of a range; both are harmless to it.
+Under `enable_op_determinism` TensorFlow reads one element at a time as soon as a function in the
+pipeline has an operation that it does not know to be deterministic, such as a call to Python or
+`get_single_element`. Therefore names leave the graph through `tf.print`, and each element is a
+dataset made from a range, both of which it allows.
 """
 
 import os
@@ -19,7 +19,7 @@ import tensorflow as tf
 from .dataset import EncodedExamples, Split
 from .decoding import decode
 
-# Elements read at a time. Not tuned by TensorFlow, which would begin anew in every epoch.
+# Elements read at a time. TensorFlow would tune the number anew in every epoch.
 AT_ONCE = max(os.cpu_count() or 1, 2)
 SCORED = "Every image that is scored must be readable. Received: {}. Replace or remove that file."
 ALL_SCORED = (
@@ -27,25 +27,26 @@ ALL_SCORED = (
     "those files."
 )
 WHOLE = (
-    "Every file of a prepared dataset must be whole. Received: {}, which is damaged or breaks off. "
+    "Every file of a prepared dataset must be whole. Received: {}, which is damaged or truncated. "
     "Put it back, or prepare the dataset again."
 )
 TRAINED = "At least one training image must be readable. Received: none of {}. Check the files."
-# What TensorFlow makes of the two sentences: quotes and backslashes escaped, in brackets.
+# The two sentences in TensorFlow's message: in brackets, with quotes and backslashes escaped.
 REFUSAL = re.compile(r"assertion failed: \[((?:Every|At least one) .*)\]$", re.MULTILINE)
 
 
 class UnreadableError(ValueError):
-    """What a run has to read cannot be read, in a sentence for whoever started it."""
+    """Data that a run needs cannot be read; the message is a sentence for the user."""
 
 
 def refuse_unreadable(splits: Iterable[Split]) -> None:
     """Decodes every encoded image of some splits, in parallel.
 
-    Before training, since a run would otherwise end over them after it, one at a time.
+    This is done before training, since evaluation would otherwise stop at each unreadable image,
+    after training.
 
     Raises:
-        UnreadableError: If there are any that cannot be read; it names all of them.
+        UnreadableError: If any cannot be read; the error names all of them.
     """
     encoded = (examples for examples in splits if isinstance(examples, EncodedExamples))
     names = [name for examples in encoded for name in unreadable_images(examples)]
@@ -59,7 +60,7 @@ def unreadable_images(examples: EncodedExamples) -> list[str]:
     """Returns the names of the images that cannot be decoded, in order."""
 
     def read(example):
-        # A value that is needed, or TensorFlow would leave the decoding out.
+        # The value must be used, or TensorFlow would skip the decoding.
         return example["name"], tf.size(decode(examples.encoded(example))) > 0
 
     def give_up(example):
@@ -70,14 +71,14 @@ def unreadable_images(examples: EncodedExamples) -> list[str]:
 
 
 def attempted(elements: tf.data.Dataset, read, otherwise) -> tf.data.Dataset:
-    """Returns what `read` gives, and what `otherwise` gives where `read` fails, in order.
+    """Returns the results of `read`, or of `otherwise` where `read` fails, in order.
 
     Within a graph only a dataset can survive an error, so each element becomes a dataset of one.
 
     Args:
-        elements: What to read.
-        read: Function of an element to tensors, which may raise.
-        otherwise: As `read`, to tensors of the same shapes and dtypes, without raising.
+        elements: Elements to read.
+        read: Function from an element to tensors, which may raise.
+        otherwise: As `read`, to tensors of the same shapes and dtypes, but never raises.
     """
 
     def attempt(*element):
@@ -93,7 +94,7 @@ def left_out(elements: tf.data.Dataset, skipped: str | Path | None) -> tf.data.D
 
     Args:
         elements: All of them.
-        skipped: File that gets the names of the others as they come by, or None.
+        skipped: File to which the names of the others are added, or None.
     """
 
     def note(name):
@@ -110,10 +111,10 @@ def left_out(elements: tf.data.Dataset, skipped: str | Path | None) -> tf.data.D
 
 
 def skipped_images(skipped: str | Path) -> list[str]:
-    """Returns the names of images that were left out, each once and in order.
+    """Returns the names of images that were skipped, each once and in order.
 
     Args:
-        skipped: The file that `left_out` wrote; it may be missing, if all were readable.
+        skipped: The file that `left_out` wrote; it is missing if all images were readable.
     """
     path = Path(skipped)
     if not path.exists():
@@ -122,15 +123,15 @@ def skipped_images(skipped: str | Path) -> list[str]:
 
 
 def refilled(elements: tf.data.Dataset, wanted: int, available: int) -> tf.data.Dataset:
-    """Returns the first `wanted` elements, beginning anew if there are fewer.
+    """Returns the first `wanted` elements, starting over if there are fewer.
 
     Args:
         elements: Readable elements.
         wanted: How many to return.
-        available: How many there were with the unreadable ones.
+        available: How many there were, including unreadable ones.
 
     Raises:
-        tf.errors.InvalidArgumentError: If there are none, while being read.
+        tf.errors.InvalidArgumentError: When read, if there are none.
     """
 
     def fail(_):
@@ -148,8 +149,8 @@ def refused(elements: tf.data.Dataset) -> tf.data.Dataset:
     """Returns the elements.
 
     Raises:
-        tf.errors.InvalidArgumentError: At the first unreadable one, while being read;
-            `unreadable_image` says which it is.
+        tf.errors.InvalidArgumentError: When read, at the first unreadable one, which
+            `unreadable_image` names.
     """
     before, after = SCORED.split("{}")
 
@@ -170,8 +171,8 @@ def whole(records: tf.data.Dataset, path, wanted) -> tf.data.Dataset:
         wanted: How many there must be.
 
     Raises:
-        tf.errors.InvalidArgumentError: If there are fewer, while being read; `unreadable_image`
-            says in which file.
+        tf.errors.InvalidArgumentError: When read, if there are fewer; `unreadable_image` names
+            the file.
     """
     before, after = WHOLE.split("{}")
 

@@ -1,5 +1,6 @@
 """Networks, by name. Importing this loads no framework."""
 
+from . import builders
 from .convolutions import CONVOLUTIONS, Settings, convolution
 from .network import (
     Network,
@@ -28,7 +29,7 @@ __all__ = [
 
 SIMPLE = Network(
     "simple_network",
-    "simple_network",
+    builders.simple_network,
     3,
     unpadded_sizes(3),
     options=("filters", "kernel_size", "coord_conv"),
@@ -48,25 +49,31 @@ MODELS = {
     "bagnet9": bag_network(9),
     "bagnet17": bag_network(17),
     "bagnet33": bag_network(33),
-    "scale_network": scale_network("scale_network", options=("filters", "kernel_size")),
+    "scale_network": scale_network(
+        builders.simple_scale_network, options=("filters", "kernel_size")
+    ),
     "scale_pyramid_network": scale_network(
-        "scale_network",
+        builders.simple_scale_network,
         options=("filters", "kernel_size"),
         scales=Scales(3, method="bilinear", pyramid=True),
     ),
     "deformable_scale_network": scale_network(
-        "scale_network",
+        builders.simple_scale_network,
         options=("filters", "kernel_size"),
         convolution="deformable_scale_conv2d",
     ),
     "deformable_scale_resnet18": scale_network(
-        "scale_resnet", depth=18, convolution="deformable_scale_conv2d"
+        builders.scale_resnet, depth=18, convolution="deformable_scale_conv2d"
     ),
-    "scale_resnet18": scale_network("scale_resnet", depth=18),
-    "scale_resnet34": scale_network("scale_resnet", depth=34),
+    "scale_resnet18": scale_network(builders.scale_resnet, depth=18),
+    "scale_resnet34": scale_network(builders.scale_resnet, depth=34),
     "group_network": Network(
-        "group_network", "group_network", options=("filters", "kernel_size"), turned=True
+        "group_network", builders.group_network, options=("filters", "kernel_size"), turned=True
     ),
-    "group_resnet18": Network("group_resnet", "group_resnet", arguments={"depth": 18}, turned=True),
-    "group_resnet34": Network("group_resnet", "group_resnet", arguments={"depth": 34}, turned=True),
+    "group_resnet18": Network(
+        "group_resnet", builders.group_resnet, arguments={"depth": 18}, turned=True
+    ),
+    "group_resnet34": Network(
+        "group_resnet", builders.group_resnet, arguments={"depth": 34}, turned=True
+    ),
 }

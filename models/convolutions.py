@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """Where in a network of channels-last images a layer stands, and what the network wants of it.
+    """The place of a layer in a network of channels-last images, and what is required of it there.
 
     Args:
         filters: Number of output channels of a plain convolution here.
@@ -28,14 +28,14 @@ class Site:
         kernel_regularizer: Regularizer of the kernel; of a low-rank layer, of its banks.
         name: Name of the layer.
         in_size: Rows and columns of the input, None where unknown.
-        parameters_after_per_channel: Parameters that each output channel costs behind this
-            layer: batch normalisation's two, and the weights that read the channel. A wide
-            convolution then matches the parameters of a low-rank layer here exactly, up to
-            rounding; if None, by the paper's formula.
-        fixed_width: Whether the number of output channels is the network's, as where a shortcut
-            is added: a wide convolution is as wide as a plain one here.
+        parameters_after_per_channel: Parameters that each output channel adds after this layer:
+            two of batch normalisation, and the weights that read the channel. With it the width
+            of a wide convolution matches the parameters of a low-rank layer here exactly, up to
+            rounding; if None, the paper's formula is used.
+        fixed_width: Whether the network fixes the number of output channels, as it does where a
+            shortcut is added: a wide convolution is then no wider than a plain one.
         makes_up_for: A site of fixed width whose layer is of the same kind and reads this one:
-            a wide convolution here has that layer's additional parameters too.
+            a wide convolution here is also given the parameters that are missing there.
     """
 
     filters: int
@@ -54,7 +54,7 @@ class Site:
     makes_up_for: "Site | None" = None
 
     def arguments(self) -> dict[str, Any]:
-        """Returns what every kind of layer takes."""
+        """Returns the arguments that every kind of layer takes."""
         return {
             "filters": self.filters,
             "kernel_size": self.kernel_size,
@@ -103,12 +103,12 @@ class Site:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What can be chosen about the layers that are not plain convolutions.
+    """Settings of the layers that are not plain convolutions.
 
     Args:
-        spatial_rank: Number of filter banks, `K`; of a wide convolution, the rank whose
-            parameters it matches. Where the network says what follows, the other settings say
-            which layer it matches.
+        spatial_rank: Number of filter banks, `K`; for a wide convolution, the rank whose
+            parameters it matches. Where the site says what follows the layer, the other settings
+            determine the low-rank layer to match.
         normalize_weights: `"softmax"`, `"norm"` or None.
         combining_weights_initializer: `"conv_init"` or the name of an initializer.
         share_row_combining_weights: Whether a row's columns share logits of their own.
@@ -128,15 +128,15 @@ class Settings:
     locally_connected_fan: Literal["position", "kernel"] = "position"
 
 
-# Makes the layer for a site; what it returns is a keras.Layer.
+# Makes the layer for a site; returns a keras.Layer.
 Convolution = Callable[[Site], Any]
 
 
 def wide_filters(filters: int, in_channels: int, spatial_rank: int, last: bool) -> int:
     """Returns the width at which a convolution has about the parameters of a low-rank layer.
 
-    `int((K c + f) / (c + f) * f)`: widening a layer by a factor widens the next one's input too,
-    so the factor is below `K`; the last layer, followed by none, takes `K f`.
+    `int((K c + f) / (c + f) * f)`: widening a layer also widens the input of the next one, so the
+    factor is below `K`; the last layer, which no other follows, has `K f` filters.
 
     Args:
         filters: Filters of the low-rank layer, `f`.
@@ -165,7 +165,7 @@ def low_rank_parameters(settings: Settings, site: Site) -> int:
     `K (k^2 c f) + logits + spatial bias + bias`, with `oh x ow` positions: for each of `oh` rows,
     `ow` columns (where they share) or `oh ow` positions (where nothing is shared) `K` logits and
     one value of spatial bias. Input-dependent logits are counted by `weights_network_parameters`;
-    the softmax of a single logit has none at all.
+    under softmax a layer of rank 1 has no logits.
 
     Args:
         settings: Rank, sharing and biases of the layer.
@@ -175,7 +175,7 @@ def low_rank_parameters(settings: Settings, site: Site) -> int:
         Number of trainable parameters, batch normalisation not included.
 
     Raises:
-        ValueError: If positions count and the site's `in_size` is not known.
+        ValueError: If the count depends on the positions and the site's `in_size` is unknown.
 
     Example:
         >>> site = Site(64, 3, in_channels=64, in_size=(24, 24))
@@ -196,7 +196,7 @@ def low_rank_parameters(settings: Settings, site: Site) -> int:
 
 
 def _parameters_per_map(settings: Settings, site: Site) -> int:
-    """Returns how many numbers spell one value per position, shared as the settings say."""
+    """Returns how many numbers give a value to each position, shared as the settings say."""
     rows, columns = site.out_size()
     by_row = settings.share_row_combining_weights and not settings.input_dependent
     by_column = settings.share_col_combining_weights and not settings.input_dependent
@@ -206,7 +206,7 @@ def _parameters_per_map(settings: Settings, site: Site) -> int:
 
 
 def weights_network_parameters(rank: int, channels: int, in_size: tuple[int, int]) -> int:
-    """Returns how many parameters predict a layer's combining weights from its input.
+    """Returns how many parameters the network has that predicts a layer's combining weights.
 
     A 1x1 convolution from `c` to `K` channels; a depthwise 3x3 one for each dilation rate
     `r` of 1, 2, 4, 8 with `r <= (min(size) - 1) // 2`, say `n` of them; 1x1 ones from `(n + 2) K`
@@ -236,10 +236,10 @@ def weights_network_parameters(rank: int, channels: int, in_size: tuple[int, int
 def matching_width(settings: Settings, site: Site) -> int:
     """Returns the width at which a plain convolution costs what a low-rank layer would.
 
-    With `a` parameters behind each channel and `s` for each filter of the convolution itself, a
-    width `w` costs `w (s + a)` in all, the low-rank layer `low_rank_parameters + f a`: `w` is the
-    nearest to where they are equal. A site that this one makes up for adds what its low-rank
-    layer has more than its convolution.
+    With `s` parameters per filter of the convolution and `a` more per channel in what follows, a
+    convolution of width `w` costs `w (s + a)` and the low-rank layer `low_rank_parameters + f a`;
+    `w` is the whole number that makes them most nearly equal. If this site makes up for another,
+    the parameters that a low-rank layer there has beyond a convolution's are added.
 
     Args:
         settings: What the low-rank layer would be.
@@ -265,8 +265,8 @@ def matching_width(settings: Settings, site: Site) -> int:
 def kernel_decay(weight_decay: float):
     """Returns the regularizer that decays kernels.
 
-    The penalty is `weight_decay / 2 * sum(kernel ** 2)`, its gradient `weight_decay * kernel`:
-    what optimizers with plain weight decay add, as ImageNet recipes mean it.
+    The penalty is `weight_decay / 2 * sum(kernel ** 2)` and its gradient `weight_decay * kernel`:
+    what optimizers with plain weight decay add, which is what ImageNet recipes mean by it.
 
     Args:
         weight_decay: The factor, at least 0.
@@ -324,8 +324,9 @@ def _full_conv2d(settings: Settings, site: Site):
     arguments = site.arguments()
     if arguments.pop("padding") == "same":
         raise ValueError(
-            "A full convolution makes its input larger, which a network that adds a shortcut to "
-            f"it must know. Received: full_conv2d at site {site.name!r}. Build a full ResNet."
+            "A full convolution makes its input larger, so a network that adds a shortcut to it "
+            f"must allow for that. Received: full_conv2d at site {site.name!r}. Build a full "
+            "ResNet."
         )
     return layers.FullConv2D(**arguments, use_bias=not site.normalized)
 
@@ -384,7 +385,7 @@ def convolution(name: str, settings: Settings) -> Convolution:
 
     Args:
         name: A key of `CONVOLUTIONS`.
-        settings: What the kind of layer may need.
+        settings: Settings of the layer.
 
     Returns:
         Function of a `Site` to a `keras.Layer`.

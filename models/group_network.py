@@ -1,4 +1,4 @@
-"""A small network of turned filters, whose answer stays when the image is turned."""
+"""A small network of turned filters, whose answer does not change when the image is turned."""
 
 import math
 from typing import Any
@@ -16,7 +16,7 @@ from low_rank_local_connectivity import (
 from .convolutions import kernel_decay
 from .keras_settings import independent_of_keras_json
 
-# How simple_network and the ResNets normalise.
+# Those of simple_network and the ResNets.
 MOMENTUM, EPSILON = 0.9, 1e-5
 
 
@@ -32,16 +32,16 @@ def group_network(
 ) -> keras.Model:
     """Builds three layers of turned filters, pooling over orientations, and linear logits.
 
-    As `simple_network`, but that its layers are padded and the maps are halved by averages over
-    2x2 positions after the first and the second, at odd sizes over 3x3: windows that sit alike in
-    a turned image. With `order` 4 the logits of a square image turned by 90 degrees are those of
-    the image, up to rounding.
+    As `simple_network`, except that layers are padded, and that the maps are halved after the
+    first and the second by averages over 2x2 positions, or 3x3 at odd sizes, whose windows fall on
+    the same pixels of a turned image. With `order` 4, turning a square image by 90 degrees leaves
+    the logits unchanged up to rounding.
 
     Args:
         image_shape: `(height, width, channels)`.
         num_classes: Number of logits.
-        filters: Filters of a `simple_network` of about as many parameters: each layer has
-            `filters / sqrt(order)`, rounded, in `order` orientations, so that there are
+        filters: Filters of a `simple_network` with about as many parameters: each layer has
+            `filters / sqrt(order)` filters, rounded, in `order` orientations, which makes
             `sqrt(order)` times as many maps.
         kernel_size: Taps per axis; odd.
         order: How many rotations.
@@ -86,10 +86,10 @@ def group_network(
 
 
 def group_filters(filters: int, order: int) -> int:
-    """Returns with how many filters layers have the parameters of plain ones.
+    """Returns the number of filters with which layers have the parameters of plain ones.
 
     `filters / sqrt(order)`: a layer reads and makes `order` times as many maps as it has filters,
-    and only what it makes shares its weights.
+    and shares weights only among the maps that it makes.
 
     Example:
         >>> group_filters(64, 4), group_filters(64, 8)
@@ -99,15 +99,15 @@ def group_filters(filters: int, order: int) -> int:
 
 
 def normalize(x, name: str, synchronized: bool) -> Any:
-    """Adds batch normalisation that treats all orientations alike."""
+    """Adds batch normalisation, whose statistics all orientations share."""
     return GroupBatchNormalization(MOMENTUM, EPSILON, synchronized=synchronized, name=name)(x)
 
 
 def halve(x, name: str, kind: Any = layers.AveragePooling3D) -> Any:
-    """Adds a pooling that halves maps of known size and sits alike in turned ones.
+    """Adds a pooling that halves maps of known size and commutes with turning them.
 
-    Its windows have 2 positions along an axis of even length, and along an odd one 3, of which the
-    outer ones of the first and the last window lie outside.
+    Its windows have 2 positions along an axis of even length and 3 along an odd one, where the
+    first and the last window reach one position beyond the border.
 
     Args:
         x: Maps `(batch, height, width, order, channels)`.

@@ -1,6 +1,7 @@
 """A residual network of turned filters."""
 
-from typing import Any, Literal
+import dataclasses
+from typing import Any, ClassVar, Literal
 
 import keras
 from keras import layers
@@ -10,9 +11,8 @@ from low_rank_local_connectivity import GroupConv2D, GroupLiftConv2D, GroupPooli
 from .convolutions import kernel_decay
 from .group_network import group_filters, halve, normalize
 from .keras_settings import independent_of_keras_json
-from .network import BLOCKS, RESNET_STAGES
-
-FIRST_FILTERS = 64
+from .network import RESNET_STAGES
+from .residual import Block, ResidualSkeleton, blocks_of
 
 
 @independent_of_keras_json
@@ -25,15 +25,15 @@ def group_resnet(
     weight_decay: float = 0.0,
     synchronized: bool = False,
 ) -> keras.Model:
-    """Builds a residual network whose logits stay when the image is turned.
+    """Builds a residual network whose logits do not change when the image is turned.
 
-    As `models.resnet`, with filters in `order` orientations, and with every window where it sits
-    alike in a turned image. The first layer, at stride 2, has 6x6 taps on images of even size (7x7
-    ones would need an odd size); the others are at stride 1, and where a ResNet halves its maps,
-    2x2 averages come before the block, 3x3 ones at odd sizes. Layers have `1 / sqrt(order)` of a
-    ResNet's filters and so about its parameters, at `order` times the operations. Orientations are
-    pooled by their maximum, then positions by their mean. With `order` 4 the logits of a square
-    image turned by 90 degrees are those of the image, up to rounding.
+    It is `models.resnet` with filters in `order` orientations and with windows that fall on the
+    same pixels of a turned image. The first layer, at stride 2, has 6x6 taps on images of even
+    size (7x7 ones would need an odd size); the others have stride 1, and where a ResNet halves its
+    maps, the block is preceded by averages over 2x2 positions, or 3x3 at odd sizes. Layers have
+    `1 / sqrt(order)` of a ResNet's filters, hence about as many parameters, at `order` times the
+    operations. Orientations are pooled by their maximum, then positions by their mean. With
+    `order` 4, turning a square image by 90 degrees leaves the logits unchanged up to rounding.
 
     Args:
         image_shape: `(height, width, channels)`, height and width both even or both odd.
@@ -49,7 +49,7 @@ def group_resnet(
         `models.resnet`.
 
     Raises:
-        ValueError: If `depth` is another one, or of height and width one is even and one odd.
+        ValueError: If `depth` is another number, or one of height and width is even and one odd.
 
     Example:
         >>> group_resnet((32, 32, 3), 1000).count_params()
@@ -59,88 +59,83 @@ def group_resnet(
         He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; Cohen and Welling,
         "Group Equivariant Convolutional Networks", ICML 2016.
     """
-    _check_arguments(image_shape, depth)
-    graph = _Graph(order, weight_decay, synchronized)
-    inputs = keras.Input(image_shape, name="image")
-    x = graph.lift(inputs, group_filters(FIRST_FILTERS, order))
-    x = halve(x, "max_pooling", layers.MaxPooling3D)
-    for index, (stage, blocks) in enumerate(zip(RESNET_STAGES, BLOCKS[depth], strict=True)):
-        filters = group_filters(FIRST_FILTERS * 2**index, order)
-        if index > 0:
-            x = halve(x, f"{stage}_halving")
-        for block in range(blocks):
-            x = graph.add_block(x, filters, f"{stage}_block{block + 1}")
-    x = GroupPooling2D(name="group_pooling")(x)
-    x = layers.GlobalAveragePooling2D(name="pooling")(x)
-    # Dense itself is in float32, so that half precision rounds none of its sums of products.
-    logits = layers.Dense(
-        num_classes, kernel_regularizer=graph.regularizer, dtype="float32", name="logits"
+    blocks = blocks_of(depth, (18, 34))
+    _check_image_shape(image_shape)
+    skeleton = _GroupResNet(
+        kernel_regularizer=kernel_decay(weight_decay), synchronized=synchronized, order=order
     )
-    return keras.Model(inputs, logits(x), name=f"group_resnet{depth}")
+    return skeleton.build(image_shape, num_classes, blocks, f"group_resnet{depth}")
 
 
-def _check_arguments(image_shape: tuple[int, int, int], depth: int) -> None:
-    if depth not in (18, 34):
-        raise ValueError(
-            f"`depth` must be 18 or 34, of which the blocks are made here. Received: depth={depth}."
-        )
+def _check_image_shape(image_shape: tuple[int, int, int]) -> None:
     height, width, _ = image_shape
     if (height - width) % 2:
         raise ValueError(
             "Height and width of the images must both be even or both be odd, so that the first "
-            "layer's windows sit alike in turned images. Received: "
+            "layer's windows fall on the same pixels of turned images. Received: "
             f"image_shape={tuple(image_shape)}. Pad the images to a square."
         )
 
 
-class _Graph:
-    """Adds to a graph of layers, all of one order, under one regularizer."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _GroupResNet(ResidualSkeleton):
+    """A skeleton of layers of one order, whose maps are halved by poolings, not by strides."""
 
-    def __init__(self, order: int, weight_decay: float, synchronized: bool) -> None:
-        self.order = order
-        self.regularizer = kernel_decay(weight_decay)
-        self.synchronized = synchronized
+    strides: ClassVar[tuple[int, ...]] = (1, 1, 1, 1)
 
-    def lift(self, images, filters: int) -> Any:
-        """Adds the first layer, at stride 2."""
-        if images.shape[1] % 2:
-            arguments: dict[str, Any] = {"kernel_size": 7, "padding": "same"}
-        else:
+    order: int
+
+    def stage_filters(self, index: int) -> int:
+        """Returns the filters of a stage's layers."""
+        return group_filters(super().stage_filters(index), self.order)
+
+    def add_stem(self, images: Any) -> Any:
+        """Adds the first layer, at stride 2, and the max-pool."""
+        taps: dict[str, Any] = {"kernel_size": 7, "padding": "same"}
+        if images.shape[1] % 2 == 0:
             images = layers.ZeroPadding2D(2, name="conv1_padding")(images)
-            arguments = {"kernel_size": 6, "padding": "valid"}
-        return self.convolve(images, filters, "conv1", kind=GroupLiftConv2D, strides=2, **arguments)
+            taps = {"kernel_size": 6, "padding": "valid"}
+        filters = self.stage_filters(0)
+        x = self.add_normalized(
+            images, filters, name="conv1", kind=GroupLiftConv2D, strides=2, **taps
+        )
+        return halve(x, "max_pooling", layers.MaxPooling3D)
 
-    def convolve(
+    def begin_stage(self, x: Any, stage: str) -> Any:
+        """Adds the halving of the maps, except before the first stage."""
+        return x if stage == RESNET_STAGES[0] else halve(x, f"{stage}_halving")
+
+    def add_convolution(
         self,
-        x,
+        x: Any,
         filters: int,
+        kernel_size: int,
         name: str,
         *,
         kind: Any = GroupConv2D,
-        relu: bool = True,
-        kernel_size: int = 3,
         padding: str = "same",
         strides: int = 1,
     ) -> Any:
-        """Adds a layer, its normalisation and, unless a sum comes before it, ReLU."""
-        x = kind(
+        """Adds a layer of turned filters."""
+        return kind(
             filters,
             kernel_size,
             self.order,
             strides=strides,
             padding=padding,
             use_bias=False,
-            kernel_regularizer=self.regularizer,
+            kernel_regularizer=self.kernel_regularizer,
             name=name,
         )(x)
-        x = normalize(x, f"{name}_norm", self.synchronized)
-        return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
-    def add_block(self, x, filters: int, name: str) -> Any:
-        """Adds two 3x3 layers and the block's input, projected if it has other channels."""
-        residual = self.convolve(x, filters, f"{name}_1")
-        residual = self.convolve(residual, filters, f"{name}_2", relu=False)
-        if x.shape[-1] != filters:
-            x = self.convolve(x, filters, f"{name}_shortcut", kernel_size=1, relu=False)
-        x = layers.Add(name=f"{name}_add")([x, residual])
-        return layers.ReLU(name=f"{name}_relu")(x)
+    def add_normalization(self, x: Any, name: str) -> Any:
+        """Adds batch normalisation, whose statistics all orientations share."""
+        return normalize(x, name, self.synchronized)
+
+    def add_residual(self, x: Any, block: Block) -> Any:
+        """Adds two 3x3 layers."""
+        return self.add_two_convolutions(x, block)
+
+    def add_pooling(self, x: Any) -> Any:
+        """Adds the pooling of orientations, then that of positions."""
+        return super().add_pooling(GroupPooling2D(name="group_pooling")(x))

@@ -1,4 +1,4 @@
-"""Networks that come out alike whatever a user's `keras.json` says."""
+"""Networks that do not depend on a user's `keras.json`."""
 
 import contextlib
 import functools
@@ -13,10 +13,10 @@ Arguments = ParamSpec("Arguments")
 def independent_of_keras_json(
     build: Callable[Arguments, keras.Model],
 ) -> Callable[Arguments, keras.Model]:
-    """Returns a function that builds a network as under Keras's own defaults.
+    """Returns a function that builds a network under Keras's own defaults.
 
-    Images are channels-last here, and numbers float32 unless a dtype policy says otherwise; what
-    `image_data_format` and `floatx` say changes neither. The settings are as before afterwards.
+    Images are channels-last and numbers float32, unless a dtype policy says otherwise, whatever
+    `image_data_format` and `floatx` are. Both settings are restored afterwards.
 
     Args:
         build: Function that builds a network.

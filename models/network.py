@@ -1,10 +1,10 @@
-"""What the command line must know of a network before any framework loads."""
+"""What the command line knows about a network before any framework loads."""
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from . import builders
 from .scales import Scales
 
 # A ResNet's groups of blocks, by the names that its paper gives them.
@@ -18,26 +18,25 @@ BAGNET_STRIDES = (2, 2, 2, 1)
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network's name in this package and the arithmetic of its shapes.
+    """A network: the function that builds it and the arithmetic of its shapes.
 
     Args:
-        module: Module of this package that holds the function that builds it.
-        function: Name of that function. It takes `image_shape`, `num_classes`, `weight_decay`,
-            `synchronized` and its `options`; of a network with `num_layers` also `convolutions`, of
-            one with `stages` also `insert` and `replace`.
-        num_layers: How many of its layers may be of any kind, each by itself; 0 if none, or if it
-            has stages.
-        output_sizes: Function of `(image_shape, kernel_size)` to the number of rows and columns
-            of positions of each of them.
+        module: Name of its family: of the module of this package that builds it.
+        function: Function that builds it, of those in `models.builders`. It takes `image_shape`,
+            `num_classes`, `weight_decay`, `synchronized` and its `options`; of a network with
+            `num_layers` also `convolutions`, of one with `stages` also `insert` and `replace`.
+        num_layers: How many of its layers may each be of any kind; 0 if none, or if it has stages.
+        output_sizes: Function from `(image_shape, kernel_size)` to the rows and columns of
+            positions of each of these layers.
         stages: Names of the stages whose 3x3 convolutions may be of any kind.
-        site_sizes: Function of `image_shape` to the number of rows and columns of positions of
-            the layers of each stage, and of the layer that may be inserted, under `"insert"`;
-            None if there are no stages.
-        arguments: Arguments that are always given to the function, by name.
-        options: Names of further arguments, which are flags too: among `"filters"`,
+        site_sizes: Function from `image_shape` to the rows and columns of positions of the layers
+            of each stage, and, under `"insert"`, of the layer that may be inserted; None if there
+            are no stages.
+        arguments: Arguments that the function always receives, by name.
+        options: Names of further arguments that are also flags: among `"filters"`,
             `"kernel_size"` and `"coord_conv"`.
-        turned: Whether it turns its filters, so that every window must sit alike in a turned
-            image: odd kernels, and sides both even or both odd.
+        turned: Whether it turns its filters, which needs windows that fall on the same pixels of
+            a turned image: odd kernels, and sides both even or both odd.
 
     Example:
         >>> network = residual_network(50)
@@ -46,7 +45,7 @@ class Network:
     """
 
     module: str
-    function: str
+    function: Callable[..., Any]
     num_layers: int = 0
     output_sizes: Callable[[tuple[int, int, int], int], list[tuple[int, int]]] | None = None
     stages: tuple[str, ...] = ()
@@ -56,13 +55,12 @@ class Network:
     turned: bool = False
 
     def build(self, *args: Any, **kwargs: Any):
-        """Imports and calls the function; see it for its arguments."""
-        module = importlib.import_module(f".{self.module}", __package__)
-        return getattr(module, self.function)(*args, **{**self.arguments, **kwargs})
+        """Calls the function, whose arguments these are."""
+        return self.function(*args, **{**self.arguments, **kwargs})
 
 
 def unpadded_sizes(num_layers: int) -> Callable:
-    """Returns the sizes of unpadded layers at stride 1, one after another."""
+    """Returns a function to the sizes of consecutive unpadded layers at stride 1."""
 
     def sizes(image_shape: tuple[int, int, int], kernel_size: int) -> list[tuple[int, int]]:
         height, width, _ = image_shape
@@ -73,9 +71,9 @@ def unpadded_sizes(num_layers: int) -> Callable:
 
 
 def halved_sizes(image_shape: tuple[int, int, int]) -> dict[str, tuple[int, int]]:
-    """Returns the sizes of a ResNet's sites: half the image, then a quarter, and so on.
+    """Returns the sizes at a ResNet's sites: half the image's, then a quarter, and so on.
 
-    Odd sizes are rounded up. The first block of a stage after `"conv2"` reads twice its size.
+    Odd sizes are rounded up. After `"conv2"`, the first block of a stage reads twice its size.
 
     Example:
         >>> halved_sizes((224, 200, 3))["insert"], halved_sizes((224, 200, 3))["conv5"]
@@ -91,9 +89,9 @@ def halved_sizes(image_shape: tuple[int, int, int]) -> dict[str, tuple[int, int]
 
 
 def grown_sizes(depth: int) -> Callable[[tuple[int, int, int]], dict[str, tuple[int, int]]]:
-    """Returns the sizes of the first site of each stage of a ResNet of full convolutions.
+    """Returns a function to the size at the first site of each stage of a full ResNet.
 
-    Every 3x3 layer makes its input two larger, `floor((n + 1) / s) + 1` at stride `s`.
+    Every 3x3 layer enlarges its input by two: to `floor((n + 1) / s) + 1` at stride `s`.
 
     Args:
         depth: Layers of the network.
@@ -133,7 +131,7 @@ def residual_network(depth: int, full: bool = False) -> Network:
     """
     return Network(
         "resnet",
-        "resnet",
+        builders.resnet,
         stages=RESNET_STAGES,
         site_sizes=grown_sizes(depth) if full else halved_sizes,
         arguments={"depth": depth, **({"full": True} if full else {})},
@@ -141,7 +139,7 @@ def residual_network(depth: int, full: bool = False) -> Network:
 
 
 def bag_network(receptive_field: int) -> Network:
-    """Returns the bag of local features that see so many pixels; see `models.bagnet`.
+    """Returns the bag of local features of a receptive field; see `models.bagnet`.
 
     Example:
         >>> bag_network(17).stages
@@ -161,7 +159,7 @@ def bag_network(receptive_field: int) -> Network:
 
     return Network(
         "bagnet",
-        "bagnet",
+        builders.bagnet,
         0,
         unpadded_sizes(0),
         stages=stages,
@@ -170,16 +168,18 @@ def bag_network(receptive_field: int) -> Network:
     )
 
 
-def scale_network(function: str, options: tuple[str, ...] = (), **arguments: Any) -> Network:
-    """Returns a network on a scale space, whose kinds of layers are its own; see `models.scales`.
+def scale_network(
+    function: Callable[..., Any], options: tuple[str, ...] = (), **arguments: Any
+) -> Network:
+    """Returns a network on a scale space, which has layers of its own; see `models.Scales`.
 
     Args:
-        function: Name of the function in `models.scale_networks`.
-        options: Those of its arguments that the command line sets.
+        function: Function that builds it, of those in `models.builders`.
+        options: The arguments of it that are flags.
         **arguments: Its other arguments.
 
     Example:
-        >>> scale_network("scale_resnet", depth=18).arguments["scales"].number
+        >>> scale_network(builders.scale_resnet, depth=18).arguments["scales"].number
         4
     """
     arguments = {"scales": Scales(), **arguments}
@@ -195,5 +195,5 @@ def transformed(network: Network) -> Network:
     """
     arguments = {**network.arguments, "network": network.function}
     return dataclasses.replace(
-        network, module="transformer", function="transformer", arguments=arguments
+        network, module="transformer", function=builders.transformer, arguments=arguments
     )

@@ -9,7 +9,7 @@ def batch_normalization(name: str, synchronized: bool = False) -> layers.BatchNo
     Args:
         name: Name of the layer.
         synchronized: Whether the replicas of a TensorFlow strategy share their statistics, as if
-            each saw the whole batch; under JAX they always do.
+            each saw the whole batch; on JAX they always do.
 
     Example:
         >>> batch_normalization("norm").momentum

@@ -1,8 +1,8 @@
-"""Networks on scale spaces: what they compute of an image they compute of a smaller one too."""
+"""Networks on scale spaces, which respond to a smaller copy of an image as to the image."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import keras
 from keras import layers
@@ -17,8 +17,8 @@ from low_rank_local_connectivity import (
 
 from .convolutions import kernel_decay
 from .keras_settings import independent_of_keras_json
-from .network import BLOCKS, RESNET_STAGES
 from .normalization import batch_normalization
+from .residual import Block, ResidualSkeleton, blocks_of
 from .scales import Scales
 
 # Makes a layer from the arguments of a ScaleConv2D.
@@ -28,10 +28,11 @@ KINDS: dict[str, ScaleConvolution] = {
     "deformable_scale_conv2d": DeformableScaleConv2D,
 }
 Pooling = Literal["max", "average"]
+POOLINGS = {"max": layers.GlobalMaxPooling2D, "average": layers.GlobalAveragePooling2D}
 
 
 @independent_of_keras_json
-def scale_network(
+def simple_scale_network(
     image_shape: tuple[int | None, int | None, int],
     num_classes: int,
     filters: int = 64,
@@ -45,10 +46,10 @@ def scale_network(
     weight_decay: float = 0.0,
     synchronized: bool = False,
 ) -> keras.Model:
-    """Builds a small network: a few convolutions of a scale space, each with the image's size.
+    """Builds a small network: a few convolutions on a scale space, at the size of the image.
 
-    Each is without bias and followed by batch normalisation, whose statistics all levels share,
-    and ReLU. Then the levels are pooled, and the positions, before linear logits.
+    Convolutions have no bias and are followed by batch normalisation, whose statistics all levels
+    share, and ReLU. Then the levels and the positions are pooled, and linear logits follow.
 
     Args:
         image_shape: `(height, width, channels)`; unknown sizes are None.
@@ -57,11 +58,11 @@ def scale_network(
         kernel_size: Taps per axis.
         num_layers: Number of convolutions.
         scales: The scale space; `Scales()` if None.
-        convolution: `"scale_conv2d"`, `"deformable_scale_conv2d"`, or what makes a layer from the
-            arguments of a `ScaleConv2D`.
+        convolution: `"scale_conv2d"`, `"deformable_scale_conv2d"`, or a function that makes a
+            layer from the arguments of a `ScaleConv2D`.
         scale_pooling: How levels are pooled.
-        pooling: How positions are pooled. The largest response of a smaller image is about the
-            same; the mean falls with the size of what is around it.
+        pooling: How positions are pooled. The largest response hardly changes when what is shown
+            is smaller; the mean falls as more of its surroundings are seen.
         weight_decay: Factor of the kernels, the logits' included, in the gradient of a penalty.
         synchronized: Whether replicas under a TensorFlow strategy share batch statistics.
 
@@ -69,24 +70,32 @@ def scale_network(
         Model from images to logits of shape `(batch, num_classes)`.
 
     Raises:
-        ValueError: If `weight_decay` is negative, `pooling` is unknown, or a layer refuses what
-            `scales` has.
+        ValueError: If `weight_decay` is negative, `pooling` is unknown, or a layer refuses a
+            setting of `scales`.
 
     Example:
-        >>> model = scale_network((28, 28, 1), 10, scales=Scales(3, interaction=2))
+        >>> model = simple_scale_network((28, 28, 1), 10, scales=Scales(3, interaction=2))
         >>> model.count_params()
         150026
 
     Reference:
         Worrall and Welling, "Deep Scale-spaces: Equivariance Over Scale", NeurIPS 2019.
     """
-    make = KINDS[convolution] if isinstance(convolution, str) else convolution
-    graph = _Graph(scales or Scales(), make, kernel_decay(weight_decay), synchronized)
+    skeleton = _skeleton(
+        scales=scales,
+        convolution=convolution,
+        scale_pooling=scale_pooling,
+        pooling=pooling,
+        weight_decay=weight_decay,
+        synchronized=synchronized,
+    )
     inputs = keras.Input(image_shape, name="image")
-    x = graph.lift(inputs)
+    x = skeleton.add_lifting(inputs)
     for index in range(num_layers):
-        x = graph.convolve(x, filters, kernel_size, f"layer_{index + 1}")
-    outputs = graph.classify(x, num_classes, scale_pooling, pooling)
+        x = skeleton.add_normalized(
+            x, filters, kernel_size, f"layer_{index + 1}", make=skeleton.make
+        )
+    outputs = skeleton.add_logits(skeleton.add_pooling(x), num_classes)
     return keras.Model(inputs, outputs, name="scale_network")
 
 
@@ -106,28 +115,28 @@ def scale_resnet(
 ) -> keras.Model:
     """Builds a residual network on a scale space.
 
-    As `models.resnet` of that depth, except that every convolution is one of the scale space, and
-    that the first block's stride halves the size where the other has a max-pool, which would not
-    commute with a change of scale. Every level has the work of the ordinary network, unless they
-    form a pyramid.
+    As `models.resnet` of the same depth, except that every convolution is on the scale space, and
+    that the first block strides in place of a max-pool, which would not commute with a change of
+    scale. Each level takes as many operations as the ordinary network, unless the levels form a
+    pyramid.
 
     Args:
-        image_shape: As `scale_network`.
+        image_shape: As `simple_scale_network`.
         num_classes: Number of logits.
         depth: Layers: 18 or 34.
         filters: Filters of the first stage; each further one has twice as many.
-        scales: As `scale_network`.
-        convolution: As `scale_network`; of the 3x3 convolutions.
-        scale_pooling: As `scale_network`.
+        scales: As `simple_scale_network`.
+        convolution: As `simple_scale_network`; of the 3x3 convolutions.
+        scale_pooling: As `simple_scale_network`.
         pooling: How positions are pooled.
-        weight_decay: As `scale_network`.
-        synchronized: As `scale_network`.
+        weight_decay: As `simple_scale_network`.
+        synchronized: As `simple_scale_network`.
 
     Returns:
         Model from images to logits of shape `(batch, num_classes)`.
 
     Raises:
-        ValueError: As `scale_network`, or if `depth` is another.
+        ValueError: As `simple_scale_network`, or if `depth` is another number.
 
     Example:
         >>> scale_resnet((32, 32, 3), 1000).count_params()
@@ -136,49 +145,74 @@ def scale_resnet(
     Reference:
         Worrall and Welling, NeurIPS 2019; He et al., CVPR 2016.
     """
-    if depth not in (18, 34):
-        raise ValueError(f"`depth` must be 18 or 34. Received: depth={depth!r}.")
-    make = KINDS[convolution] if isinstance(convolution, str) else convolution
-    graph = _Graph(scales or Scales(), make, kernel_decay(weight_decay), synchronized)
-    inputs = keras.Input(image_shape, name="image")
-    x = graph.convolve(graph.lift(inputs), filters, 7, "conv1", strides=2, make=ScaleConv2D)
-    for index, (stage, blocks) in enumerate(zip(RESNET_STAGES, BLOCKS[depth], strict=True)):
-        for block in range(blocks):
-            strides = 2 if block == 0 else 1
-            x = graph.add_block(x, filters * 2**index, strides, f"{stage}_block{block + 1}")
-    outputs = graph.classify(x, num_classes, scale_pooling, pooling)
-    return keras.Model(inputs, outputs, name=f"scale_resnet{depth}")
+    blocks = blocks_of(depth, (18, 34))
+    skeleton = _skeleton(
+        filters=filters,
+        scales=scales,
+        convolution=convolution,
+        scale_pooling=scale_pooling,
+        pooling=pooling,
+        weight_decay=weight_decay,
+        synchronized=synchronized,
+    )
+    return skeleton.build(image_shape, num_classes, blocks, f"scale_resnet{depth}")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Graph:
-    """Adds to a graph of layers on one scale space, a tensor or a list of levels."""
+def _skeleton(
+    scales: Scales | None,
+    convolution: ScaleConvolution | str,
+    pooling: Pooling,
+    weight_decay: float,
+    **others: Any,
+) -> "_ScaleSkeleton":
+    """Returns the skeleton with its arguments checked."""
+    if pooling not in POOLINGS:
+        raise ValueError(
+            f"`pooling` must be one of 'max', 'average'. Received: pooling={pooling!r}."
+        )
+    return _ScaleSkeleton(
+        scales=scales or Scales(),
+        make=KINDS[convolution] if isinstance(convolution, str) else convolution,
+        pooling=pooling,
+        kernel_regularizer=kernel_decay(weight_decay),
+        **others,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _ScaleSkeleton(ResidualSkeleton):
+    """A skeleton on one scale space, whose levels are a tensor or, in a pyramid, a list of them."""
+
+    strides: ClassVar[tuple[int, ...]] = (2, 2, 2, 2)
 
     scales: Scales
-    convolution: ScaleConvolution
-    kernel_regularizer: Any
-    synchronized: bool
+    make: ScaleConvolution
+    scale_pooling: Literal["max", "mean"]
+    pooling: Pooling
 
-    def lift(self, images):
-        """Adds the lifting."""
+    def add_lifting(self, images: Any) -> Any:
+        """Adds the lifting of images to the scale space."""
         return ScaleSpaceLifting2D(**self.scales.lifting(), name="lifting")(images)
 
-    def convolve(
+    def add_stem(self, images: Any) -> Any:
+        """Adds the lifting and the 7x7 convolution."""
+        return self.add_normalized(self.add_lifting(images), self.filters, 7, "conv1", strides=2)
+
+    def add_convolution(
         self,
-        x,
+        x: Any,
         filters: int,
         kernel_size: int,
         name: str,
         *,
+        make: ScaleConvolution = ScaleConv2D,
         strides: int = 1,
-        relu: bool = True,
-        make: ScaleConvolution | None = None,
-    ):
-        """Adds a convolution, its normalisation and, unless a sum comes before it, ReLU."""
+    ) -> Any:
+        """Adds a convolution of the scale space; a 1x1 one reads one level."""
         arguments = self.scales.convolution()
         if kernel_size == 1:
             arguments["interaction"] = 1
-        x = (make or self.convolution)(
+        return make(
             filters,
             kernel_size,
             strides=strides,
@@ -187,47 +221,32 @@ class _Graph:
             name=name,
             **arguments,
         )(x)
-        normalize: Any = batch_normalization(f"{name}_norm", self.synchronized)
-        if self.scales.pyramid:
-            normalize = OverLevels(normalize, name=f"{name}_norm_over_levels")
-        x = normalize(x)
-        return self.relu(x, f"{name}_relu") if relu else x
 
-    def relu(self, x, name: str):
+    def add_residual(self, x: Any, block: Block) -> Any:
+        """Adds two 3x3 convolutions of the chosen kind."""
+        return self.add_two_convolutions(x, block, {"make": self.make}, {"make": self.make})
+
+    def add_normalization(self, x: Any, name: str) -> Any:
+        """Adds batch normalisation, whose statistics all levels share."""
+        normalize: Any = batch_normalization(name, self.synchronized)
+        if self.scales.pyramid:
+            normalize = OverLevels(normalize, name=f"{name}_over_levels")
+        return normalize(x)
+
+    def add_relu(self, x: Any, name: str) -> Any:
         """Adds ReLU."""
         if not self.scales.pyramid:
-            return layers.ReLU(name=name)(x)
+            return super().add_relu(x, name)
         return [layers.ReLU(name=f"{name}_{k}")(level) for k, level in enumerate(x)]
 
-    def add(self, x, residual, name: str):
+    def add_sum(self, x: Any, residual: Any, name: str) -> Any:
         """Adds a sum."""
         if not self.scales.pyramid:
-            return layers.Add(name=name)([x, residual])
+            return super().add_sum(x, residual, name)
         pairs = enumerate(zip(x, residual, strict=True))
         return [layers.Add(name=f"{name}_{k}")(list(pair)) for k, pair in pairs]
 
-    def add_block(self, x, filters: int, strides: int, name: str):
-        """Adds a block of two 3x3 convolutions and its shortcut, projected where it strides."""
-        residual = self.convolve(x, filters, 3, f"{name}_1", strides=strides)
-        residual = self.convolve(residual, filters, 3, f"{name}_2", relu=False)
-        if strides > 1:
-            shortcut = f"{name}_shortcut"
-            x = self.convolve(
-                x, filters, 1, shortcut, strides=strides, relu=False, make=ScaleConv2D
-            )
-        return self.relu(self.add(x, residual, f"{name}_add"), f"{name}_relu")
-
-    def classify(self, x, num_classes: int, scale_pooling: Any, pooling: Pooling):
-        """Adds the poolings and the logits."""
-        if pooling not in ("max", "average"):
-            raise ValueError(
-                f"`pooling` must be one of 'max', 'average'. Received: pooling={pooling!r}."
-            )
-        x = ScalePooling2D(scale_pooling, name="scale_pooling")(x)
-        kinds = {"max": layers.GlobalMaxPooling2D, "average": layers.GlobalAveragePooling2D}
-        x = kinds[pooling](name="pooling")(x)
-        # Dense itself is in float32, so that half precision rounds none of its sums of products.
-        logits = layers.Dense(
-            num_classes, kernel_regularizer=self.kernel_regularizer, dtype="float32", name="logits"
-        )
-        return logits(x)
+    def add_pooling(self, x: Any) -> Any:
+        """Adds the pooling of levels, then that of positions."""
+        x = ScalePooling2D(self.scale_pooling, name="scale_pooling")(x)
+        return POOLINGS[self.pooling](name="pooling")(x)

@@ -1,4 +1,4 @@
-"""The scale space that a network of the scale family computes on; loads no framework."""
+"""The scale space of a network on a scale space; importing this loads no framework."""
 
 import dataclasses
 from typing import Any, Literal
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 @dataclasses.dataclass(frozen=True)
 class Scales:
-    """A scale space, and how its layers read it.
+    """A scale space, and how convolutions read it.
 
     Args:
         number: Number of levels.
@@ -14,8 +14,8 @@ class Scales:
         zero_scale: Standard deviation, in pixels, of the smoothness of the images.
         interaction: Levels that each convolution reads.
         method: `"gaussian"` for smoothed levels, `"bilinear"` for resized ones.
-        pyramid: Whether levels are as small as they are coarse, and convolved without dilation.
-        rounding: None, or `"floor"` to round the dilations of a base that is not whole.
+        pyramid: Whether coarser levels are smaller, and convolved without dilation.
+        rounding: None, or `"floor"` to round down the dilations of a base that is not whole.
 
     Example:
         >>> Scales(3, interaction=2).lifting()["num_scales"]

@@ -33,15 +33,16 @@ def simple_network(
     Args:
         image_shape: `(height, width, channels)`.
         num_classes: Number of logits.
-        convolutions: One way to make a layer for each layer.
+        convolutions: For each layer, the function that makes it.
         filters: Filters of each layer.
         kernel_size: Taps per axis.
         batch_norm: Whether batch normalisation follows each layer.
-        coord_conv: Whether the input gets two channels with its coordinates: the paper's
-            CoordConv baseline, which tells the first layer only.
+        coord_conv: Whether two channels of coordinates are added to the image: the paper's
+            CoordConv baseline, in which only the first layer sees them.
         pooling: Whether to average over positions before the logits, instead of flattening.
         weight_decay: Factor of the kernels, the logits' included, in the gradient of a penalty
-            on them; banks of a low-rank layer are kernels, biases and normalisation are not.
+            on them; the banks of a low-rank layer count as kernels, biases and normalisation do
+            not.
         synchronized: Whether replicas under a TensorFlow strategy share batch statistics.
 
     Returns:

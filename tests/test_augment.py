@@ -204,7 +204,7 @@ def test_a_central_square_must_lie_in_images_of_sizes_of_their_own(name, share):
     with pytest.raises(ValueError, match="`eval_crop`") as caught:
         DATASETS[name].cropped(share)
     assert str(caught.value) == (
-        "`eval_crop` must be above 0 and at most 1, and needs images of sizes of their own. "
+        "`eval_crop` must be above 0 and at most 1, and needs a dataset of images of any size. "
         f"Received: eval_crop={share} for {name}. Leave it out."
     )
 

@@ -100,8 +100,8 @@ def test_what_cannot_be_is_refused_in_a_sentence():
     with pytest.raises(ValueError, match=f"^{re.escape(sentence + 'one of these.')}$"):
         bagnet((64, 64, 3), 5, 20)
     sentence = (
-        "`replace` must map names of stages with a 3x3 convolution to ways to make a layer, here "
-        "among conv2, conv3. Received: replace with 'conv5'. Name stages among these."
+        "`replace` must map stages with 3x3 convolutions (conv2, conv3) to functions that make a "
+        "layer. Received: replace with 'conv5'. Name stages among these."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         bagnet((64, 64, 3), 5, 9, replace={"conv5": convolution("conv2d", Settings())})

@@ -107,7 +107,7 @@ def test_spectra_of_a_model_are_drawn(tmp_path, rng):
     assert plots.spatial_spectra(bare, tmp_path / "none.png") == []
 
 
-CONVOLUTIONS = {
+RELAXED_CASES = {
     "1d causal": (keras.layers.Conv1D, {"padding": "causal", "dilation_rate": 2}, (2, 13, 4)),
     "2d": (keras.layers.Conv2D, {"strides": (2, 1), "activation": "tanh"}, (2, 8, 11, 4)),
     "2d same": (keras.layers.Conv2D, {"padding": "same", "use_bias": False}, (2, 8, 11, 4)),
@@ -115,10 +115,10 @@ CONVOLUTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("name", RELAXED_CASES)
 @pytest.mark.parametrize("rank", [1, 4])
 def test_a_relaxed_convolution_starts_as_the_convolution(name, rank, rng):
-    make, arguments, shape = CONVOLUTIONS[name]
+    make, arguments, shape = RELAXED_CASES[name]
     layer = make(6, 3, name="this", **arguments)
     layer.build(shape)
     randomize(layer, rng)
@@ -607,7 +607,7 @@ REFUSED = [
             spread=0.0,
         ),
         (
-            "`spread` must be a positive number: banks that are equal stay equal for ever. "
+            "`spread` must be a positive number, since equal banks would stay equal. "
             "Received: spread=0.0."
         ),
     ),

@@ -374,7 +374,7 @@ def test_a_subset_of_a_stream_is_refused(imagenet):
     with pytest.raises(ValueError, match="A subset needs") as caught:
         imagenet[1]["train"].subset(9)
     assert str(caught.value) == (
-        "A subset needs examples that can be read in any order, and these are a stream. "
+        "A subset needs examples that can be read in any order, but these are a stream. "
         "Received: 9 of 34 examples. Train on all of them."
     )
 
@@ -406,7 +406,7 @@ def damaged(tiny_imagenet, tmp_path):
 def whole_is_asked_for(file):
     return (
         f"Every file of a prepared dataset must be whole. Received: {file}, which is damaged or "
-        "breaks off. Put it back, or prepare the dataset again."
+        "truncated. Put it back, or prepare the dataset again."
     )
 
 

@@ -196,7 +196,7 @@ ERRORS = {
     "values of functions": (
         lambda: curve(np.square, IMAGES, [np.sqrt], act_on_outputs=[np.sqrt]),
         (
-            "A function does not tell its parameter, so a curve over functions needs `values`. "
+            "A function has no known parameter, so a curve over functions needs `values`. "
             "Received: values=None with 1 functions among the transforms."
         ),
     ),

@@ -309,7 +309,7 @@ def test_no_folder_is_refused(folder):
 def test_fewer_than_two_classes_are_refused(root):
     shutil.rmtree(root / "cat")
     assert refusal(root) == (
-        "The dataset 'folder' needs at least 2 classes, a folder each. Received: 1 in "
+        "The dataset 'folder' needs at least 2 classes, each in a folder. Received: 1 in "
         f"--data_dir={root}. {LAYOUTS}"
     )
 

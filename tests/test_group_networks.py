@@ -188,11 +188,11 @@ REFUSED = {
     ),
     "depth": (
         lambda: group_resnet((32, 32, 3), 5, depth=50),
-        "`depth` must be 18 or 34, of which the blocks are made here. Received: depth=50.",
+        "`depth` must be one of 18, 34. Received: depth=50. Choose one of these.",
     ),
     "sides": (
         lambda: group_resnet((32, 33, 3), 5),
-        "Height and width of the images must both be even or both be odd, so that the first layer's windows sit alike in turned images. Received: image_shape=(32, 33, 3). Pad the images to a square.",
+        "Height and width of the images must both be even or both be odd, so that the first layer's windows fall on the same pixels of turned images. Received: image_shape=(32, 33, 3). Pad the images to a square.",
     ),
     "kernel size": (
         lambda: group_network((28, 28, 1), 5, kernel_size=4),

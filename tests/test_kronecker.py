@@ -213,7 +213,7 @@ def test_small_images_and_many_terms_are_convolved_with_the_whole_kernel():
     assert layer.chosen_strategy((27, 28)) == "dense"
 
 
-CONVOLUTIONS = {
+CONV2D_CASES = {
     "valid": {"strides": (3, 2), "activation": "tanh"},
     "same": {"padding": "same", "strides": (1, 2)},
     "without bias": {"padding": "same", "use_bias": False},
@@ -222,9 +222,9 @@ FACTORS = ((2, 3, 1, 4), (2, 1, 6, 1))
 
 
 @pytest.mark.parametrize("strategy", names_of(KRONECKER))
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("name", CONV2D_CASES)
 def test_the_convolution_it_becomes_computes_the_same(name, strategy, rng):
-    layer = built(rng, FACTORS, rank=2, name="this", strategy=strategy, **CONVOLUTIONS[name])
+    layer = built(rng, FACTORS, rank=2, name="this", strategy=strategy, **CONV2D_CASES[name])
     layer.trainable = False
     conv = layer.to_conv2d()
     images = rng.normal(size=SHAPE).astype("float32")
@@ -234,12 +234,12 @@ def test_the_convolution_it_becomes_computes_the_same(name, strategy, rng):
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("name", CONV2D_CASES)
 def test_with_all_terms_it_is_the_convolution_it_comes_from(name, data_format, rng):
     if data_format == "channels_first" and keras.backend.backend() == "tensorflow":
         pytest.skip("TensorFlow's convolutions on a CPU are channels-last")
     shape = SHAPE if data_format == "channels_last" else (2, 6, 14, 17)
-    conv = keras.layers.Conv2D(4, (4, 3), data_format=data_format, **CONVOLUTIONS[name])
+    conv = keras.layers.Conv2D(4, (4, 3), data_format=data_format, **CONV2D_CASES[name])
     conv.build(shape)
     randomize(conv, rng)
     conv.trainable = False

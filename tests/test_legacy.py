@@ -403,8 +403,8 @@ def exported(folder):
     return str(folder / "served")
 
 
-ANEW = "Build the model anew in Keras 3 and use load_weights()."
-CODE = f"no code from a file is run. {ANEW}"
+REBUILD = "Build the model again in Keras 3 and use load_weights()."
+CODE = f"no code from a file is run. {REBUILD}"
 
 
 def of_layer(name, kind, reason):
@@ -416,7 +416,7 @@ REFUSED = {
     function_model: of_layer(
         "tf.math.erf",
         "TFOpLambda",
-        f"it calls a function of TensorFlow, which Keras 3 has in keras.ops. {ANEW}",
+        f"it calls a function of TensorFlow, which Keras 3 has in keras.ops. {REBUILD}",
     ),
     subclassed_model: (
         f"The model in {{path!r}} is a Mine, which says in Python what it does, and {CODE}"
@@ -434,7 +434,7 @@ REFUSED = {
     unbuilt: (
         "The model 'early' in {path!r} was saved before it was built, so it has no weights to load."
     ),
-    weights_only: (f"{{path!r}} holds weights without a description of their model. {ANEW}"),
+    weights_only: (f"{{path!r}} holds weights without a description of their model. {REBUILD}"),
     nothing: "There is no file or folder to load at {path!r}.",
     text_file: (
         "{path!r} is damaged, or not a file of Keras: it is neither HDF5 nor a .keras archive."
@@ -445,7 +445,7 @@ REFUSED = {
     ),
     exported: (
         "The SavedModel {path!r} holds no keras_metadata.pb, and so no description of its layers: "
-        f"it was exported for serving, not saved by Keras 2's model.save(). {ANEW}"
+        f"it was exported for serving, not saved by Keras 2's model.save(). {REBUILD}"
     ),
 }
 

@@ -230,12 +230,12 @@ def test_layers_compute_what_they_computed(layers, tmp_path, rng):
 
 CROP = (
     "at inference Keras 2's takes the central part at the crop's aspect ratio and resizes it, and "
-    "Keras 3's leaves images as they are. Build the model anew in Keras 3 with Resizing(height, "
+    "Keras 3's leaves images as they are. Build the model again in Keras 3 with Resizing(height, "
     "width, crop_to_aspect_ratio=True) in its place and use load_weights()."
 )
 ADAPTED = (
     "its bin boundaries were adapted to data and are stored as a weight, where Keras 3 has an "
-    "argument. Save the model anew in Keras 2 with Discretization(bin_boundaries=...)."
+    "argument. Save the model again in Keras 2 with Discretization(bin_boundaries=...)."
 )
 REFUSED = {
     "a RandomCrop": (lambda: K2.RandomCrop(4, 3, name="a"), CROP),

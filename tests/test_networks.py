@@ -1,5 +1,7 @@
 """The networks: parameter counts by hand, and what a layer is told of its place."""
 
+import importlib
+import inspect
 import re
 
 import keras
@@ -8,7 +10,7 @@ import pytest
 from backends import to_numpy
 
 from low_rank_local_connectivity import layers
-from models import CONVOLUTIONS, MODELS, Settings, convolution
+from models import CONVOLUTIONS, MODELS, Settings, builders, convolution
 from models.convolutions import (
     Site,
     kernel_decay,
@@ -277,6 +279,17 @@ def test_every_kind_of_layer_honours_its_site(kind, rng):
     (kernel,) = (weight for weight in layer.trainable_weights if weight.name.startswith("kernel"))
     expected = np.square(keras.ops.convert_to_numpy(kernel.value)).sum()
     np.testing.assert_allclose(to_numpy(penalty), expected, rtol=1e-5)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", MODELS)
+def test_a_network_is_built_by_the_function_of_that_name_in_its_module(name):
+    entry = MODELS[name]
+    module = importlib.import_module(f"models.{entry.module}")
+    assert entry.function is getattr(builders, entry.function.__name__)
+    inspect.signature(getattr(module, entry.function.__name__)).bind_partial(
+        (8, 9, 3), 5, **entry.arguments, **dict.fromkeys(entry.options)
+    )
 
 
 @pytest.mark.parametrize("name", ["transformer_network", "transformer_resnet18"])

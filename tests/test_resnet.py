@@ -232,8 +232,9 @@ def test_a_saved_network_predicts_the_same(trained, rng, tmp_path):
         (
             {"replace": {"conv6": None, "conv1": None, "conv2": None}},
             (
-                "`replace` must map names among conv2, conv3, conv4, conv5 to ways to make a "
-                "layer. Received: replace with 'conv1', 'conv6'. Name stages among these."
+                "`replace` must map stages with 3x3 convolutions (conv2, conv3, conv4, conv5) to "
+                "functions that make a layer. Received: replace with 'conv1', 'conv6'. Name stages "
+                "among these."
             ),
         ),
         (

@@ -9,7 +9,7 @@ from keras import layers
 from low_rank_local_connectivity import ScaleConv2D, ScaleSpaceLifting2D
 from low_rank_local_connectivity.equivariance import ScaleSpaceAction, error
 from models import MODELS, Scales
-from models.scale_networks import scale_network, scale_resnet
+from models.scale_networks import scale_resnet, simple_scale_network
 
 # Convolutions; the small networks have 3.
 DEPTHS = {"scale_resnet18": 21, "deformable_scale_resnet18": 21, "scale_resnet34": 37}
@@ -44,7 +44,7 @@ def test_a_scale_resnet_has_the_parameters_of_an_ordinary_one_and_a_projection_m
 
 
 @pytest.mark.parametrize("pyramid", [False, True])
-@pytest.mark.parametrize("build", [scale_network, pytest.param(scale_resnet, marks=SLOW)])
+@pytest.mark.parametrize("build", [simple_scale_network, pytest.param(scale_resnet, marks=SLOW)])
 def test_a_network_trains_and_is_saved(build, pyramid, rng, tmp_path):
     scales = Scales(3, pyramid=pyramid, method="bilinear" if pyramid else "gaussian")
     model = build((24, 28, 2), 5, filters=4, scales=scales)
@@ -65,7 +65,7 @@ def test_a_network_trains_and_is_saved(build, pyramid, rng, tmp_path):
 
 
 @pytest.mark.once  # the layers' own tests measure it on every backend
-@pytest.mark.parametrize("build", [scale_network, scale_resnet])
+@pytest.mark.parametrize("build", [simple_scale_network, scale_resnet])
 def test_features_before_the_scale_pooling_are_equivariant(build):
     """Up to the lifting: the levels of the image and of the one that is half as large differ."""
     keras.utils.set_random_seed(2)
@@ -91,14 +91,14 @@ def test_the_convolution_is_an_argument():
         scale_resnet((32, 32, 3), 5, filters=4, scales=Scales(3, interaction=2), convolution=make)
     assert len(made) == 16
     assert made[:3] == [(4, 3, 2, 2), (4, 3, 1, 2), (4, 3, 1, 2)]
-    scale_network((12, 12, 3), 5, 4, 5, num_layers=2, convolution=make)
+    simple_scale_network((12, 12, 3), 5, 4, 5, num_layers=2, convolution=make)
     assert made[16:] == [(4, 5, 1, 1)] * 2
 
 
 @pytest.mark.once
 def test_the_scale_space_s_arguments_reach_the_lifting():
     scales = Scales(3, 3, 0.25)
-    model = scale_network((12, 12, 3), 5, 4, scales=scales, pooling="average")
+    model = simple_scale_network((12, 12, 3), 5, 4, scales=scales, pooling="average")
     lifting = model.get_layer("lifting")
     assert isinstance(lifting, ScaleSpaceLifting2D)
     assert (lifting.num_scales, lifting.base, lifting.zero_scale) == (3, 3, 0.25)
@@ -108,8 +108,9 @@ def test_the_scale_space_s_arguments_reach_the_lifting():
 
 @pytest.mark.once
 def test_what_cannot_be_is_refused_in_words():
-    with pytest.raises(ValueError, match=r"^`depth` must be 18 or 34\. Received: depth=50\.$"):
+    sentence = r"^`depth` must be one of 18, 34\. Received: depth=50\. Choose one of these\.$"
+    with pytest.raises(ValueError, match=sentence):
         scale_resnet((32, 32, 3), 5, depth=50)
     sentence = r"^`pooling` must be one of 'max', 'average'\. Received: pooling='sum'\.$"
     with pytest.raises(ValueError, match=sentence):
-        scale_network((12, 12, 3), 5, 4, pooling="sum")
+        simple_scale_network((12, 12, 3), 5, 4, pooling="sum")

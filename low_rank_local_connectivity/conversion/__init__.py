@@ -1,8 +1,8 @@
-"""From one kind of layer to another that computes the same, for single layers and whole models.
+"""Conversion of single layers and whole models into equivalent ones of other kinds.
 
 A trained low-rank layer becomes a locally connected one for serving; a locally connected layer is
-factorised; a convolution becomes the low-rank layer that starts as that convolution; a layer moves
-to another image size. `convert` does any of it throughout a model.
+factorised; a convolution becomes a low-rank layer that starts as that convolution; a layer is
+adapted to another image size. `convert` applies any of these throughout a model.
 """
 
 from low_rank_local_connectivity.conversion.cascade import merge_cascade

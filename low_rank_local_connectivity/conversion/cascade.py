@@ -18,26 +18,27 @@ from low_rank_local_connectivity.ops.cascade import merge_cascade as merge_kerne
 def merge_cascade(layers: Sequence[keras.layers.Layer]) -> keras.layers.Layer:
     """Returns the one convolution that computes what a chain of linear ones does.
 
-    `kernel = ops.merge_cascade(kernels, dilations)`, in which a layer's dilation counts in
-    elements of the chain's input, so it is multiplied by the strides before it; the strides
-    multiply too; and `bias = bias_0 @ sum_taps(kernel_1) + bias_1` for two layers. So one sees
-    which kernel a chain stands for; it seldom saves time, since that kernel has more taps.
+    `kernel = ops.merge_cascade(kernels, dilations)`, where a layer's dilation counts in elements
+    of the chain's input, so it is multiplied by the strides before it; the strides are multiplied
+    too; and for two layers `bias = bias_0 @ sum_taps(kernel_1) + bias_1`. This shows which kernel
+    a chain is equivalent to; it seldom saves time, since that kernel has more taps.
 
     Args:
         layers: Built layers in the order in which they are applied, of one data format, without
             activations but for the last one's: all `Conv2D`, with `groups=1`, or all
             `FullConv2D`. Those of the former with more than one tap must have
             `padding="valid"`: with `"same"` each layer but the first reads zeros beyond the
-            border of its input, where one convolution reads responses to the image, so the border
-            would differ. For that reason too a bias may belong to the last of the latter only.
+            border of its input, where one convolution reads responses to the image, so outputs
+            near the border would differ. For the same reason only the last `FullConv2D` may have
+            a bias.
 
     Returns:
         Built layer of their kind, with the name, dtype policy, `trainable` flag and activation of
         the last.
 
     Raises:
-        ValueError: If a layer is of another kind or not built, or they are not a chain that one
-            convolution can stand for.
+        ValueError: If a layer is of another kind or not built, or no single convolution is
+            equivalent to the chain.
 
     Example:
         >>> chain = [keras.layers.Conv2D(1, 3, dilation_rate=rate) for rate in (1, 3, 9)]
@@ -85,7 +86,7 @@ def _merged_bias(layers: Sequence[Any]) -> np.ndarray:
 
 
 def _require_cascade(layers: Sequence[Any]) -> None:
-    """Refuses what one convolution cannot stand for."""
+    """Refuses a chain to which no single convolution is equivalent."""
     if not layers:
         raise ValueError("merge_cascade() takes at least one layer. Received: none.")
     for layer in layers:
@@ -133,7 +134,7 @@ def _require_mergeable(layer: Any, kind: type, last: bool) -> None:
 
 
 def _require_zeros_beyond(layer: Any, last: bool) -> None:
-    """Refuses a full convolution whose responses to nothing are not what the next one pads with."""
+    """Refuses a full convolution whose response to zeros is not what the next one pads with."""
     if layer.padding_value != "zeros" or (layer.use_bias and not last):
         raise ValueError(
             "Full convolutions can be merged only with padding_value='zeros', and with a bias in "

@@ -1,4 +1,4 @@
-"""What conversions refuse, in words."""
+"""Checks that conversions have in common."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRan
 from low_rank_local_connectivity.layers.over_levels import OverLevels
 from low_rank_local_connectivity.ops.arguments import positive_int, received
 
-# Layers with a filter of its own at every position, spelled out or mixed from banks.
+# Layers with different filters at every position, stored or mixed from banks.
 Local = LocallyConnected | LowRankLocallyConnected
 LOCAL = (LocallyConnected, LowRankLocallyConnected)
 
@@ -21,7 +21,7 @@ LOCAL = (LocallyConnected, LowRankLocallyConnected)
 # apply it, and do nothing else, to each of the parts that they divide their inputs into.
 TRANSPARENT = (keras.layers.TimeDistributed, OverLevels)
 
-# How errors call the kinds of layers that a function takes.
+# Names in errors of the kinds of layers that a function takes.
 NAMES = {
     "LocallyConnected": "locally connected",
     "LowRankLocallyConnected": "low-rank locally connected",
@@ -30,7 +30,7 @@ NAMES = {
 
 
 def require_layer(function: str, layer: Any, kind: Any) -> None:
-    """Refuses a layer of another kind, and one that is not built."""
+    """Refuses a layer of another kind or one that is not built."""
     kinds = kind if isinstance(kind, tuple) else (kind,)
     if not isinstance(layer, kinds):
         names = " or ".join(NAMES[one.__name__] for one in kinds)
@@ -50,7 +50,7 @@ def not_built(function: str, layer: Any) -> str:
 
 
 def is_visible(model: Any) -> bool:
-    """Whether one can know a model's layers and what it does with them."""
+    """Whether a model's layers, and how it applies them, can be known."""
     known = isinstance(model, keras.Sequential) or hasattr(model, "operations")
     # A subclass of a functional model may apply its layers in another way.
     return known and type(model).call.__module__.partition(".")[0] == "keras"
@@ -100,7 +100,7 @@ def require_channels(layer: Any, input_shape: Any, channels: int) -> None:
 
 
 def applied(rule: Any, layer: Any) -> list[keras.Layer] | None:
-    """Returns what a rule puts in a layer's place; None if it keeps it."""
+    """Returns the layers that a rule puts in a layer's place; None if it keeps the layer."""
     if not callable(rule):
         raise ValueError(
             f"`rule` must be a function of a layer. Received: {received('rule', rule)}."
@@ -118,7 +118,7 @@ def applied(rule: Any, layer: Any) -> list[keras.Layer] | None:
 
 
 def rank_in_range(layer: Any, spatial_rank: int) -> int:
-    """Returns a rank that a layer's filters can have."""
+    """Returns a rank after checking that a layer's filters can have it."""
     rank, positions = positive_int("spatial_rank", spatial_rank), math.prod(layer.output_sizes)
     if rank > positions:
         raise ValueError(

@@ -36,15 +36,15 @@ LOW_RANK: dict[int, Any] = {
 
 
 def to_locally_connected(layer: LowRankLocallyConnected) -> LocallyConnected:
-    """Returns the locally connected layer that computes what a low-rank one does.
+    """Returns the locally connected layer that is equivalent to a low-rank one.
 
-    `kernel[p] = sum_k w[p, k] * bank[k]` and `bias[p, f] = spatial_bias[p] + bias[f]`: the filters
-    that the layer mixes anyway are stored, so that inference reads them instead. The banks of a
-    mixed basis are placed in one box of taps.
+    `kernel[p] = sum_k w[p, k] * bank[k]` and `bias[p, f] = spatial_bias[p] + bias[f]`: the mixed
+    filters are stored, so that inference only reads them. The banks of a mixed basis are placed in
+    one box of taps.
 
     Args:
         layer: Built layer whose combining weights do not depend on the input. Regularizers and
-            constraints of its weights have no counterpart and stay behind.
+            constraints of its weights have no counterpart and are dropped.
 
     Returns:
         Built layer of the same name, `trainable` flag and dtype policy, with
@@ -76,16 +76,16 @@ def to_locally_connected(layer: LowRankLocallyConnected) -> LocallyConnected:
 
 
 def to_low_rank(layer: Local, spatial_rank: int) -> LowRankLocallyConnected:
-    """Returns the low-rank layer nearest to a layer, of all those of a rank.
+    """Returns the low-rank layer of a given rank that is nearest to a layer.
 
     The filters of all positions, a matrix `(positions, taps * channels * filters)`, are replaced by
-    the first `spatial_rank` terms of their singular value decomposition: the best of that rank in
-    the sense of least squares. What is lost is `truncation_error(layer, spatial_rank)`.
+    the first `spatial_rank` terms of their singular value decomposition, the best approximation of
+    that rank in the least-squares sense. Its error is `truncation_error(layer, spatial_rank)`.
 
     Args:
         layer: Built locally connected layer, or low-rank one with fixed weights.
-        spatial_rank: Number of banks, from 1 to the number of positions; from there on, or from
-            the matrix's rank on, the layer is reproduced.
+        spatial_rank: Number of banks, from 1 to the number of positions; if it is at least the
+            rank of the matrix, the layer is reproduced exactly.
 
     Returns:
         Built layer of the same name, with `normalize_weights=None`, one logit per position and
@@ -111,7 +111,7 @@ def to_low_rank(layer: Local, spatial_rank: int) -> LowRankLocallyConnected:
     positions, window = kernel.shape[: layer.dimensions], kernel.shape[layer.dimensions : -2]
     mixed = getattr(layer, "mixed", False)
     left, values, right = np.linalg.svd(as_matrix(kernel, layer.dimensions), full_matrices=False)
-    # Half of each singular value to either side, so that both learn at one pace.
+    # Each side gets the square root of a singular value, so that both learn at the same pace.
     roots = np.zeros(rank)
     roots[: len(values)] = np.sqrt(values[:rank])
     weights = np.zeros((len(left), rank))
@@ -139,8 +139,8 @@ def to_low_rank(layer: Local, spatial_rank: int) -> LowRankLocallyConnected:
 def spatial_spectrum(layer: Local) -> np.ndarray:
     """Returns the singular values of the filters of all positions, largest first.
 
-    How fast they fall says how much spatial rank a layer really uses: a convolution has one that
-    is not 0, a low-rank layer at most its rank.
+    How fast they fall shows how much spatial rank a layer really uses: a convolution has one that
+    is not 0, a low-rank layer at most as many as its rank.
 
     Args:
         layer: Built locally connected layer, or low-rank one with fixed weights.
@@ -164,7 +164,7 @@ def spatial_spectrum(layer: Local) -> np.ndarray:
 
 
 def truncation_error(layer: Local, spatial_rank: int) -> float:
-    """Returns how far a layer's filters are from the nearest ones of a rank.
+    """Returns the distance of a layer's filters from the nearest ones of a given rank.
 
     The Frobenius norm of the difference, `sqrt(sum(spatial_spectrum(layer)[K:] ** 2))`.
 

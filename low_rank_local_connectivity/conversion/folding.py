@@ -1,4 +1,4 @@
-"""Batch normalisation as part of the layer before it, or of the one after."""
+"""Folding batch normalisation into the layer before or after it."""
 
 import dataclasses
 from collections import Counter, defaultdict
@@ -33,19 +33,19 @@ from low_rank_local_connectivity.layers.spatial_bias import SpatialBias
 def fold_batch_normalization(
     model: keras.Model, report: Callable[[ConversionReport], Any] | None = print
 ) -> keras.Model:
-    """Returns a copy of a model whose batch normalisations are part of their neighbours.
+    """Returns a copy of a model with batch normalisations folded into neighbouring layers.
 
     At inference `y = (x - mean) / sqrt(variance + epsilon) * gamma + beta` is a factor and an
-    addend per channel. The layer before can take them up in its filters and biases: exact where a
-    linear layer feeds nothing else, be it a convolution (depthwise, separable and transposed ones
-    too), a locally connected or a dense layer. So can the layer after, if it alone reads the
-    result and pads with no zeros, which the normalisation would have moved.
+    addend per channel. The layer before can absorb them in its filters and biases, exactly, if it
+    is linear and feeds nothing else: a convolution (also depthwise, separable or transposed), a
+    locally connected or a dense layer. So can the layer after, if it alone reads the result and
+    does not pad with zeros, which the normalisation would have changed.
 
     Args:
-        model: Functional or `Sequential` model, built; for inference, since the copy's statistics
-            no longer follow the data.
-        report: Function that is given a `ConversionReport`: which batch normalisations were
-            folded, which were left and why, and the sizes before and after. `print` shows it,
+        model: Functional or `Sequential` model, built. The copy is for inference only, since its
+            statistics no longer follow the data.
+        report: Function that receives a `ConversionReport`: which batch normalisations were
+            folded, which were kept and why, and the sizes before and after. `print` shows it,
             `list.append` collects it, None ignores it.
 
     Returns:
@@ -72,10 +72,10 @@ def fold_batch_normalization(
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """A call of a layer, in the model or one within it.
+    """A call of a layer, in the model or in a model within it.
 
     Args:
-        layer: The layer or operation, or what the wrappers around it hold.
+        layer: The layer or operation; for a wrapped layer, the innermost one.
         wrappers: The classes of those wrappers.
         node: Keras's node of the call.
     """
@@ -86,7 +86,7 @@ class _Call:
 
     @property
     def words(self) -> str:
-        """The layer as a sentence names it."""
+        """The layer's name and class, for sentences."""
         return f"{self.layer.name!r} ({type(self.layer).__name__})"
 
 
@@ -134,7 +134,7 @@ class _Folding:
         return self.left[id(norm)]
 
     def _fold(self, call: _Call) -> None:
-        """Folds a batch normalisation into a neighbour, or says why not."""
+        """Folds a batch normalisation into a neighbour, or returns why it cannot."""
         norm = call.layer
         if type(norm) is not layers.BatchNormalization:
             self.left[id(norm)] = f"a {type(norm).__name__} may compute something else"
@@ -205,7 +205,7 @@ class _Folding:
         self._replace(before.layer, with_scaled_spatial_bias, norm)
 
     def _replace(self, layer: Any, scale: Callable[..., Any], norm: Any) -> None:
-        """Scales a layer, or what has come of it with another batch normalisation."""
+        """Scales a layer, or the result of folding another batch normalisation into it."""
         (now,) = self.chains.get(id(layer), [layer])
         self.chains[id(layer)] = [scale(now, *_factor_and_addend(norm))]
 
@@ -215,14 +215,14 @@ def _is_norm(layer: Any) -> bool:
 
 
 def _in_training(node: Any) -> bool:
-    """Whether a layer is called as in training, whatever the model is called as."""
+    """Whether a layer is called with `training=True`, however the model is called."""
     arguments = node.arguments
     given = (arguments.kwargs.get("training"), *arguments.args[1:2])
     return isinstance(node.operation, keras.Layer) and any(one is True for one in given)
 
 
 def _why_not_at_all(neighbour: _Call, call: _Call) -> str | None:
-    """Returns why neither factor nor addend of a batch normalisation suit a layer, if so."""
+    """Returns why a layer can absorb no factor and addend, if so."""
     layer, norm = neighbour.layer, call.layer
     if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
         return f"the kernel of {neighbour.words} is quantised or has a low-rank update"
@@ -236,7 +236,7 @@ def _why_not_at_all(neighbour: _Call, call: _Call) -> str | None:
 
 
 def _factor_and_addend(norm: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what a normalisation multiplies by and adds at inference, per channel."""
+    """Returns the factor and the addend of a normalisation at inference, per channel."""
     mean, variance = to_numpy(norm.moving_mean), to_numpy(norm.moving_variance)
     factor = 1 / np.sqrt(variance + norm.epsilon)
     factor = factor * to_numpy(norm.gamma) if norm.scale else factor

@@ -1,4 +1,4 @@
-"""Whole models, by a rule for their layers."""
+"""Converting whole models, by a rule for their layers."""
 
 import dataclasses
 import math
@@ -21,19 +21,19 @@ from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRan
 from low_rank_local_connectivity.ops.arguments import received
 
 Rule = Callable[[Any], "keras.Layer | Sequence[keras.Layer] | None"]
-# A mixed basis is left as it is if the box that holds its banks has more taps than so many times
-# those of the banks: the converted layer would mostly multiply by zeros.
+# A mixed basis is kept if the box around its banks has more than this many times their taps: the
+# converted layer would mostly multiply by zeros.
 MOST_EMPTY = 4
-# Packages whose layers hold others that no rule of a caller is about, such as an LSTM's cell.
+# Packages whose layers contain others that no caller's rule concerns, such as an LSTM's cell.
 OPAQUE = ("keras", "low_rank_local_connectivity")
 
 
 def for_serving(layer: keras.Layer) -> keras.Layer | list[keras.Layer] | None:
-    """Returns what a server should run in place of a low-rank layer; the rule of `convert`.
+    """Returns the layers for a server to run in place of a low-rank one; the rule of `convert`.
 
-    A locally connected layer; of a layer with `K = 1` under softmax a convolution and a spatial
-    bias. None, for no change, if the layer is of another kind, depends on its inputs, or is a mixed
-    basis whose banks would fill less than a quarter of their box, of which it warns.
+    That is a locally connected layer, or for `K = 1` under softmax a convolution and a spatial
+    bias. The layer is kept (None) if it is of another kind, depends on its inputs, or, with a
+    warning, if it is a mixed basis whose banks would fill less than a quarter of their box.
 
     Args:
         layer: Any layer.
@@ -58,7 +58,7 @@ def for_serving(layer: keras.Layer) -> keras.Layer | list[keras.Layer] | None:
 
 
 def _mostly_empty(layer: Any) -> str | None:
-    """Returns why a mixed basis is better not spelled out, if it is."""
+    """Returns why a mixed basis should not be converted, if so."""
     if not layer.mixed:
         return None
     taps = sum(windows.taps for windows in layer.bank_windows)
@@ -69,7 +69,7 @@ def _mostly_empty(layer: Any) -> str | None:
 
 
 def _why_not_for_serving(layer: Any) -> str:
-    """Returns why `for_serving` leaves a low-rank layer as it is."""
+    """Returns why `for_serving` keeps a low-rank layer."""
     if layer.input_dependent and layer.has_logits:
         return "its filters depend on the input"
     if None in layer.input_sizes:
@@ -82,26 +82,26 @@ def convert(
     rule: Rule = to_locally_connected,
     report: Callable[[ConversionReport], Any] | None = print,
 ) -> keras.Model:
-    """Returns a copy of a model, some of its layers replaced.
+    """Returns a copy of a model in which some layers are replaced.
 
     Names, shared layers, `trainable` flags and the weights of all other layers are kept. Models
-    within the model are converted too, and the layers within `TimeDistributed` and `OverLevels`.
-    The model itself stays as it was.
+    within the model are converted too, as are the layers within `TimeDistributed` and
+    `OverLevels`. The model itself does not change.
 
-    What a layer or model of another class holds is out of sight, since that class applies it in
-    Python: it is left as it is, and reported. A layer that cannot be copied, since its class has no
-    `get_config`, is shared by both models, with a warning.
+    Layers inside a layer or model of any other class cannot be replaced, since that class applies
+    them in Python: they are kept, and reported. A layer that cannot be copied because its class
+    has no `get_config` is shared by both models, with a warning.
 
-    A low-rank layer's filters are spelled out for every position, so the weights of the copy may
-    take a hundred times the memory: the report says how much.
+    The copy stores a low-rank layer's filters for every position, so its weights may take a
+    hundred times the memory; the report says how much.
 
     Args:
         model: Functional or `Sequential` model, built.
-        rule: Function of a layer to what replaces it: a built layer, a list of layers to be
-            applied one after another (none of them: the layer is dropped), or None to keep it;
-            a model within the model is looked into if it is kept. `to_locally_connected` stands for
-            `for_serving`, which passes over what cannot be converted.
-        report: Function that is given a `ConversionReport`: what was replaced, what was left and
+        rule: Function from a layer to its replacement: a built layer, a list of layers to apply
+            one after another (an empty one drops the layer), or None to keep it; the layers of a
+            model within the model are converted if it is kept. `to_locally_connected` stands for
+            `for_serving`, which keeps what it cannot convert.
+        report: Function that receives a `ConversionReport`: what was replaced, what was kept and
             why, and the sizes before and after. `print` shows it, `list.append` collects it, None
             ignores it.
 
@@ -139,12 +139,12 @@ def convert(
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """The layers that a rule is about, in a report.
+    """The layers that a rule concerns, in a report.
 
     Args:
-        name: How to call them, in the plural.
-        includes: Function that knows them.
-        why_left: Function of one that was left to the reason.
+        name: Their name, in the plural.
+        includes: Function that recognises them.
+        why_left: Function from one that was kept to the reason.
     """
 
     name: str
@@ -157,7 +157,7 @@ SERVED = Kind(
     lambda layer: isinstance(layer, LowRankLocallyConnected),
     _why_not_for_serving,
 )
-# What a rule of the caller's is about is unknown, and so is why it keeps a layer.
+# Which layers a caller's rule concerns is unknown, and so is why it keeps one.
 ANY = Kind("layers", lambda layer: bool(layer.weights))
 
 
@@ -168,7 +168,7 @@ def convert_and_report(
     kind: Kind,
     report: Callable[[ConversionReport], Any] | None,
 ) -> Any:
-    """Returns what `convert` does; the report is about one kind of layer."""
+    """Returns the converted model; the report is about one kind of layer."""
     require_visible(function, model)
     if report is not None and not callable(report):
         raise ValueError(
@@ -195,8 +195,8 @@ class _Conversion:
         self.rule = rule
         self.kind = kind
         self.chains: dict[int, list[Any]] = {}
-        # The layers that stand for chains, by their ids, and all originals: an id is its object's
-        # only while the object lives.
+        # The head of each chain with the chain, by the head's id; and all originals, since an id
+        # identifies an object only while the object exists.
         self.heads: dict[int, list[Any]] = {}
         self.originals: list[Any] = []
         self.kept: dict[int, Any] = {}
@@ -236,7 +236,7 @@ class _Conversion:
         return chain
 
     def _looked_into(self, layer: Any) -> list[Any]:
-        """Returns what stands for a layer that the rule itself keeps."""
+        """Returns the replacement of a layer that the rule itself keeps."""
         if isinstance(layer, keras.Model) and is_visible(layer):
             return [self.model(layer)]
         if type(layer) in TRANSPARENT:
@@ -257,7 +257,7 @@ class _Conversion:
         return [copy]
 
     def _report_hidden(self, layer: Any) -> None:
-        """Reports the layers of the wanted kind that a layer applies out of sight."""
+        """Reports the layers of the rule's kind that a layer applies in Python."""
         if self.kind is ANY and type(layer).__module__.partition(".")[0] in OPAQUE:
             return
         for one in layer._flatten_layers(include_self=False):
@@ -268,7 +268,7 @@ class _Conversion:
                 )
 
     def head(self, layer: Any) -> Any:
-        """Returns what stands for a layer's chain while Keras runs through the graph."""
+        """Returns what takes the place of a layer while Keras runs through the graph."""
         if not isinstance(layer, keras.Layer):
             return layer  # an operation of keras.ops has no weights
         chain = self.chain(layer)
@@ -277,7 +277,7 @@ class _Conversion:
         return head
 
     def call(self, head: Any, *arguments: Any, **options: Any) -> Any:
-        """Applies the chain that a layer stands for."""
+        """Applies the chain that replaces a layer."""
         _, chain = self.heads.get(id(head), (head, [head]))
         if not chain:
             return arguments[0]

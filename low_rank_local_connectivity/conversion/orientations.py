@@ -1,4 +1,4 @@
-"""Networks of turned filters as plain convolutional networks."""
+"""Conversion of networks of turned filters to plain convolutional networks."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ from low_rank_local_connectivity.layers.group_maps import plain_shape, works_by_
 from low_rank_local_connectivity.layers.group_pooling import GroupPooling2D
 from low_rank_local_connectivity.window_rules import POINTWISE_OPERATIONS
 
-# What treats every value alike, however maps are arranged.
+# Layers and operations that act on every value alike, however maps are arranged.
 BY_VALUE = (
     layers.ReLU,
     layers.LeakyReLU,
@@ -43,26 +43,26 @@ def has_orientations(model: keras.Model) -> bool:
 
 
 def to_plain_convolutions(model: keras.Model) -> keras.Model:
-    """Returns a copy of a model whose turned filters are spelled out, as a server should have them.
+    """Returns a copy of a model in which turned filters are plain convolutions, for serving.
 
     Maps `(batch, height, width, order, channels)` become plain maps with `order * channels`
-    channels, throughout: `GroupLiftConv2D` and `GroupConv2D` the `Conv2D` of their `to_conv2d`,
-    batch normalisation of such maps one with its values repeated, which
-    `fold_batch_normalization` can fold, poolings over positions those of two axes, and
-    `GroupPooling2D` reshapes around a pooling. All are layers of Keras's own.
+    channels throughout. `GroupLiftConv2D` and `GroupConv2D` become the `Conv2D` of their
+    `to_conv2d`; batch normalisation of such maps becomes one with repeated values, which
+    `fold_batch_normalization` can fold; poolings over positions become those over two axes, and
+    `GroupPooling2D` a pooling between reshapes. All are Keras's own layers.
 
     Args:
-        model: Functional or `Sequential` model, built; with these layers, with layers and
-            operations that treat every value alike between them, and with any layers before
-            the first and after `GroupPooling2D`.
+        model: Functional or `Sequential` model, built. Between these layers it may have layers
+            and operations that act on every value alike, before the first and after
+            `GroupPooling2D` any layers.
 
     Returns:
         Model of the same inputs and outputs.
 
     Raises:
-        ValueError: As `convert`; or if a layer or operation reads maps with orientations in another
-            way, the model's inputs or outputs or those of a model within it have orientations, or
-            those that `GroupPooling2D` reads are of unknown size.
+        ValueError: As `convert`; or if another layer or operation reads maps with orientations,
+            the inputs or outputs of the model or of a model within it have orientations, or the
+            maps that `GroupPooling2D` reads are of unknown size.
 
     Example:
         >>> from low_rank_local_connectivity import GroupLiftConv2D
@@ -98,14 +98,14 @@ def _rule(layer: Any) -> Any:
 
 
 def _is_by_value(layer: Any) -> bool:
-    """Whether a layer treats every value alike, so that it may stay as it is."""
+    """Whether a layer acts on every value alike, so that it may stay as it is."""
     if isinstance(layer, layers.Activation):
         return works_by_value(layer.activation)
     return isinstance(layer, BY_VALUE)
 
 
 def _replacement(layer: Any, shape: tuple) -> Any:
-    """Returns what a layer that reads maps with orientations becomes; None if that is unknown."""
+    """Returns the conversion of a layer that reads maps with orientations; None if unknown."""
     if isinstance(layer, GroupPooling2D):
         return _plain_group_pooling(layer, shape)
     if isinstance(layer, layers.BatchNormalization) and layer.axis in (-1, 4, 2):
@@ -147,7 +147,7 @@ def _require_plain_ends(model: Any) -> None:
 
 
 def _plain_normalization(layer: Any, shape: tuple) -> keras.Layer:
-    """Returns the normalisation of plain maps, all orientations with the same values."""
+    """Returns the normalisation of plain maps, with the same values for all orientations."""
     order, channels = shape[3:] if layer.axis != 2 else shape[1:3]
     found = layers.BatchNormalization(
         axis=1 if layer.axis == 2 else -1,
@@ -182,7 +182,7 @@ def _plain_pooling(layer: Any) -> keras.Layer | None:
 
 
 def _plain_group_pooling(layer: GroupPooling2D, shape: tuple) -> list[keras.Layer]:
-    """Returns reshapes around a pooling that has the orientations to itself."""
+    """Returns a pooling over an axis of the orientations, between reshapes."""
     if None in shape[1:]:
         raise ValueError(
             "to_plain_convolutions() reshapes maps where they are pooled over orientations, so "

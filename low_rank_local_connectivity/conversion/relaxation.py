@@ -19,12 +19,12 @@ from low_rank_local_connectivity.ops.arguments import (
     whole_number,
 )
 
-CONVOLUTIONS: dict[type, Any] = {
+RELAXED: dict[type, Any] = {
     keras.layers.Conv1D: layers.LowRankLocallyConnected1D,
     keras.layers.Conv2D: layers.LowRankLocallyConnected2D,
     keras.layers.Conv3D: layers.LowRankLocallyConnected3D,
 }
-# What a relaxed convolution keeps beside what all local layers share.
+# Arguments that a relaxed convolution keeps, besides those that all local layers share.
 KEPT = (
     "kernel_size",
     "dilation_rate",
@@ -50,11 +50,11 @@ def from_convolution(
     additive_axes: tuple[int, ...] | None = None,
     seed: int | None = 0,
 ) -> LowRankLocallyConnected:
-    """Returns a low-rank layer that starts as a trained convolution and can leave it.
+    """Returns a low-rank layer that starts as a trained convolution, from which it can depart.
 
-    `bank[k] = kernel + spread * std(kernel) * (noise[k] - mean(noise))`, all combining weights
-    being `1 / K`: the perturbations sum to zero, so the mix is the kernel. They are needed, since
-    banks that are equal get equal gradients for ever.
+    `bank[k] = kernel + spread * std(kernel) * (noise[k] - mean(noise))`, with combining weights of
+    `1 / K`: the perturbations sum to zero, so the mix is the kernel. They are needed because equal
+    banks would always get equal gradients.
 
     Args:
         layer: Built `Conv1D`, `Conv2D` or `Conv3D` with `groups=1`.
@@ -62,7 +62,7 @@ def from_convolution(
         input_shape: Shape of the inputs with the batch; that of the layer's own inputs if None.
         spread: Size of the perturbations in standard deviations of the kernel; above 0.
         additive_axes: As in the low-rank layers.
-        seed: Seed of the perturbations; others every time if None.
+        seed: Seed of the perturbations; if None, they differ every time.
 
     Returns:
         Built layer of the same name, activation, padding, strides and dilation; its spatial bias
@@ -82,7 +82,7 @@ def from_convolution(
         True
     """
     # A subclass, such as a transposed or a depthwise convolution, computes something else.
-    if type(layer) not in CONVOLUTIONS or layer.groups != 1:
+    if type(layer) not in RELAXED or layer.groups != 1:
         groups = f" with groups={layer.groups}" if hasattr(layer, "groups") else ""
         raise ValueError(
             "from_convolution() takes a Conv1D, Conv2D or Conv3D with groups=1. Received: "
@@ -94,7 +94,7 @@ def from_convolution(
     seed = None if seed is None else whole_number("seed", seed, 0)
     if not (is_real(spread) and math.isfinite(spread) and spread > 0):
         raise ValueError(
-            "`spread` must be a positive number: banks that are equal stay equal for ever. "
+            "`spread` must be a positive number, since equal banks would stay equal. "
             f"Received: {received('spread', spread)}."
         )
     shape = layer.get_build_config()["input_shape"] if input_shape is None else input_shape
@@ -103,7 +103,7 @@ def from_convolution(
     noise = np.random.default_rng(seed).normal(size=(spatial_rank, *kernel.shape))
     noise -= noise.mean(0)
     banks = kernel + spread * kernel.std() * noise
-    found = CONVOLUTIONS[type(layer)](
+    found = RELAXED[type(layer)](
         **shared_arguments(layer, KEPT), spatial_rank=spatial_rank, additive_axes=additive_axes
     )
     found.build(tuple(shape))
@@ -115,7 +115,7 @@ def from_convolution(
 
 
 def to_convolution(layer: LowRankLocallyConnected) -> list[keras.Layer]:
-    """Returns the convolution, the spatial bias and the activation that a layer of rank 1 is."""
+    """Returns a layer of rank 1 as a convolution, a spatial bias and an activation."""
     linear = layer.activation is keras.activations.linear or not layer.spatial_bias_terms
     convolution = PLAIN[layer.dimensions](
         **shared_arguments(layer, ("kernel_size", "dilation_rate"), activation=linear),

@@ -1,27 +1,27 @@
-"""What a conversion did to a model, what it left, and what that costs."""
+"""Reports of what a conversion replaced, what it kept, and how large the result is."""
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Layers that were left, of which the text names no more, each with its reason.
+# The most layers that were kept to name in the text, each with its reason.
 SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class ConversionReport:
-    """What became of a model; `print` shows it in words.
+    """What a conversion did to a model; `print` shows it in words.
 
     Args:
         function: The function that converted it.
         model: The model's name.
-        kind: What the function looks for, in the plural; `"layers"` if its rule may want any.
+        kind: The kind of layers that the function looks for, in the plural; `"layers"` for any.
         replaced: The paths of the layers of that kind that were replaced; a layer within another
             has the path `"outer/inner"`.
         left: The paths of those that were not, and the reason for each.
         parameters: The model's number of parameters before and after.
-        bytes: What they take in memory, before and after.
+        bytes: Their size in memory before and after.
     """
 
     function: str
@@ -43,7 +43,7 @@ class ConversionReport:
         return "\n".join(lines + [f"Left {more} more, which `left` names."] * (more > 0))
 
     def _count(self) -> str:
-        """Returns how many layers were replaced, of all that a known rule is about."""
+        """Returns how many layers were replaced, and, if the rule's kind is known, of how many."""
         if self.kind == "layers":
             return f"{len(self.replaced)} layers"
         return f"{len(self.replaced)} of {len(self.replaced) + len(self.left)} {self.kind}"

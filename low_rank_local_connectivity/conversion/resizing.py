@@ -1,4 +1,4 @@
-"""Layers for images of another size."""
+"""Adapting layers to images of another size."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +14,11 @@ from low_rank_local_connectivity.ops.resampling import resize_aligned
 
 
 def resize(layer: Any, input_shape: Sequence[int | None]) -> Any:
-    """Returns a layer for images of another size, whatever it has per position interpolated.
+    """Returns a layer for images of another size, with its values per position interpolated.
 
-    Logits and spatial biases, or the filters and biases of a locally connected layer, are resized
-    linearly, the outermost positions staying outermost. Banks, and the network that predicts
-    input-dependent weights, are kept.
+    Logits and spatial biases, or the filters and biases of a locally connected layer, are
+    interpolated linearly, with the outermost positions kept. Banks, and the network that predicts
+    input-dependent weights, do not change.
 
     Args:
         layer: Built low-rank or locally connected layer, or `SpatialBias`.
@@ -60,7 +60,7 @@ def _resized(layer: Any, found: Any, old: Any, new: Any, input_shape: Any) -> np
     if isinstance(layer, LocallyConnected):
         if old is layer.kernel and value.shape[1:] != tuple(new.shape)[1:]:
             raise ValueError(_other_channels(layer, input_shape))
-        # Positions are one axis in a kernel, and stand behind the filters in a channels-first bias.
+        # Positions are one axis in a kernel, and follow the filters in a channels-first bias.
         if old is layer.bias and layer.data_format == "channels_first":
             grid = value.reshape(layer.filters, *positions(layer))
             return np.moveaxis(_interpolated(np.moveaxis(grid, 0, -1), found.output_sizes), -1, 0)

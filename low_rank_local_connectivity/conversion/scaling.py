@@ -1,4 +1,4 @@
-"""Layers whose inputs or outputs are multiplied and added to, per channel."""
+"""Scaling and shifting the inputs or outputs of layers, per channel."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from low_rank_local_connectivity.conversion.factorization import LOCALLY_CONNECTED
-from low_rank_local_connectivity.conversion.relaxation import CONVOLUTIONS
+from low_rank_local_connectivity.conversion.relaxation import RELAXED
 from low_rank_local_connectivity.conversion.weights import (
     position_biases,
     positions,
@@ -25,7 +25,7 @@ DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 FULL = (FullConv1D, FullConv2D, FullConv3D, DeformableConv2D)
-PADDED = (*CONVOLUTIONS, *DEPTHWISE, *SEPARABLE, *LOCAL)
+PADDED = (*RELAXED, *DEPTHWISE, *SEPARABLE, *LOCAL)
 # Layers whose outputs, or inputs, can be scaled: these classes themselves, since a subclass may
 # compute something else.
 SCALED_OUTPUTS = (*PADDED, *TRANSPOSED, *FULL, layers.Dense)
@@ -40,12 +40,12 @@ def pads(layer: Any) -> bool:
 
 
 def with_scaled_outputs(layer: Any, factor: np.ndarray, addend: Any) -> Any:
-    """Returns a layer whose outputs before the activation are multiplied and added to.
+    """Returns a layer whose outputs are scaled and shifted before the activation.
 
     Args:
         layer: Built layer of one of `SCALED_OUTPUTS`.
-        factor: What to multiply each filter's outputs by.
-        addend: What to add to them then.
+        factor: Factor of each filter's outputs.
+        addend: Number to add to them afterwards.
     """
     name, factors = "kernel", factor
     if isinstance(layer, DEPTHWISE):
@@ -60,12 +60,12 @@ def with_scaled_outputs(layer: Any, factor: np.ndarray, addend: Any) -> Any:
 
 
 def with_scaled_inputs(layer: Any, factor: np.ndarray, addend: np.ndarray) -> Any:
-    """Returns a layer that multiplies and adds to its inputs first.
+    """Returns a layer that first scales and shifts its inputs.
 
     Args:
         layer: Built layer of one of `SCALED_INPUTS`, which does not pad.
-        factor: What to multiply each input channel by.
-        addend: What to add to it then.
+        factor: Factor of each input channel.
+        addend: Number to add to it afterwards.
     """
     name = "depthwise_kernel" if isinstance(layer, SEPARABLE) else "kernel"
     kernel = to_numpy(getattr(layer, name))
@@ -87,7 +87,7 @@ def with_scaled_inputs(layer: Any, factor: np.ndarray, addend: np.ndarray) -> An
 
 
 def _per_input(layer: Any, values: np.ndarray) -> np.ndarray:
-    """Returns values per input channel as they line up with a layer's kernel."""
+    """Returns values per input channel in the shape that broadcasts with a layer's kernel."""
     if isinstance(layer, LOCAL):
         taps = math.prod(layer.kernel_size)
         first = layer.data_format == "channels_first"
@@ -117,7 +117,7 @@ def _with_bias(layer: Any, new: Callable[[np.ndarray], np.ndarray]) -> Any:
 
 
 def with_scaled_spatial_bias(layer: SpatialBias, factor: np.ndarray, addend: Any) -> SpatialBias:
-    """Returns a spatial bias for inputs that were multiplied, with an addend per filter."""
+    """Returns a spatial bias for scaled inputs, with an addend per filter."""
     found = SpatialBias(
         per_filter=True, data_format=layer.data_format, dtype=layer.dtype_policy, name=layer.name
     )
@@ -128,5 +128,5 @@ def with_scaled_spatial_bias(layer: SpatialBias, factor: np.ndarray, addend: Any
 
 
 def linear(layer: Any) -> bool:
-    """Whether a layer has no activation, or that of the identity."""
+    """Whether a layer has no activation, or the identity."""
     return getattr(layer, "activation", None) in (None, keras.activations.linear)

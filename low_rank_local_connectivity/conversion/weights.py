@@ -1,4 +1,4 @@
-"""Weights of layers as arrays, and layers that are built with given ones."""
+"""Weights of layers as arrays, and layers built with given weights."""
 
 import math
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def stored_bias(bias: np.ndarray, data_format: str) -> np.ndarray:
 def stored_weights(
     kernel: np.ndarray, bias: np.ndarray | None, data_format: str
 ) -> list[np.ndarray]:
-    """Returns filters `(*positions, *taps, channels, filters)` as such a layer stores them."""
+    """Returns filters `(*positions, *taps, channels, filters)` as a locally connected layer's."""
     dimensions = (kernel.ndim - 2) // 2
     flat = kernel.reshape(-1, *kernel.shape[dimensions:])
     if data_format == "channels_first":

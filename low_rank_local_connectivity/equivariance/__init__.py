@@ -1,8 +1,8 @@
 """How far any Keras model is from commuting with shifts, scalings and rotations.
 
 `error` and `curve` measure equivariance and invariance, `shift_consistency` and
-`accuracy_under_shifts` what a classifier makes of shifts, `location_probe` what features tell of
-where they are.
+`accuracy_under_shifts` how a classifier responds to shifts, and `location_probe` how much
+features reveal about where they are.
 """
 
 from low_rank_local_connectivity.equivariance.consistency import (

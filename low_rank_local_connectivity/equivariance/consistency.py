@@ -1,4 +1,4 @@
-"""Whether a classifier keeps its answer while the image moves."""
+"""Whether a classifier keeps its answer when the image moves."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -42,20 +42,19 @@ def shift_consistency(
     Args:
         model: Keras model, or function of a batch, that returns scores `(batch, classes)`.
         images: Array or stream of batches, as for `error`.
-        max_shift: Draws rows and columns of each shift evenly from `-max_shift` to `max_shift`,
-            for each image and pair anew.
-        shifts: Compares instead all pairs of these shifts `(rows, columns)`, each with every
-            other once.
-        seed: Of the draws, which depend on it and the image's place in `images` only.
-        pairs: How many pairs are drawn for each image, at least 1; without meaning for `shifts`.
+        max_shift: Draw the rows and columns of each shift uniformly from `-max_shift` to
+            `max_shift`, for each image and pair.
+        shifts: Instead, compare all pairs of these shifts `(rows, columns)`, each once.
+        seed: Seed of the draws, which depend only on it and the image's place in `images`.
+        pairs: How many pairs are drawn for each image, at least 1; ignored for `shifts`.
         batch_size: Images at a time.
-        wrap: Whether what leaves on one side comes in at the other.
+        wrap: Whether what leaves on one side comes in on the other.
         fill: Value of the vacated pixels otherwise.
         data_format: As for `error`.
         progress: As for `error`.
 
     Returns:
-        Fraction of the pairs, from 0 to 1. Rightness of the class plays no part.
+        Fraction of the pairs, from 0 to 1. Whether the class is right does not matter.
 
     Raises:
         ValueError: If not exactly one of `max_shift` and `shifts` is given, or the model does not
@@ -69,8 +68,8 @@ def shift_consistency(
         1.0
 
     Reference:
-        Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019 (there random
-        crops of a larger image; here the vacated pixels are filled or wrapped).
+        Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019 (which takes
+        random crops of a larger image; here the vacated pixels are filled or wrapped).
     """
     if (max_shift is None) == (shifts is None):
         raise ValueError(
@@ -139,9 +138,9 @@ def accuracy_under_shifts(
         model: Keras model, or function of a batch, that returns scores `(batch, classes)`.
         images: Array, or stream of batches `(images, labels)`.
         labels: Classes `(examples,)` counted from 0, or one-hot, of an array of images.
-        shifts: Shifts of `(rows, columns)`; a number is that many of both, along the diagonal.
+        shifts: Shifts of `(rows, columns)`; a number means as many of both, along the diagonal.
         batch_size: Images at a time.
-        wrap: Whether what leaves on one side comes in at the other.
+        wrap: Whether what leaves on one side comes in on the other.
         fill: Value of the vacated pixels otherwise.
         data_format: As for `error`.
         progress: As for `error`.
@@ -187,7 +186,7 @@ def _checked(shifts: Any) -> list[tuple[int, int]]:
 
 
 class _Classes:
-    """The classes that a model gives to shifted images."""
+    """The classes that a model assigns to shifted images."""
 
     def __init__(self, scores: Features, wrap: bool, fill: float) -> None:
         self.scores = scores
@@ -195,12 +194,12 @@ class _Classes:
         self.fill = real_number("fill", fill)
 
     def of_all(self, images: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
-        """Returns the classes of images that are shifted alike."""
+        """Returns the classes of images that are all shifted by the same amount."""
         move = Shift(*map(int, shift), wrap=self.wrap, fill=self.fill)
         return self._of(move(self.scores.channels_last(images)))
 
     def of_each(self, images: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-        """Returns the classes of images that are shifted each by its own."""
+        """Returns the classes of images that are each shifted by an amount of its own."""
         maps = self.scores.channels_last(images)
         moved = [
             Shift(*map(int, shift), wrap=self.wrap, fill=self.fill)(one[None])

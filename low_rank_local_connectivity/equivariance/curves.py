@@ -21,7 +21,7 @@ class Curve:
         ([0.0, 2.0], [0.0, 1.0])
 
     Raises:
-        ValueError: If they are no such arrays.
+        ValueError: If they are not such arrays.
     """
 
     values: np.ndarray
@@ -38,7 +38,7 @@ class Curve:
 
     @property
     def standard_error(self) -> np.ndarray:
-        """Standard error of that mean, `(points,)`; NaN if there is one example only."""
+        """Standard error of that mean, `(points,)`; NaN if there is only one example."""
         points, examples = self.per_example.shape
         if examples == 1:
             return np.full(points, np.nan)

@@ -1,4 +1,4 @@
-"""What is measured: features of images, batch by batch, as NumPy arrays."""
+"""The features to measure: those of images, batch by batch, as NumPy arrays."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
 from low_rank_local_connectivity.ops.arguments import boolean, received, tensor, text
 from low_rank_local_connectivity.receptive_field import receptive_field
 
-# A model, or a function of a batch of images, which it gets as a NumPy array.
+# A model, or a function of a batch of images as a NumPy array.
 Measured = keras.Model | Callable[[Any], Any]
 
 
@@ -87,7 +87,7 @@ class Features:
     def strides(
         self, image_size: tuple[int, int], feature_size: tuple[int, int]
     ) -> tuple[int, int] | None:
-        """Returns the total strides, or None if they cannot be known without guessing."""
+        """Returns the total strides, or None if they could only be guessed."""
         return self._model_strides or ((1, 1) if image_size == feature_size else None)
 
     @functools.cached_property
@@ -104,7 +104,7 @@ class Features:
 def batches(
     images: Any, labels: Any, batch_size: int, progress: bool | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Yields batches of images and, where there are any, of labels.
+    """Yields batches of images and of labels, if there are any.
 
     Args:
         images: Array of all images, or batches of them: an iterable, a `tf.data.Dataset` or a
@@ -138,7 +138,7 @@ def batches(
 
 
 def _is_array_of_images(images: Any) -> bool:
-    """Returns whether images are an array, or a stream of batches; anything else is refused."""
+    """Returns whether images are an array, rather than a stream; refuses anything else."""
     stream = hasattr(images, "__iter__") or isinstance(images, keras.utils.PyDataset)
     if isinstance(images, (str, bytes, Mapping, keras.KerasTensor)) or not stream:
         raise ValueError(
@@ -169,7 +169,7 @@ def _items(stream: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
 
 
 def _length(stream: Any) -> int | None:
-    """Returns the number of batches, None if a stream does not know it."""
+    """Returns the number of batches; None if a stream does not have one."""
     cardinality = getattr(stream, "cardinality", None)
     if cardinality is not None and int(cardinality()) == -1:
         raise ValueError(

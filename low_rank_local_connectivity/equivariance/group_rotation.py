@@ -10,11 +10,11 @@ from low_rank_local_connectivity.layers.configured_layer import positive_int
 
 @dataclasses.dataclass(frozen=True)
 class GroupRotation(Rotation):
-    """Rotates images as `Rotation`, and maps with orientations with these moved on.
+    """Rotates images as `Rotation` does; for maps with orientations, these are shifted too.
 
     With `g = degrees * order / 360`, `(T x)[p, r] = x[turn_g^-1(p), (r - g) % order]` of maps
-    `(batch, height, width, order, channels)`: what `GroupLiftConv2D` and `GroupConv2D` commute
-    with.
+    `(batch, height, width, order, channels)`. `GroupLiftConv2D` and `GroupConv2D` commute with
+    this.
 
     Args:
         degrees: As for `Rotation`; a multiple of `360 / order`.

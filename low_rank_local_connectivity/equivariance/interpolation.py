@@ -1,4 +1,4 @@
-"""Maps read between their positions."""
+"""Interpolation: reading maps between their positions."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -12,7 +12,8 @@ INTERPOLATIONS = ("bilinear", "bicubic")
 def taps(coordinates: np.ndarray, interpolation: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the positions along one axis that each coordinate reads, and their weights.
 
-    Bilinear: the two neighbours. Bicubic: four, weighted by Keys's kernel with `a = -1/2`.
+    They are two neighbours for bilinear interpolation, and four, weighted by Keys's kernel with
+    `a = -1/2`, for bicubic.
     """
     below = np.floor(coordinates).astype(int)
     f = coordinates - below
@@ -38,8 +39,8 @@ def sample(
 ) -> np.ndarray:
     """Reads maps at any coordinates.
 
-    Everything outside of a map has the value `fill`, also as a neighbour in an interpolation: as
-    in `keras.ops.image.map_coordinates(fill_mode="constant")` and SciPy's `mode="grid-constant"`.
+    Everything outside a map has the value `fill`, also as a neighbour in an interpolation, as in
+    `keras.ops.image.map_coordinates(fill_mode="constant")` and SciPy's `mode="grid-constant"`.
 
     Args:
         maps: Array `(batch, height, width, ...)`.

@@ -19,7 +19,7 @@ from low_rank_local_connectivity.ops.arguments import (
 )
 
 Kind = Literal["equivariance", "invariance"]
-# A transform, or what acts on arrays in the data format of the model.
+# A transform, or a function of arrays in the data format of the model.
 Action = Transform | Callable[[np.ndarray], Any]
 
 
@@ -39,45 +39,45 @@ def error(
 ) -> np.ndarray:
     """Returns how far a model is from commuting with a transform, for each image.
 
-    With the model `f`, the transform `T` of images and what it is on features, `T'`:
+    With the model `f`, the transform `T` of images and its counterpart `T'` on features:
 
     `error[n] = ||T' f(x[n]) - f(T x[n])||^2 / ||T' f(x[n])||^2`,
 
-    the *squared* L2 norm over positions and channels, for every example by itself; what is
-    published is its mean over examples, `error(...).mean()`. For `kind="invariance"` `T'` is the
+    the *squared* L2 norm over positions and channels, for each example separately; published
+    numbers are means over examples, `error(...).mean()`. For `kind="invariance"`, `T'` is the
     identity.
 
-    Positions count if they lie `margin` or more from every side of the feature map and so does
-    every position that `T'` reads for them: what has moved in from outside exists in `f(T x)` only
-    and is left out, and so is, given a margin, what is computed from padding. With a margin of the
-    receptive field's reach, what is left is due to the layers and not to the border. Under
-    invariance the margin alone decides.
+    A position counts if it is at least `margin` from every side of the feature map, and so is
+    every position that `T'` reads for it. This excludes what has moved in from outside, which only
+    `f(T x)` contains, and, with a margin, what is computed from padding. With a margin of the
+    receptive field's reach, the remaining error is due to the layers and not to the border. For
+    invariance only the margin matters.
 
-    A shift of the images is one by `shift / stride` of the features, and must be a whole one.
+    A shift of the images shifts the features by `shift / stride`, which must be a whole number.
     Scalings and rotations act on features as on images, about the centre of the feature map. If
-    paddings and strides put that beside the centre of the image, as `padding="same"` does with an
-    even size and stride 2, the network does not commute with them, and the error shows it. Near
-    the edge of what is seen, windows read `fill` too: what keeps a reach of `r` positions free of
-    it is a margin of `r / factor` under a reduction, and of `sqrt(2) * r` under a rotation.
+    padding and strides move that away from the centre of the image, as `padding="same"` does with
+    an even size and stride 2, the network does not commute with them, and the error shows it. Near
+    the edge of the transformed image, windows also read `fill`. For a reach of `r` positions, a
+    margin of `r / factor` under a reduction, and of `sqrt(2) * r` under a rotation, excludes this.
 
     Args:
-        model: Keras model, or function of a batch of images, a NumPy array, such as
-            `model.predict_on_batch` where compiling is worth it. Models run in inference.
+        model: Keras model, run in inference, or function of a batch of images, a NumPy array, such
+            as `model.predict_on_batch` where compiling is worth it.
         images: Array `(examples, height, width, channels)`, or `(examples, channels, height,
             width)`; or a stream of batches: an iterable, `tf.data.Dataset` or
             `keras.utils.PyDataset`, whose items are such arrays or begin with one. A stream is
             read once, with a progress bar.
         transform: `Shift`, `Scale`, `Rotation`; `ScaleSpaceAction` or `GroupRotation` for features
             with an axis of scales or of orientations; or a function of a batch of images, which
-            then needs `act_on_outputs` unless it is the invariance that is asked for.
+            needs `act_on_outputs` unless `kind` is `"invariance"`.
         kind: `"equivariance"` or `"invariance"`.
         layer: Layer whose outputs are the features, `"block/conv"` for the layer `conv` of the
             model `block` within the model; the model's outputs if None.
         margin: Positions of the feature map to leave out at each side, at least 0.
         act_on_outputs: `T'`, if it does not follow from `transform`: a transform in positions of
-            the feature map, or a function of a batch of features that returns as many, or
-            `(features, counted)` with `counted` true where they exist: of shape
-            `(height, width)`, or of that of an example's features, to which no margin is added.
+            the feature map, or a function from a batch of features to a batch of the same size,
+            or to `(features, counted)` with `counted` true where they exist, of shape
+            `(height, width)` or, without any margin, of the shape of an example's features.
         batch_size: Images at a time, at least 1; a stream's batches are taken as they are.
         strides: Pixels between neighbouring positions of the feature map, for shifts. If None:
             those of `receptive_field`, or 1 for features of the images' size.
@@ -90,8 +90,9 @@ def error(
         `||T' f(x)||` is.
 
     Raises:
-        ValueError: If the transform does not say how features move, a shift is not a whole one
-            for the features, no position is left to count, or an argument is out of its range.
+        ValueError: If the transform does not determine how features move, a shift moves features
+            by a fraction of a position, no position is left to count, or an argument is out of its
+            range.
 
     Example:
         >>> import keras
@@ -173,7 +174,7 @@ def curve(
         unknown = [one for one in transforms if not isinstance(one, known)]
         if unknown:
             raise ValueError(
-                "A function does not tell its parameter, so a curve over functions needs `values`. "
+                "A function has no known parameter, so a curve over functions needs `values`. "
                 f"Received: values=None with {len(unknown)} functions among the transforms."
             )
         values = [one.amount for one in transforms if isinstance(one, known)]
@@ -183,7 +184,7 @@ def curve(
 
 
 def _require_action(name: str, given: Any) -> None:
-    """Refuses what neither is a transform nor acts on arrays."""
+    """Refuses what is neither a transform nor a function of arrays."""
     if not callable(given) or (isinstance(given, keras.Layer) and not given.built):
         raise ValueError(
             f"`{name}` must be a transform, or a function of a batch. Received: "
@@ -236,7 +237,7 @@ class _Measurement:
         found = []
         for images, _ in stream:
             features = self.features(images)
-            # Once for all transforms: the features of what is not transformed.
+            # Once for all transforms: the features of the original images.
             found.append(
                 [
                     self.errors(images, features, one, None if actions is None else actions[index])
@@ -273,7 +274,7 @@ class _Measurement:
     def expected(
         self, images: np.ndarray, features: np.ndarray, transform: Action, action: Action | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns `T' f(x)` and where it counts: everywhere, apart from the margin, if None."""
+        """Returns `T' f(x)` and where it counts; None if everywhere except in the margin."""
         if action is None and isinstance(transform, ScaleSpaceAction):
             return transform.on_features(features)
         if action is None and not isinstance(transform, Transform):
@@ -296,7 +297,7 @@ class _Measurement:
         return self.features.original(own(maps)), own.counted(*maps.shape[1:3], self.margin)
 
     def of_features(self, images: np.ndarray, maps: np.ndarray, transform: Any) -> Transform:
-        """Returns what a transform of images is on feature maps."""
+        """Returns the counterpart on feature maps of a transform of images."""
         height, width = self.features.channels_last(images).shape[1:3]
         feature_size: Any = maps.shape[1:3]
         strides = self.given_strides or self.features.strides((height, width), feature_size)

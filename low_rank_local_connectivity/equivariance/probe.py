@@ -1,4 +1,4 @@
-"""Whether features tell where they are."""
+"""Whether features reveal where they are."""
 
 import dataclasses
 from typing import Any
@@ -14,17 +14,17 @@ from low_rank_local_connectivity.ops.arguments import (
     whole_number,
 )
 
-# A feature whose variance is this share of its mean square or less is constant up to rounding.
+# A feature whose variance is at most this fraction of its mean square is constant up to rounding.
 ROUNDING = 1e-10
 
 
 @dataclasses.dataclass(frozen=True)
 class LocationProbe:
-    """How well a linear probe reads where a feature is.
+    """How well a linear probe predicts where a feature is.
 
     Args:
-        row: R^2 of the row on held-out images: 1 if it is read exactly, 0 if the probe knows no
-            more than the mean row; below 0 if what it has learned misleads.
+        row: R^2 of the row on held-out images: 1 if it is predicted exactly, 0 if no better than
+            by the mean row, and below 0 if worse.
         column: R^2 of the column.
     """
 
@@ -45,7 +45,7 @@ def location_probe(
     data_format: str | None = None,
     progress: bool | None = None,
 ) -> LocationProbe:
-    """Returns how well absolute position can be read from a model's frozen features.
+    """Returns how well absolute position can be predicted from a model's frozen features.
 
     The features `z[n, p]`, one vector for image `n` and position `p`, are standardised over the
     training images; so are the targets `y[p] = (row, column)`, over the positions. Ridge regression
@@ -53,23 +53,23 @@ def location_probe(
 
     `W = (E[z z'] + ridge * I)^-1 E[z y']`,
 
-    and is judged by `R^2 = 1 - sum (y - W' z)^2 / sum y^2` on the other images. Of every two
-    images that follow one another, one, by lot, trains and the other is held out.
+    and is evaluated by `R^2 = 1 - sum (y - W' z)^2 / sum y^2` on the other images. Of every two
+    consecutive images, one, chosen at random, is for training and the other is held out.
 
-    A network of unpadded convolutions tells nothing of position on images whose statistics are the
-    same everywhere, such as the noise that is drawn if only `image_shape` is given. What is
-    found beyond 0 there comes from padding, coordinates, position-dependent filters or biases. On
-    real images, whose content depends on the place, compare with a network that cannot know.
+    A network of unpadded convolutions reveals nothing about position on images whose statistics
+    are the same everywhere, such as the noise that is drawn if only `image_shape` is given. Values
+    above 0 are then due to padding, coordinates, or position-dependent filters or biases. On real
+    images, whose content depends on the place, compare with a network that cannot know positions.
 
     Args:
         model: Keras model, or function of a batch, that returns features with rows and columns.
-        images: Array or stream of batches, as for `error`, at least 2 images. No image should be
-            there twice, or the splits share it.
-        image_shape: Instead, the shape of one image of standard normal noise.
+        images: Array or stream of batches, as for `error`, of at least 2 images. No image should
+            occur twice, or both splits might contain it.
+        image_shape: Instead of images, the shape of one image of standard normal noise.
         layer: Layer whose outputs are the features, as for `error`.
         examples: How many images of noise.
         ridge: Weight of the penalty, above 0, relative to features of variance 1.
-        seed: Of the noise and of the split.
+        seed: Seed of the noise and of the split.
         batch_size: Images at a time.
         data_format: As for `error`.
         progress: As for `error`.
@@ -89,7 +89,7 @@ def location_probe(
 
     Reference:
         Islam et al., "Position, Padding and Predictions: A Deeper Look at Position Information in
-        CNNs", 2021 (there a convolutional read-out; here a linear one).
+        CNNs", 2021 (with a convolutional read-out, which is linear here).
     """
     if (images is None) == (image_shape is None):
         given = "both" if images is not None else "neither"
@@ -155,13 +155,13 @@ def _split(
 
 
 def _trains(numbers: np.ndarray, seed: int) -> np.ndarray:
-    """Returns which images train: of each pair one, by lot; of a single image, that one."""
+    """Returns which images are for training: one of each pair, at random; a single one, too."""
     lots = [np.random.default_rng([seed, pair]).integers(2) if pair else 0 for pair in numbers // 2]
     return numbers % 2 == lots
 
 
 def _targets(height: int, width: int) -> np.ndarray:
-    """Returns row and column of each position, of mean 0 and variance 1."""
+    """Returns the row and column of each position, standardised to mean 0 and variance 1."""
     if min(height, width) < 2:
         raise ValueError(
             "location_probe() needs at least 2 positions along each axis. Received: features of "
@@ -184,7 +184,7 @@ def _r_squared(train: _Moments, held_out: _Moments, ridge: float) -> tuple[float
         products = moments.products / moments.count
         products = products - np.outer(mean, average) - np.outer(average, mean)
         products = (products + np.outer(mean, mean)) * np.outer(scale, scale)
-        # The targets' mean is 0 over each image, so that the features' does not enter.
+        # The targets' mean over each image is 0, so that of the features does not matter.
         return products, moments.cross / moments.count * scale[:, None]
 
     products, cross = standardised(train)

@@ -1,4 +1,4 @@
-"""What a change of scale does to images and to the features of a scale space."""
+"""The action of a change of scale on images and on the features of a scale space."""
 
 import dataclasses
 from typing import Any
@@ -18,21 +18,21 @@ class ScaleSpaceAction:
     """Makes images smaller by whole steps of a scale space, and moves its levels to match.
 
     Images: `(T x)[p] = (G[t] * x)[base^n p]`, smoothed as level `n` of `ScaleSpaceLifting2D` is,
-    then every `base^n`th row and column. Features: `(T' f)[k, p] = f[k + n, base^n p]`. To be
-    given to `error` or `curve` as `transform`; what it does to the outputs follows. The model must
-    take images of the smaller size too.
+    then every `base^n`th row and column. Features: `(T' f)[k, p] = f[k + n, base^n p]`. Pass it to
+    `error` or `curve` as `transform`, from which its action on the outputs follows. The model must
+    also take images of the smaller size.
 
-    Counted are the levels that exist in `T' f` and read, in `f(T x)` and in `f(x)` alike, none
-    beyond the last.
+    The levels that count are those that exist in `T' f` and that read no level beyond the last,
+    neither in `f(T x)` nor in `f(x)`.
 
     Args:
         base: Factor of the lifting, a whole number above 1.
         steps: Number of levels, `n`, at least 1.
         zero_scale: That of the lifting; None to subsample images without smoothing.
-        reach: How many levels upwards an output reads: the sum over the layers of
+        reach: How many coarser levels an output reads: the sum over the layers of
             `interaction - 1`.
         margin: Positions of the smaller features to leave out at each side. The margin of `error`
-            itself does not know the axes of a scale space and stays 0.
+            itself does not apply to the axes of a scale space and must be 0.
         levels: Levels of the smaller features to count, among those that exist; all if None.
         data_format: Where images and features have their channels; Keras's global setting if None.
 
@@ -95,7 +95,7 @@ class ScaleSpaceAction:
         )
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Makes a batch of images smaller, whole numbers becoming float32."""
+        """Makes a batch of images smaller; integers become float32."""
         if self.zero_scale is None:
             return self._subsampled(images)
         variance = level_variances(self.steps + 1, self.base, self.zero_scale)[-1]
@@ -119,11 +119,11 @@ class ScaleSpaceAction:
                 height, width)`.
 
         Returns:
-            The features with as many levels as before, those that do not exist being 0, and where
-            they count: booleans of the shape of an example.
+            The features with as many levels as before, those that do not exist being 0, and
+            booleans of the shape of an example, true where they count.
 
         Raises:
-            ValueError: If they are no scale space, or nothing is left to count.
+            ValueError: If they are not of a scale space, or nothing is left to count.
         """
         if features.ndim != 5:
             raise ValueError(

@@ -27,9 +27,9 @@ from low_rank_local_connectivity.ops.arguments import (
 
 
 class Transform(abc.ABC):
-    """Where each position of a transformed map is read from.
+    """Base class of transforms, defined by where each position of a transformed map is read from.
 
-    `(T x)[p] = x[source(p)]`; what would be read from outside of the map has the value `fill`.
+    `(T x)[p] = x[source(p)]`; what would be read from outside the map has the value `fill`.
     """
 
     fill: float
@@ -37,7 +37,7 @@ class Transform(abc.ABC):
     @property
     @abc.abstractmethod
     def amount(self) -> float:
-        """The parameter, as a curve shows it."""
+        """The parameter, for a curve."""
 
     @abc.abstractmethod
     def source(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +45,7 @@ class Transform(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, maps: np.ndarray) -> np.ndarray:
-        """Transforms maps `(batch, height, width, ...)`, whose shape stays."""
+        """Transforms maps `(batch, height, width, ...)` without changing their shape."""
 
     def on_features(
         self,
@@ -53,17 +53,17 @@ class Transform(abc.ABC):
         feature_size: tuple[int, int],  # noqa: ARG002
         strides: tuple[int, int] | None,  # noqa: ARG002
     ) -> "Transform":
-        """Returns what the transform of images is on feature maps of another resolution."""
+        """Returns the counterpart of the transform on feature maps of another resolution."""
         return self
 
     def counted(self, height: int, width: int, margin: int = 0) -> np.ndarray:
-        """Returns which positions of a transformed map have all they read inside of it.
+        """Returns which positions of a transformed map read only from inside the map.
 
         Args:
             height: Rows of the map.
             width: Columns of the map.
             margin: Rows and columns at each side that count as outside, both for the position
-                itself and for what it reads.
+                itself and for those that it reads.
 
         Returns:
             Booleans of shape `(height, width)`.
@@ -92,8 +92,8 @@ class Shift(Transform):
     Args:
         rows: Positions down; up if negative.
         columns: Positions to the right; to the left if negative.
-        wrap: Whether what leaves on one side comes in at the other.
-        fill: Value of the vacated positions; without meaning if `wrap`.
+        wrap: Whether what leaves on one side comes in on the other.
+        fill: Value of the vacated positions; ignored if `wrap`.
 
     Raises:
         ValueError: If a number of positions is not whole.
@@ -122,7 +122,7 @@ class Shift(Transform):
 
     @property
     def amount(self) -> float:
-        """The shift along the axis along which it is further, with its sign."""
+        """The larger of the shifts along the two axes, with its sign."""
         return float(self.rows if abs(self.rows) >= abs(self.columns) else self.columns)
 
     def source(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -132,7 +132,7 @@ class Shift(Transform):
         return (rows % height, columns % width) if self.wrap else (rows, columns)
 
     def __call__(self, maps: np.ndarray) -> np.ndarray:
-        """Moves the maps, whose dtype stays."""
+        """Moves the maps without changing their dtype."""
         moved = np.roll(maps, (self.rows, self.columns), axis=(1, 2))
         if not self.wrap:
             rows, columns = self.source(*maps.shape[1:3])
@@ -177,7 +177,7 @@ class _Resampling(Transform):
     """A transform that reads between the positions."""
 
     def __call__(self, maps: np.ndarray) -> np.ndarray:
-        """Resamples the maps, whole numbers becoming float32."""
+        """Resamples the maps; integers become float32."""
         sources = self.source(*maps.shape[1:3])
         return sample(maps, *sources, self._interpolation, self.fill)
 
@@ -186,18 +186,18 @@ class _Resampling(Transform):
 class Scale(_Resampling):
     """Enlarges what is seen about the centre; the map keeps its size.
 
-    `(T x)[p] = x[centre + (p - centre) / factor]`, interpolated and not smoothed before: details
-    finer than a pixel of a reduced image alias.
+    `(T x)[p] = x[centre + (p - centre) / factor]`, interpolated without prior smoothing: details
+    finer than a pixel of a reduced image are aliased.
 
     Args:
-        factor: How many times larger, above 0; reduces below 1. The image then is surrounded by
-            `fill`.
+        factor: How many times larger, above 0. Below 1 it reduces the image, which is then
+            surrounded by `fill`.
         interpolation: `"bilinear"`, or `"bicubic"` (Keys's kernel with `a = -1/2`, exact for
             polynomials of degree 2).
-        fill: Value of all that is outside of the map, also for the interpolation across its edge.
+        fill: Value outside the map, also for the interpolation across its edge.
 
     Raises:
-        ValueError: If the factor is not above 0, or the interpolation is not known.
+        ValueError: If the factor is not above 0, or the interpolation is unknown.
 
     Example:
         >>> Scale(2.0)(np.array([[[4.0, 8.0, 4.0]]])).tolist()
@@ -232,16 +232,16 @@ class Rotation(_Resampling):
     """Rotates what is seen about the centre; the map keeps its size.
 
     With `u` rows below and `v` columns right of the centre, position `(u, v)` reads
-    `(u cos + v sin, v cos - u sin)`. Multiples of 90 degrees on square maps, and of 180 on all,
-    only rearrange the positions, exactly.
+    `(u cos + v sin, v cos - u sin)`. Multiples of 90 degrees on square maps, and of 180 degrees on
+    all maps, are exact: they only rearrange the positions.
 
     Args:
-        degrees: The angle, counter-clockwise as the image is seen with row 0 at the top.
+        degrees: The angle, counter-clockwise when the image is shown with row 0 at the top.
         interpolation: As for `Scale`.
         fill: As for `Scale`.
 
     Raises:
-        ValueError: If the angle is not finite, or the interpolation is not known.
+        ValueError: If the angle is not finite, or the interpolation is unknown.
 
     Example:
         >>> Rotation(90)(np.array([[[1, 2], [3, 4]]])).tolist()
@@ -273,7 +273,7 @@ class Rotation(_Resampling):
         )
 
     def __call__(self, maps: np.ndarray) -> np.ndarray:
-        """Rotates the maps; whole numbers become float32 unless positions only move."""
+        """Rotates the maps; integers become float32 unless positions are only rearranged."""
         quarters, rest = divmod(self.degrees, 90)
         square = maps.shape[1] == maps.shape[2]
         if rest == 0 and (square or quarters % 2 == 0):
@@ -282,5 +282,5 @@ class Rotation(_Resampling):
 
 
 def _between(length: int, offsets: np.ndarray) -> np.ndarray:
-    """Returns coordinates from offsets from the centre, those beside a whole number made it."""
+    """Returns coordinates from offsets from the centre, rounded where they are nearly whole."""
     return np.round((length - 1) / 2 + offsets, 9)

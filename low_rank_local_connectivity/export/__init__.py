@@ -1,4 +1,4 @@
-"""From a trained model to what a server runs: converted, written, verified."""
+"""Exporting trained models for servers: conversion, writing and verification."""
 
 from low_rank_local_connectivity.export.exporting import MANIFEST, export_model
 from low_rank_local_connectivity.export.formats import FORMATS

@@ -1,4 +1,4 @@
-"""What an export refuses of its arguments, whatever the model is."""
+"""Checks of an export's arguments that do not depend on the model."""
 
 import os
 from typing import Any
@@ -31,10 +31,10 @@ def require_arguments(
     class_names: Any,
     tolerance: Any,
 ) -> None:
-    """Refuses arguments of `export_model` that are of another kind than it says.
+    """Checks the types and ranges of `export_model`'s arguments.
 
     Raises:
-        ValueError: If one is.
+        ValueError: If one is wrong.
     """
     require_model("export_model", model)
     if not isinstance(path, (str, os.PathLike)):
@@ -77,7 +77,7 @@ def _require_formats(formats: Any) -> None:
 
 
 def _require_sample(sample: Any) -> None:
-    """Refuses samples that hold anything but numbers."""
+    """Refuses samples that contain anything but numbers."""
     leaves = [] if sample is None else keras.tree.flatten(sample)
     if isinstance(sample, (list, tuple)) and all(map(is_real, leaves)):
         tensor("sample", sample, "K")

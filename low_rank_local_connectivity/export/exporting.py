@@ -46,34 +46,34 @@ def export_model(
     representative: Any = None,
     labels: Any = None,
 ) -> dict[str, Any]:
-    """Writes a model in formats that servers read, and proves that they compute the same.
+    """Writes a model in formats for servers, and verifies that they compute the same.
 
-    The model is converted first: a model of another precision becomes its float32 copy, low-rank
-    layers with fixed weights mix their filters once, turned filters are spelled out as plain
-    convolutions, and batch normalisations become part of the layers before them where that is
-    exact. Everything is written to a temporary folder, loaded again by the format's own runtime
-    and compared with the float32 model on batches of 1 and of the whole sample, signature by
-    signature; only then is it moved to its place, so nothing half-written or wrong remains.
+    The model is converted first: a model of another precision is replaced by a float32 copy, the
+    filters of low-rank layers with fixed weights are mixed in advance, turned filters become plain
+    convolutions, and batch normalisations are folded into the layers before them where that is
+    exact. Everything is written to a temporary folder, loaded by the format's own runtime and
+    compared with the float32 model, on batches of 1 and of the whole sample, signature by
+    signature. Only then is it moved into place, so nothing half-written or wrong is left behind.
 
     Args:
         model: Built functional or `Sequential` model, with any number of inputs and outputs in
             lists and dictionaries. Requests and answers name each by its key in a dictionary, or
-            else by the name of its `keras.Input` or of the layer that makes it. A name that some
-            format could not take, such as `my image` or `class`, is replaced with `my_image` or
-            `class_` in all of them; the manifest holds both.
-        path: Folder, in which nothing that is written may exist. `tf_saved_model` becomes
+            else by the name of its `keras.Input` or of the layer that returns it. A name that some
+            format does not allow, such as `my image` or `class`, is replaced with `my_image` or
+            `class_` in all of them; the manifest has both.
+        path: Folder; nothing is overwritten in it. `tf_saved_model` becomes
             `1/`, the versioned folder that TensorFlow Serving expects, with the signature
             `serving_default` over prepared inputs and a warm-up request; `onnx` becomes
             `model.onnx`, `litert` `model.tflite`, `litert_int8` `model_int8.tflite`;
-            `manifest.json` says what is there. Inputs have the model's types, floating ones
-            float32. Batch sizes are free, except in `litert_int8`, which takes one example.
+            `manifest.json` describes them. Inputs have the model's types, floating types being
+            float32. Any batch size works, except for `litert_int8`, which takes one example.
         formats: What to write: any of `"tf_saved_model"`, `"onnx"`, `"litert"` and
             `"litert_int8"`, whose weights and activations are integers of eight bits.
-        convert: Whether to convert the layers. At a small batch the converted form, which reads
-            filters of its own for every position, may be slower. `"measure"` writes each form in
-            the first format, runs them at `serving_batch_size`, prints their times and keeps the
-            fastest, or the smallest of those within a quarter of it: converted, unconverted, or
-            with low-rank layers that convolve with every bank, which suits few examples. A model
+        convert: Whether to convert the layers. For small batches the converted form, which reads
+            a filter for every position, may be slower. `"measure"` writes each form in the first
+            format, runs it at `serving_batch_size`, prints the times and keeps the fastest form,
+            or the smallest of those that take at most a quarter longer: converted, unconverted, or
+            with low-rank layers that convolve with every bank, which suits small batches. A model
             without layers to convert is not measured.
         sample: Inputs to verify on, arranged as the model's are. If None, random floats in
             [-1, 1], and random integers from 0 to 255 or to the last entry of the `Embedding`
@@ -82,32 +82,33 @@ def export_model(
         preprocess: Function of TensorFlow from the bytes of an image file, a scalar string
             tensor, to the input of a model that has one. With it the SavedModel has a second
             signature, `serving_bytes`, over encoded images.
-        class_names: Name of each class in the order of the outputs; `serving_bytes` then
-            answers with the class's name too.
+        class_names: Name of each class in the order of the outputs; the answers of
+            `serving_bytes` then include the name of the class.
         tolerance: Largest difference allowed, relative to the largest value of an output. For
             `litert_int8` it is 0.25.
-        representative: Some hundred inputs like those that will be served, arranged as the model's
-            are, on which `litert_int8` chooses the scale of its integers; the sample if None.
-        labels: Class of each representative input; the manifest then holds the accuracy of
-            `litert_int8` beside the model's.
+        representative: About a hundred inputs like those that will be served, arranged as the
+            model's are, from which `litert_int8` chooses the scale of its integers; the sample if
+            None.
+        labels: Class of each representative input; the manifest then has the accuracy of
+            `litert_int8` and of the model.
 
     Returns:
-        The manifest: the model's name, the form that is served (`"converted"`,
-        `"unconverted"` or `"bank by bank"`), the parameters of the model and of that form,
-        milliseconds if they were measured; the `precision`: the names of the model's dtype
-        policies, that of what is served and how far it is from the model's own outputs; `inputs`
-        and `outputs`, with `name`, `model_name`, `shape`, `dtype` and, of inputs, `sample_range`,
-        and, where there is only one, `input` and the name of the `output`; class names, versions,
-        and for each format its `file` (in the folder), `bytes`, `signatures` and `difference`.
-        SavedModels with `preprocess` add the `bytes_difference` of that signature; `litert_int8`
-        adds its `tolerance`, `batch_size`, the share of representative inputs for which its
-        largest output is the model's (`agreement`, for each output) and the `accuracy` of both.
+        The manifest: the model's name; the form that is served (`"converted"`, `"unconverted"` or
+        `"bank by bank"`); the parameters of the model and of that form; milliseconds if they were
+        measured; the `precision`: the names of the model's dtype policies, that of the served form
+        and how far it is from the model's own outputs; `inputs` and `outputs`, with `name`,
+        `model_name`, `shape`, `dtype` and, for inputs, `sample_range`, and, where there is only
+        one, `input` and the name of the `output`; class names; versions; and for each format its
+        `file` (in the folder), `bytes`, `signatures` and `difference`. SavedModels with
+        `preprocess` add the `bytes_difference` of that signature; `litert_int8` adds its
+        `tolerance`, `batch_size`, the fraction of representative inputs for which its largest
+        output is the model's (`agreement`, for each output) and the `accuracy` of both.
 
     Raises:
         ValueError: If an argument is out of its range, the model is of another kind, the backend
-            cannot write a format or the format cannot hold the model, a place is taken, or an
-            export differs from the model.
-        ImportError: If a package is missing; the message names it and how to install it.
+            cannot write a format, a format cannot represent the model, a file exists already, or
+            an export differs from the model.
+        ImportError: If a package is missing; the message names it and says how to install it.
 
     Example:
         >>> import tempfile
@@ -175,7 +176,7 @@ def _write(
     manifest: dict[str, Any],
     checks: Checks,
 ) -> None:
-    """Writes, verifies and adds to the manifest each format; moves them if all are right."""
+    """Writes each format, verifies it and adds it to the manifest; then moves all into place."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".", dir=folder))
     try:
@@ -253,7 +254,7 @@ def _check_numbers(model: Any, sample: Expected) -> None:
 
 
 def _calibration(served: Served, sample: Any, representative: Any, labels: Any) -> list[np.ndarray]:
-    """Returns the inputs to calibrate integers on, for which the labels are, if any."""
+    """Returns the inputs to calibrate integers on, to which any labels belong."""
     argument, given = "representative", representative
     if given is None:
         argument, given = "sample", sample
@@ -284,18 +285,18 @@ def _batch(sample: Expected, size: int) -> dict[str, np.ndarray]:
 
 
 def _precision(model: Any, trained: Expected, served: Expected) -> dict[str, Any]:
-    """Returns what the manifest says of the precision of a model and of its float32 copy."""
+    """Returns the manifest's entry on the precision of a model and of its float32 copy."""
     found = difference(trained.outputs, served.outputs)
     return {
         "model": policies(model),
         "served": "float32",
-        # A model of 16 bits may overflow where its copy does not.
+        # A 16-bit model may overflow where its copy does not.
         "difference": found if np.isfinite(found) else None,
     }
 
 
 def _described(served: Served, sample: Expected) -> dict[str, Any]:
-    """Returns what the manifest says of inputs and outputs."""
+    """Returns the manifest's entries on inputs and outputs."""
     inputs = [
         {
             **_port(port),

@@ -1,6 +1,6 @@
-"""The formats: how each is written, and how what was written is run to verify it.
+"""The formats: how each is written, and how it is run for verification.
 
-Each needs packages that not every installation has, and imports them where it is used.
+Each needs packages that not every installation has, which are imported where they are used.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ class Format:
     """A format.
 
     Args:
-        file: What it is called in the export's folder.
-        backends: Those of Keras that can write it.
-        packages: What it needs, by the name to import, with the name to install.
-        write: Function of what is served and a path.
-        run: Function of a path and a `Served` to a function of inputs to outputs, by name.
+        file: Its name in the export's folder.
+        backends: Keras's backends that can write it.
+        packages: Packages that it needs: the name to install, by the name to import.
+        write: Function of a `Served` and a path that writes it.
+        run: Function from a path and a `Served` to a function from inputs to outputs, by name.
         integers: Whether it computes in integers, calibrated on representative inputs.
     """
 
@@ -70,7 +70,7 @@ class Format:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Keeps converters from telling how they convert."""
+    """Silences converters."""
     level = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     logging.disable(logging.WARNING)

@@ -1,4 +1,4 @@
-"""The form of a model that is served: converted or not, whichever is asked for or fastest."""
+"""The form of a model to serve: converted or not, as requested or as is fastest."""
 
 import dataclasses
 import statistics
@@ -24,20 +24,20 @@ from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRan
 
 # Runs of each form, alternately, when they are measured.
 RUNS = 15
-# Times that differ by less than this factor are alike: a machine's noise is not worth megabytes.
+# Times that differ by less than this factor count as equal: noise is not worth megabytes.
 ABOUT_AS_FAST = 1.25
 
 
 def choose_form(
     served: Served, convert: Any, batch: Mapping[str, np.ndarray], formats: Sequence[str]
 ) -> tuple[str, Any, dict[str, Any]]:
-    """Returns the form of a model to serve, its name, and what was measured to choose it.
+    """Returns the form of a model to serve, its name, and the measurements behind the choice.
 
     Args:
         served: The model, with its inputs and outputs.
         convert: As in `export_model`.
-        batch: Inputs by name, of the size to measure at.
-        formats: What will be written; forms are measured in the first.
+        batch: Inputs by name, of the batch size to measure at.
+        formats: The formats to write; forms are measured in the first.
     """
     model = served.model
     if convert is False:
@@ -70,16 +70,16 @@ def _folded(model: Any) -> Any:
 
 
 def _smallest_of_the_fastest(milliseconds: Mapping[str, float], forms: Mapping[str, Any]) -> str:
-    """Returns the form with the fewest parameters of those about as fast as the fastest."""
+    """Returns the form with the fewest parameters among those about as fast as the fastest."""
     limit = ABOUT_AS_FAST * min(milliseconds.values())
     near = [name for name, time in milliseconds.items() if time <= limit]
     return min(near, key=lambda name: (forms[name].count_params(), milliseconds[name]))
 
 
 def bank_by_bank(layer: Any) -> Any:
-    """Returns a low-rank layer that convolves with every bank, which suits few examples.
+    """Returns a low-rank layer that convolves with every bank, which suits small batches.
 
-    By itself a layer plans for 32 examples if the batch is unknown, as it is for a server.
+    By default a layer plans for 32 examples if the batch size is unknown, as it is for a server.
     """
     if not isinstance(layer, LowRankLocallyConnected) or layer.implementation != "auto":
         return None
@@ -99,7 +99,7 @@ def _measure(
     batch: Mapping[str, np.ndarray],
     formats: Sequence[str],
 ) -> dict[str, float]:
-    """Returns the milliseconds that each form takes, alternately, as the first format runs it."""
+    """Returns the milliseconds that each form takes in the first format, run alternately."""
     with tempfile.TemporaryDirectory() as folder:
         runs = {
             name: _runner(dataclasses.replace(served, model=form), Path(folder) / name, formats)
@@ -117,7 +117,7 @@ def _measure(
 
 
 def _runner(served: Served, folder: Path, formats: Sequence[str]) -> Callable[[Any], Any]:
-    """Returns what runs a form as it would be served; by Keras if no format is asked for."""
+    """Returns a function that runs a form as served, or with Keras if there is no format."""
     if not formats:
         form, names = served.model, [port.name for port in served.inputs]
         return lambda batch: form.predict_on_batch(

@@ -5,12 +5,12 @@ from typing import Any
 
 
 def rename_values(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Gives a graph's inputs and outputs names, in their order, wherever it mentions them.
+    """Renames a graph's inputs and outputs wherever it mentions them.
 
     Args:
         graph: An `onnx.GraphProto`.
-        inputs: Names of its inputs.
-        outputs: Names of its outputs; no two inputs or outputs have the same.
+        inputs: New names of its inputs, in their order.
+        outputs: New names of its outputs; all names must be different.
     """
     old = [value.name for value in (*graph.input, *graph.output)]
     names = dict(zip(old, (*inputs, *outputs), strict=True))

@@ -9,9 +9,9 @@ import numpy as np
 from low_rank_local_connectivity.export.signatures import Port, input_structure
 from low_rank_local_connectivity.graph import calls_between
 
-# Examples that an export is verified on if no sample is given, and batches that are cut from them.
+# Examples for verifying an export if no sample is given, and the sizes of batches cut from them.
 SAMPLES = 7
-# Values of integers that no layer limits: those of the pixels of an image.
+# Values of integers that no layer limits: those of an image's pixels.
 PIXELS = 256
 
 
@@ -30,10 +30,10 @@ def sample_inputs(model: Any, inputs: Sequence[Port], sample: Any) -> list[np.nd
 
 
 def given_inputs(model: Any, inputs: Sequence[Port], given: Any, argument: str) -> list[np.ndarray]:
-    """Returns the arrays that an argument holds, each of its input's shape and type.
+    """Returns the arrays in an argument, each of its input's shape and type.
 
     Raises:
-        ValueError: If they are arranged otherwise, or differ in shape, type or number.
+        ValueError: If they are arranged differently, or differ in shape, type or number.
     """
     leaves = _leaves(model, given)
     if leaves is None:
@@ -55,7 +55,7 @@ def given_inputs(model: Any, inputs: Sequence[Port], given: Any, argument: str) 
 
 
 def _leaves(model: Any, given: Any) -> list[Any] | None:
-    """Returns what is given for each input; None if it is arranged otherwise."""
+    """Returns the value for each input; None if they are arranged differently."""
     if len(model.inputs) == 1 and not isinstance(given, (dict, list, tuple)):
         return [given]
     if not keras.tree.is_nested(input_structure(model)):
@@ -109,14 +109,14 @@ def _random(model: Any, inputs: Sequence[Port]) -> list[np.ndarray]:
 
 
 def _first_too_large(model: Any, tensor: Any, port: Port) -> int:
-    """Returns the end of the range of integers that an input can hold."""
+    """Returns the end of the range of integers that an input can take."""
     if port.dtype == "bool":
         return 2
     return min([np.iinfo(port.dtype).max + 1, *(_limits(model, tensor) or [PIXELS])])
 
 
 def _limits(model: Any, tensor: Any) -> list[int]:
-    """Returns how many entries the layers have in which an input's integers are looked up."""
+    """Returns the number of entries of the layers that look up an input's integers."""
     reached, found = {id(tensor)}, []
     for node in calls_between(model.inputs, model.outputs):
         read = [place for place, one in enumerate(node.input_tensors) if id(one) in reached]

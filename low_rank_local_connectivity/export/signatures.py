@@ -1,4 +1,4 @@
-"""What a server sees of a model: named inputs and outputs, each of a shape and a type."""
+"""A model as a server sees it: named inputs and outputs with shapes and types."""
 
 import dataclasses
 import keyword
@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-# Words that name no input of a function in Python, which is how TensorFlow and LiteRT take them.
+# Words that Python allows as no argument's name, which is what TensorFlow and LiteRT make of them.
 RESERVED = {*keyword.kwlist, "self"}
 
 
@@ -19,8 +19,8 @@ class Port:
     """An input or output.
 
     Args:
-        name: What requests and answers call it, in every format.
-        model_name: What the model calls it.
+        name: Its name in requests and answers, in every format.
+        model_name: Its name in the model.
         shape: Its shape, whose first axis is the batch, of any size.
         dtype: Its type; all floating types are served as float32.
     """
@@ -33,7 +33,7 @@ class Port:
 
 @dataclasses.dataclass(frozen=True)
 class Served:
-    """What is exported.
+    """A model to export.
 
     Args:
         model: Built functional or `Sequential` model.
@@ -66,8 +66,8 @@ class Served:
 def ports(model: Any) -> tuple[list[Port], list[Port]]:
     """Returns a model's inputs and outputs, no two of which have the same name.
 
-    What stands in a dictionary goes by its key, and by the keys on the way to it joined with `_`;
-    anything else by the name of its `keras.Input` or of the layer that makes it.
+    The name of an entry of a dictionary is its key, after any outer keys, joined with `_`; any
+    other is named after its `keras.Input` or the layer that returns it.
 
     Example:
         >>> image = keras.Input((8, 9, 2), name="my image")
@@ -109,11 +109,11 @@ def _ports(structure: Any, kind: str, taken: set[str]) -> list[Port]:
 
 
 def valid_name(name: str, kind: str) -> str:
-    """Returns the name itself if every format takes it, or the nearest that they all take.
+    """Returns the name if every format allows it, or else the nearest that all allow.
 
     Args:
         name: Any name.
-        kind: Word to begin with if the name begins with none of its own.
+        kind: Word to begin with if the name does not begin with a letter.
 
     Example:
         >>> [valid_name(name, "input") for name in ("image", "été:0", "class", "1st", "?")]
@@ -129,7 +129,7 @@ def valid_name(name: str, kind: str) -> str:
 
 
 def _unused(name: str, taken: set[str]) -> str:
-    """Returns the name, numbered if another input or output has it: in ONNX they share names."""
+    """Returns the name, numbered if another input or output has it: ONNX has one set of names."""
     lower = {other.lower() for other in taken}
     found, count = name, 0
     while found.lower() in lower:

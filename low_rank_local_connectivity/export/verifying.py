@@ -1,4 +1,4 @@
-"""Comparing what was written with the model, signature by signature."""
+"""Comparing an export with the model, signature by signature."""
 
 import contextlib
 import dataclasses
@@ -13,17 +13,17 @@ import numpy as np
 from low_rank_local_connectivity.export.formats import Format, run_serving_bytes
 from low_rank_local_connectivity.export.signatures import Port, Served
 
-# Largest difference allowed of a model in integers of eight bits, relative to the largest output.
+# Largest difference allowed for a model in 8-bit integers, relative to the largest output.
 INT8_TOLERANCE = 0.25
-# Images that a signature over encoded images is verified on.
+# Images for verifying a signature over encoded images.
 ENCODED = 7
-# What an error of a converter is cut to.
+# Length to which an error of a converter is cut.
 LONGEST = 200
 
 
 @dataclasses.dataclass(frozen=True)
 class Expected:
-    """What a model computes.
+    """Inputs, and the outputs that a model computes for them.
 
     Args:
         inputs: Inputs by name.
@@ -78,14 +78,14 @@ def _difference(expected: np.ndarray, found: np.ndarray) -> float:
 
 @dataclasses.dataclass
 class Checks:
-    """What exports are compared with.
+    """The reference that exports are compared with.
 
     Args:
-        sample: Inputs, and what the model computes of them.
+        sample: Inputs, and the model's outputs for them.
         tolerance: Largest difference allowed.
-        encoded: Images in files.
-        prepared: What `preprocess` makes of these, and what the model computes of that.
-        representative: Inputs that integers are calibrated on, and what the model computes.
+        encoded: Encoded images.
+        prepared: The inputs that `preprocess` makes of these, and the model's outputs for them.
+        representative: Inputs for calibrating integers, and the model's outputs for them.
         labels: Their classes, if known.
     """
 
@@ -162,7 +162,7 @@ def _largest(
     tolerance: float,
     where: str = "",
 ) -> float:
-    """Returns the largest difference of answers, by the size of the batch; refuses too large."""
+    """Returns the largest difference of answers for each batch size; refuses one too large."""
     found = max(
         difference(expected.first(count).outputs, answer) for count, answer in answers.items()
     )
@@ -177,11 +177,11 @@ def _largest(
 
 @contextlib.contextmanager
 def in_a_sentence(name: str, verb: str, model: Any) -> Iterator[None]:
-    """Says what a converter or a runtime raises in a sentence; a full disk speaks for itself.
+    """Turns an error of a converter or a runtime into a sentence, except that of a full disk.
 
     Args:
         name: The format's name.
-        verb: What is tried: to `write` or to `run`.
+        verb: What is attempted: to `write` or to `run`.
         model: The model.
     """
     try:
@@ -198,9 +198,9 @@ def in_a_sentence(name: str, verb: str, model: Any) -> Iterator[None]:
 
 
 def _words(text: str) -> str:
-    """Returns what a page of an error says: the operation that it names and what is wrong with it.
+    """Returns the gist of a long error: the operation that it names and what is wrong with it.
 
-    If it names none, its first line, or its last if the first is a heading.
+    If it names none: its first line, or its last if the first is a heading.
     """
     operation = re.search(r"'tf\.[^\n]*", text)
     lines = text.strip().split("\n")
@@ -214,7 +214,7 @@ def _shortened(text: str) -> str:
 def encode_images(images: np.ndarray) -> list[bytes]:
     """Returns inputs of a model as files of images, PNG and JPEG in turn.
 
-    Inputs that no image can hold are replaced with noise of their size.
+    Inputs that cannot be stored as images are replaced with noise of their size.
     """
     import tensorflow as tf
 
@@ -226,7 +226,7 @@ def encode_images(images: np.ndarray) -> list[bytes]:
 
 
 def _as_pixels(images: np.ndarray) -> np.ndarray:
-    """Returns images `(batch, height, width, 1 or 3)` of bytes that use the whole range."""
+    """Returns images `(batch, height, width, 1 or 3)` of bytes that span the whole range."""
     if images.ndim == 4 and images.shape[-1] not in (1, 3) and images.shape[1] in (1, 3):
         images = np.moveaxis(images, 1, -1)
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
@@ -237,10 +237,10 @@ def _as_pixels(images: np.ndarray) -> np.ndarray:
 
 
 def prepare(served: Served, encoded: Sequence[bytes]) -> np.ndarray:
-    """Returns what `preprocess` makes of encoded images.
+    """Returns the inputs that `preprocess` makes of encoded images.
 
     Raises:
-        ValueError: If it cannot read them, or what it makes is not the model's only input.
+        ValueError: If it cannot read them, or its result is not the model's only input.
     """
     if len(served.inputs) != 1:
         raise ValueError(

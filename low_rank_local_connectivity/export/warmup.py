@@ -1,4 +1,4 @@
-"""The request that TensorFlow Serving makes of itself while a model starts.
+"""The request that TensorFlow Serving runs to warm up a model while loading it.
 
 It reads records of the protocol buffer `tensorflow.serving.PredictionLog` from
 `assets.extra/tf_serving_warmup_requests`. Three of its messages are spelled here by hand, in the

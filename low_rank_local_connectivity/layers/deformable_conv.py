@@ -16,7 +16,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.ops.arguments import tensor
 from low_rank_local_connectivity.ops.deform_conv import deform_conv2d
-from low_rank_local_connectivity.ops.kronecker import convolve
+from low_rank_local_connectivity.ops.kronecker import plain_convolution
 
 
 def slow_down(weight: Any, multiplier: float) -> Any:
@@ -226,7 +226,7 @@ class DeformableConv2D(SharedFilterConv):
             for weight in (self.offset_kernel, self.offset_bias)
         )
         if self.windows.taps == 1:
-            found = convolve(inputs, kernel, self.strides, self.padding)
+            found = plain_convolution(inputs, kernel, self.strides, self.padding)
         else:
             found = ops.conv(
                 inputs,

@@ -1,6 +1,7 @@
 """Models that Keras 2 (`tf.keras`, `tf_keras`) saved, as models of Keras 3.
 
-Locally connected layers are ours, whichever of Keras 2's three ways they stored their weights in.
+Locally connected layers become those of this package, whichever of Keras 2's three implementations
+stored their weights.
 """
 
 from low_rank_local_connectivity.legacy.loading import load_model, load_weights

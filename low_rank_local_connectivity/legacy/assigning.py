@@ -1,4 +1,4 @@
-"""Stored weights to the layers they belong to."""
+"""Assigning stored weights to the layers they belong to."""
 
 import collections
 import re
@@ -24,13 +24,13 @@ TWICE = "_layer_checkpoint_dependencies"
 
 
 def assign(model: Any, stored: Stored, path: str, described: Description | None = None) -> None:
-    """Gives a model its weights: all of them, or none and an error.
+    """Assigns a model its weights: all of them, or none and an error.
 
     Args:
         model: Built model.
-        stored: What the file holds.
-        path: Where it comes from, for errors.
-        described: What the file says of the layers, if the model was rebuilt from it.
+        stored: The weights in the file.
+        path: Where they come from, for errors.
+        described: The file's description of the layers, if the model was rebuilt from it.
     """
     matching = _Matching(model, path, described)
     if isinstance(stored, list):
@@ -55,7 +55,7 @@ def assign(model: Any, stored: Stored, path: str, described: Description | None 
 
 
 def locally_connected(layer: Any) -> list[LocallyConnected]:
-    """Returns the locally connected layers of a model: within models and wrappers too."""
+    """Returns the locally connected layers of a model, also within models and wrappers."""
     if isinstance(layer, LocallyConnected):
         return [layer]
     wrapped = [getattr(layer, name, None) for name in ("layer", "forward_layer", "backward_layer")]
@@ -64,7 +64,7 @@ def locally_connected(layer: Any) -> list[LocallyConnected]:
 
 
 class _Matching:
-    """Which stored array each variable gets."""
+    """Decides which stored array each variable gets."""
 
     def __init__(self, model: Any, path: str, described: Description | None):
         self.path = path
@@ -76,14 +76,14 @@ class _Matching:
         self.local = {id(layer.kernel): layer for layer in locally_connected(model)}
 
     def value(self, variable: Any, weight: Weight) -> np.ndarray:
-        """Returns the values of a variable, a kernel of any implementation as ours."""
+        """Returns the values of a variable; a kernel of any implementation is rearranged."""
         value = np.asarray(weight.read())
         if id(variable) in self.local and tuple(variable.shape) != value.shape:
             value = kernel_by_position(value, self.local[id(variable)])
         return value
 
     def layers(self, model: Any, stored: Sequence[LayerWeights]) -> None:
-        """Matches layers by name if all names agree, in their order otherwise."""
+        """Matches layers by name if all names agree, and in order otherwise."""
         layers = [layer for layer in self._order(model) if weights_of(layer)]
         by_name = {allowed(one.name): one for one in stored}
         if {layer.name for layer in layers} == set(by_name):
@@ -98,7 +98,7 @@ class _Matching:
             self._layer(layer, one.weights)
 
     def _layer(self, layer: Any, weights: Sequence[Weight]) -> None:
-        """Matches a layer, and layers within it, with weights one after another."""
+        """Matches a layer, and layers within it, with weights in order."""
         self._require_as_many(layer, weights_of(layer), weights)
         if self.is_described:
             pairs = pair_by_name(layer, weights) or pair_in_order(layer, weights)
@@ -140,7 +140,7 @@ class _Matching:
         self.found[id(variable)] = variable, weight
 
     def tree(self, owner: Any, stored: Mapping[str, Any]) -> None:
-        """Matches what an object holds by the names of its attributes."""
+        """Matches the weights of an object by the names of its attributes."""
         self.visited.add(id(owner))
         if isinstance(owner, keras.Model):
             self._model(owner, stored)
@@ -176,7 +176,7 @@ class _Matching:
     def _by_class(
         self, owner: Any, layers: Sequence[Any], stored: Mapping[str, Any], is_twice: bool = False
     ) -> None:
-        """Matches layers as archives name them, by their classes, each layer at its first place."""
+        """Matches layers by their names in archives, which come from their classes."""
         known = set()
         before: collections.Counter[str] = collections.Counter()
         for layer in layers:
@@ -200,7 +200,7 @@ class _Matching:
             )
 
     def _part(self, owner: Any, name: str) -> Any:
-        """Returns what an object has under a name, which may have had an underscore."""
+        """Returns the attribute of an object with a name, which may have had an underscore."""
         if isinstance(owner, list | tuple) and name.isdigit() and int(name) < len(owner):
             return owner[int(name)]
         # Normalization's mean is adapt_mean, DepthwiseConv2D's depthwise_kernel is kernel.

@@ -1,4 +1,4 @@
-"""Averages over windows that reach into the padding, which PyTorch's Keras 3 computes otherwise."""
+"""Averages over windows that reach into the padding, which differ in Keras 3 on PyTorch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,10 @@ AVERAGES = (
 
 
 def require_same_numbers(model: Any, path: str) -> None:
-    """Refuses averages that Keras 3 takes over other numbers than TensorFlow does.
+    """Refuses average poolings that Keras 3 computes differently from TensorFlow.
 
-    On PyTorch, where as many zeros do not go in front of an axis as behind it, Keras 3 counts them
-    among the numbers that it averages.
+    On PyTorch, where the padding before and after an axis differs, Keras 3 includes the zeros in
+    the average.
 
     Args:
         model: Built model.

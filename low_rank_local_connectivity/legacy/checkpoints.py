@@ -1,4 +1,4 @@
-"""TensorFlow's own files: checkpoints, and what Keras 2 put beside them."""
+"""TensorFlow's own files: checkpoints, and the metadata that Keras 2 stored with them."""
 
 import functools
 import re
@@ -16,7 +16,7 @@ WITH_WEIGHTS = "layer_with_weights-"
 
 
 def _tensorflow() -> Any:
-    """Returns TensorFlow, which alone can read its checkpoints."""
+    """Returns TensorFlow, which reading its checkpoints requires."""
     try:
         import tensorflow as tf
     except ImportError as error:
@@ -93,17 +93,17 @@ def read_checkpoint(prefix: str) -> dict[str, Any]:
 
 
 class _Objects:
-    """The objects of a checkpoint, each a node that may be reached in many ways."""
+    """The objects of a checkpoint; each is a node that several paths may reach."""
 
     def __init__(self, nodes: Any, shapes: dict[str, Any], read: Callable[[str], np.ndarray]):
         self.nodes = nodes
         self.shapes = shapes
         self.read = read
-        # A layer may refer to what it is part of: nothing is looked for there.
+        # A layer may refer to an object that contains it, which is not searched again.
         self.trees: dict[int, Any] = {}
 
     def tree(self, number: int) -> Any:
-        """Returns what an object holds; nothing if it holds no weights."""
+        """Returns the weights of an object as a tree; empty if it has none."""
         if number not in self.trees:
             self.trees[number] = None
             self.trees[number] = self._weight(number) or self._children(number)

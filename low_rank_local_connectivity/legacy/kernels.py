@@ -1,8 +1,9 @@
 """The filters of Keras 2's three implementations of locally connected layers.
 
-Implementation 1 stores a filter bank per position, as we do. Implementation 2 stores a dense matrix
-from every input to every output, used where a window connects the two. Implementation 3 stores the
-connected entries of that matrix, by output, then by input, both counted in their data format.
+Implementation 1 stores the filters of every position, as this package does. Implementation 2 stores
+a dense matrix from every input to every output, used where a window connects the two.
+Implementation 3 stores the connected entries of that matrix, by output, then by input, both counted
+in their data format.
 """
 
 import math
@@ -29,7 +30,7 @@ def kernel_by_position(stored: np.ndarray, layer: LocallyConnected) -> np.ndarra
         return stored
     inputs, outputs, connected = _connections(layer)
     if stored.ndim == 1:
-        # The rank of an entry among the connected ones, by output, then by input.
+        # The index of an entry among the connected ones, by output, then by input.
         pairs = outputs[:, None, :] * (inputs.max() + 2) + inputs[:, :, None]
         keep = np.broadcast_to(connected[:, :, None], pairs.shape)
         kernel = np.zeros(pairs.shape, stored.dtype)
@@ -105,10 +106,10 @@ def _amounts(layer: LocallyConnected) -> list[tuple[int, int]]:
 
 
 def windows_differ(layer: Any) -> bool:
-    """Whether Keras 2 placed a layer's windows otherwise than we do.
+    """Whether Keras 2 placed a layer's windows differently.
 
-    Under `"same"` Keras 2 put half a kernel before every window; a convolution, and our layer, pads
-    what is needed in all and puts the smaller half in front.
+    Under `"same"` Keras 2 put half a kernel before every window; a convolution, and the layer of
+    this package, divides the necessary padding and puts the smaller half in front.
     """
     if not isinstance(layer, LocallyConnected) or layer.padding != "same":
         return False
@@ -117,7 +118,7 @@ def windows_differ(layer: Any) -> bool:
 
 
 def same_padding(layer: LocallyConnected) -> list[Any]:
-    """Returns a zero padding and a layer without, which read what Keras 2's windows read.
+    """Returns a zero padding and an unpadded layer, which read what Keras 2's windows read.
 
     Args:
         layer: Layer for which `windows_differ`, with its weights.

@@ -1,4 +1,4 @@
-"""Keras 2's description of one layer, as Keras 3 would describe it."""
+"""Translating Keras 2's description of a layer to Keras 3's."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -11,20 +11,20 @@ from low_rank_local_connectivity.activations import keras2_hard_sigmoid
 
 Config = dict[str, Any]
 LOCALLY_CONNECTED = ("LocallyConnected1D", "LocallyConnected2D")
-REBUILD = "Build the model anew in Keras 3 and use load_weights()"
+REBUILD = "Build the model again in Keras 3 and use load_weights()"
 CONTAINERS = {"Sequential", "Functional", "Model"}
 # Layers of Keras 2 that cannot be loaded.
 REFUSED = {
     "Lambda": f"it holds Python code, and no code from a file is run. {REBUILD}",
     "RandomCrop": "at inference Keras 2's takes the central part at the crop's aspect ratio and "
-    "resizes it, and Keras 3's leaves images as they are. Build the model anew in Keras 3 with "
+    "resizes it, and Keras 3's leaves images as they are. Build the model again in Keras 3 with "
     "Resizing(height, width, crop_to_aspect_ratio=True) in its place and use load_weights()",
 }
 CALLS = ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty")
 REFUSED |= dict.fromkeys(
     CALLS, f"it calls a function of TensorFlow, which Keras 3 has in keras.ops. {REBUILD}"
 )
-# Other names of a layer, and arguments that say the same of the layer that Keras 3 has.
+# Layers that have another name in Keras 3, and their arguments there.
 BATCH_NORMALIZATION: tuple[str, Config] = ("BatchNormalization", {})
 OTHER_NAMES: dict[str, tuple[str, Config]] = {
     "BatchNormalizationV1": BATCH_NORMALIZATION,
@@ -32,15 +32,15 @@ OTHER_NAMES: dict[str, tuple[str, Config]] = {
     "SyncBatchNormalization": ("BatchNormalization", {"synchronized": True}),
     "ThresholdedReLU": ("ReLU", {}),
 }
-# What a description means that leaves an argument out, where Keras 3's default is another.
+# Values of arguments missing from a description, where Keras 3 has another default.
 GATES: Config = {"recurrent_activation": "hard_sigmoid"}
 GATED_RESET: Config = {**GATES, "reset_after": False}
 DEFAULTS = {"LSTM": GATES, "LSTMCell": GATES, "GRU": GATED_RESET, "GRUCell": GATED_RESET}
 DEFAULTS |= {"ConvLSTM1D": GATES, "ConvLSTM2D": GATES, "ConvLSTM3D": GATES}
-# Layers within tf_keras.applications, which Keras 3 has where its public names do not reach.
+# Layers within tf_keras.applications, which Keras 3 has without public names.
 APPLICATIONS = {"LayerScale": "convnext", "CustomScaleLayer": "inception_resnet_v2"}
 APPLICATIONS["StochasticDepth"] = "convnext"
-# Arguments that Keras 3's layers no longer have, with the values that mean what they do now.
+# Arguments that Keras 3's layers no longer have, with the values that agree with what they do now.
 ANY = object()
 DROPPED: dict[str, tuple[Any, ...]] = {
     "batch_input_shape": (ANY,),
@@ -69,15 +69,15 @@ SUPERFLUOUS: dict[str, tuple[str, ...]] = dict.fromkeys(RECURRENT, ("implementat
 SUPERFLUOUS |= dict.fromkeys(SEPARABLE, OF_A_CONVOLUTION)
 SUPERFLUOUS |= {"LeakyReLU": ("alpha",), "ReLU": ("theta",), "Discretization": ("trainable",)}
 ADAPTED = """its bin boundaries were adapted to data and are stored as a weight, where Keras 3 has \
-an argument. Save the model anew in Keras 2 with Discretization(bin_boundaries=...)"""
-# What UpSampling2D and Resizing interpolate by with TensorFlow's numbers. Keras 3 refuses others
-# only when it is called, and by "bicubic" is off by 0.002 on JAX and by 0.3 on PyTorch.
+an argument. Save the model again in Keras 2 with Discretization(bin_boundaries=...)"""
+# Interpolations by which UpSampling2D and Resizing compute TensorFlow's numbers. Keras 3 refuses
+# others only when called, and "bicubic" differs by 0.002 on JAX and by 0.3 on PyTorch.
 EVERYWHERE = ("nearest", "bilinear")
 INTERPOLATIONS: dict[str, tuple[str, ...]] = {
     "tensorflow": (*EVERYWHERE, "bicubic", "lanczos3", "lanczos5", "area"),
     "jax": (*EVERYWHERE, "lanczos3", "lanczos5"),
 }
-# Arguments that may be the name of a function, by the last word of theirs.
+# Last words of the names of arguments that may be a function's name.
 IDENTIFIED = ("activation", "initializer", "regularizer", "constraint")
 PLACES = ("layers", "initializers", "regularizers", "constraints")
 
@@ -100,7 +100,7 @@ def is_container(described: Config) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What every layer of a file needs to know.
+    """The context that all layers of a file share.
 
     Args:
         custom_objects: The user's layers and functions by name.
@@ -180,7 +180,7 @@ class LayerConfig:
         return {"module": None, "class_name": name, "registered_name": name, "config": {}}
 
     def _identified(self, kind: str, name: str) -> Any:
-        """Returns what Keras 3 calls an activation, an initializer and so on."""
+        """Returns Keras 3's name of an activation, an initializer and so on."""
         if keras.saving.get_registered_object(name, self.custom_objects) is not None:
             return _function(name)
         if (kind, name) == ("activation", "hard_sigmoid"):

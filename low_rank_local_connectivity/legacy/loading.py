@@ -1,4 +1,4 @@
-"""What users call: whole models, and weights alone."""
+"""The public functions: loading whole models, and weights alone."""
 
 import os
 import warnings
@@ -26,11 +26,11 @@ def load_model(
     """Loads a whole model that Keras 2 saved; neither `tf_keras` nor Keras 2 is needed.
 
     `LocallyConnected1D` and `LocallyConnected2D` become the layers of this package, with the
-    filters of implementation 1, 2 or 3. Where implementations 2 and 3 pad for `"same"` otherwise
-    than a convolution does (even kernels, strides above 1), the layer becomes a zero padding and a
-    layer without. `hard_sigmoid` becomes `keras2_hard_sigmoid`, since Keras 3's is another
-    function, and a `/` in a layer's name becomes `_`, which a warning says. No code from the file
-    is run: a `Lambda` is refused.
+    filters of implementation 1, 2 or 3. Where implementations 2 and 3 pad differently for `"same"`
+    from a convolution (even kernels, strides above 1), the layer becomes a zero padding and an
+    unpadded layer. `hard_sigmoid` becomes `keras2_hard_sigmoid`, since Keras 3's is another
+    function, and a `/` in a layer's name becomes `_`, with a warning. No code from the file is
+    run: a `Lambda` is refused.
 
     Args:
         path: File `.h5` / `.hdf5` or `.keras`, or a SavedModel's folder. The folder needs
@@ -40,12 +40,12 @@ def load_model(
 
     Returns:
         Functional or `Sequential` model with the predictions of the saved one. It is not compiled,
-        since Keras 3's optimizers hold other states: `compile` it to train further, and
+        since the optimizers of Keras 3 have other states: `compile` it to train it further, and
         `save` it as `.keras`.
 
     Raises:
         ValueError: If there is no such file, if it is damaged or of another kind, or if a layer
-            cannot be loaded; the sentence names it and the reason.
+            cannot be loaded; the error names it and the reason.
 
     Example:
         >>> load_model("old_model.h5")
@@ -64,26 +64,27 @@ def load_model(
 def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> keras.Model:
     """Loads weights that Keras 2 saved into a model rebuilt in Keras 3.
 
-    For files that hold weights alone, and for what `load_model` cannot rebuild, such as models with
-    `Lambda` layers. Layers are matched by name if all names agree, and in their order otherwise. In
-    HDF5 files, layers of a model within the model are matched by name, or by names that differ only
-    in the number that Keras appends, whatever was frozen when the file was written.
+    This is for files of weights alone, and for models that `load_model` cannot rebuild, such as
+    those with `Lambda` layers. Layers are matched by name if all names agree, and in order
+    otherwise. In HDF5 files, layers of a model within the model are matched by name, or by names
+    that differ only in the number that Keras appends, whatever was frozen when the file was
+    written.
 
     Args:
         model: Built functional or `Sequential` model with the layers of the saved one, in their
             order; its locally connected layers are those of this package.
-        path: What `save_weights` wrote: `.h5`, `.weights.h5`, or a TensorFlow checkpoint
-            by its prefix; or a whole model's file or folder.
+        path: File that `save_weights` wrote: `.h5`, `.weights.h5`, or the prefix of a TensorFlow
+            checkpoint; or a whole model's file or folder.
 
     Returns:
-        The model. Only if it has a layer with `padding="same"` whose windows Keras 2 placed
-        otherwise (even kernels, strides above 1), a copy in which that layer is a zero padding and
-        a layer without; the model itself is then left as it was, and a warning says so.
+        The model. But if it has a layer with `padding="same"` whose windows Keras 2 placed
+        differently (even kernels, strides above 1), a copy in which that layer is a zero padding
+        and an unpadded layer; the model itself then does not change, and a warning says so.
 
     Raises:
         ValueError: If there is no such file, if it is damaged, if a layer's weights differ in
-            number or shape, or if layers alike within a model cannot be told apart by their names;
-            the sentence names it. The model is then left as it was.
+            number or shape, or if similar layers within a model cannot be told apart by their
+            names; the error says which. The model is then unchanged.
 
     Example:
         >>> model = keras.Sequential([keras.Input((9,)), keras.layers.Dense(2)])

@@ -7,7 +7,7 @@ SHOWN = 5
 
 
 def allowed(name: str) -> str:
-    """Returns a name as Keras 3 allows it: `conv1/conv`, of Keras 2's DenseNet, as `conv1_conv`."""
+    """Returns a name that Keras 3 allows: `conv1_conv` for `conv1/conv` of Keras 2's DenseNet."""
     return name.replace("/", "_")
 
 
@@ -39,7 +39,7 @@ class Names:
         self.changed: dict[str, str] = {}
 
     def new(self, name: str) -> str:
-        """Returns the name in Keras 3 of what Keras 2 called so."""
+        """Returns the name in Keras 3 of a layer that had this name in Keras 2."""
         if "/" not in name:
             return name
         if name not in self.changed:
@@ -52,7 +52,7 @@ class Names:
         return self.changed[name]
 
     def sentence(self, path: str) -> str:
-        """Returns what a warning says of the names that were changed."""
+        """Returns a warning's text about the names that were changed."""
         pairs = [f"{old!r} is now {new!r}" for old, new in self.changed.items()]
         more = f", and {len(pairs) - SHOWN} more likewise" if len(pairs) > SHOWN else ""
         return (

@@ -1,7 +1,7 @@
 """TensorFlow's functions between the layers of a functional model, as functions of Keras 3.
 
-Keras 2 made a layer of each: of `x + y`, of `x[:, 0]`, of `tf.concat([x, y], -1)`. Nothing that a
-file names is looked up in a module: a function is in this table, or it is refused.
+Keras 2 made a layer of each: of `x + y`, of `x[:, 0]`, of `tf.concat([x, y], -1)`. Names in a file
+are never looked up in a module: a function that is not in this table is refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -95,12 +95,12 @@ def constant(value: Any) -> Any:
 
 
 def operator(name: str, function: str) -> Function | None:
-    """Returns what computes one of TensorFlow's functions; None if it is not among the known.
+    """Returns an operation for one of TensorFlow's functions; None if the function is unknown.
 
     Args:
-        name: What the operation is to be called in the model; Keras's own names could be those of
-            layers in the file.
-        function: TensorFlow's name of it, `math.multiply` for one.
+        name: The operation's name in the model; names that Keras chooses could be those of layers
+            in the file.
+        function: TensorFlow's name of the function, such as `math.multiply`.
     """
     found = FUNCTIONS.get(function)
     if found is None:

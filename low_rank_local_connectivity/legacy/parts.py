@@ -1,4 +1,4 @@
-"""Which stored weight belongs to which layer within a layer, told by the names in the file.
+"""Matching stored weights with layers within a layer, by the names in the file.
 
 An HDF5 file has the weights of a model within the model one after another, the trainable ones
 first: which layers come first depends on what was frozen when the file was written.
@@ -20,7 +20,7 @@ Pairs = list[tuple[Any, Weight]]
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """What a layer within a layer holds itself.
+    """The variables that a layer within a layer itself owns.
 
     Args:
         names: The names of the layers it is in, without the outermost, and its own.
@@ -44,8 +44,8 @@ def layers_in(layer: Any) -> Sequence[Any]:
 def pair(layer: Any, weights: Sequence[Weight], fits: Callable[..., bool]) -> Pairs | None:
     """Pairs a layer's variables with as many stored weights; None if it is not certain how.
 
-    By names that are the same in the file; by names that are the same but for the numbers that
-    Keras appends; in order. Of the last two, the one that fits, if they differ.
+    They are matched by names that are the same in the file, by names that differ only in the
+    numbers that Keras appends, or in order. If the last two disagree, the one that fits is used.
 
     Args:
         layer: Layer, which may hold others.
@@ -81,12 +81,12 @@ def pair_by_name(layer: Any, weights: Sequence[Weight]) -> Pairs | None:
 
 
 def pair_in_order(layer: Any, weights: Sequence[Weight]) -> Pairs:
-    """Pairs variables with weights one after another."""
+    """Pairs variables with weights in order."""
     return list(zip(weights_of(layer), weights, strict=True))
 
 
 def _parts(layer: Any) -> Iterator[Part]:
-    """Yields what a layer and each layer within it hold, every variable once."""
+    """Yields the variables of a layer and of each layer within it, every variable once."""
     seen: set[int] = set()
 
     def walk(layer: Any, names: tuple[str, ...]) -> Iterator[Part]:
@@ -105,8 +105,8 @@ def _parts(layer: Any) -> Iterator[Part]:
 def _agreement(part: Part, weight: Weight) -> tuple[list[bool], list[bool]]:
     """Returns which names of a part, the outermost first, are in a weight's path.
 
-    And which are but for numbers. Of a layer within a layer the outer name tells more: the inner
-    one is mostly Keras's own, with a number that means nothing.
+    Names that agree except for their numbers are returned too. For a layer within a layer the
+    outer name says more: the inner one is usually Keras's own, with an arbitrary number.
     """
     scope = "/".join(_numbered(name)[0] for name in weight.scope.split("/"))
     exact = [stands_in(name, weight.scope) for name in part.names]
@@ -135,7 +135,7 @@ def _within(variables: Sequence[Any], weights: Sequence[Weight]) -> Pairs:
 
 
 def _by_number(parts: Sequence[Part], weights: Sequence[Weight]) -> Pairs | None:
-    """Pairs layers of names alike in the order of the numbers that Keras appended to them."""
+    """Pairs layers of similar names in the order of the numbers that Keras appended to them."""
     scopes: dict[str, list[Weight]] = {}
     for weight in weights:
         scopes.setdefault(weight.scope, []).append(weight)
@@ -154,7 +154,7 @@ def _by_number(parts: Sequence[Part], weights: Sequence[Weight]) -> Pairs | None
 
 
 def _key(names: Sequence[str], known: set[str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Returns the known ones among names without their numbers, and the numbers."""
+    """Returns those names that are known, without their numbers, and the numbers."""
     both = [_numbered(name) for name in names]
     both = [one for one in both if one[0] in known]
     return tuple(name for name, _ in both), tuple(number for _, number in both)

@@ -1,6 +1,6 @@
 """The files of Keras 2: an HDF5 file, a `.keras` archive, a SavedModel's folder, a checkpoint.
 
-Nothing is loaded that could run: descriptions are JSON, weights are arrays.
+Nothing that could run is loaded: descriptions are JSON, and weights are arrays.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from low_rank_local_connectivity.legacy.checkpoints import read_checkpoint, read
 from low_rank_local_connectivity.legacy.stored import NOT_WEIGHTS, LayerWeights, Stored, Weight
 from low_rank_local_connectivity.ops.arguments import received
 
-# What reading damaged files raises, beside the errors of TensorFlow.
+# Errors that reading damaged files raises, besides those of TensorFlow.
 DAMAGE = (OSError, KeyError, IndexError, RuntimeError, EOFError, UnicodeError, AttributeError)
 DAMAGE = (*DAMAGE, TypeError, NotImplementedError, OverflowError, zipfile.BadZipFile, zlib.error)
 DAMAGE = (*DAMAGE, json.JSONDecodeError, ArithmeticError, MemoryError)
@@ -30,12 +30,12 @@ DAMAGE = (*DAMAGE, json.JSONDecodeError, ArithmeticError, MemoryError)
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """What one path holds.
+    """The content of a path.
 
     Args:
         path: The path.
         describe: Function that returns the model's description, or None if there is none.
-        weights: Function that returns what is stored.
+        weights: Function that returns the stored weights.
     """
 
     path: str
@@ -49,7 +49,7 @@ class Saved:
         if config is None:
             raise ValueError(
                 f"{self.path!r} holds weights without a description of their model. Build the "
-                "model anew in Keras 3 and use load_weights()."
+                "model again in Keras 3 and use load_weights()."
             )
         return config
 
@@ -61,7 +61,7 @@ class Saved:
 
 @contextlib.contextmanager
 def explained(path: str) -> Iterator[None]:
-    """Says of a file that cannot be read that it is damaged."""
+    """Turns errors of reading a file into one that says that it is damaged."""
     try:
         yield
     except DAMAGE as error:
@@ -73,7 +73,7 @@ def explained(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_saved(path: str | os.PathLike[str]) -> Iterator[Saved]:
-    """Opens what Keras 2 saved, of whichever kind it is."""
+    """Opens a file or folder that Keras 2 saved, of any kind."""
     if not isinstance(path, (str, os.PathLike)):
         raise ValueError(
             f"`path` must be the path of a file or folder. Received: {received('path', path)}."
@@ -156,7 +156,7 @@ def _weight(dataset: Any, path: str = "") -> Weight:
 
 
 def _tree(group: Any) -> dict[str, Any]:
-    """Returns what a group holds, leaving out groups without weights."""
+    """Returns the content of a group, without groups that have no weights."""
     tree: dict[str, Any] = {}
     for name, inner in group.items():
         if name == "vars":
@@ -190,7 +190,7 @@ def _saved_model(place: Path, path: str) -> Saved:
             raise ValueError(
                 f"The SavedModel {path!r} holds no keras_metadata.pb, and so no description of its "
                 "layers: it was exported for serving, not saved by Keras 2's model.save(). Build "
-                "the model anew in Keras 3 and use load_weights()."
+                "the model again in Keras 3 and use load_weights()."
             )
         return json.loads(read_description(described))
 

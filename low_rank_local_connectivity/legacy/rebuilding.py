@@ -1,4 +1,4 @@
-"""Keras 2's description of a model, as a model of Keras 3."""
+"""Rebuilding a model in Keras 3 from Keras 2's description."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -20,7 +20,8 @@ from low_rank_local_connectivity.legacy.names import Names
 from low_rank_local_connectivity.legacy.operators import constant, operator
 from low_rank_local_connectivity.legacy.stored import Description
 
-CONSTANT = "_CONSTANT_VALUE"  # In a call, followed by -1 and a value: no layer, a value.
+# In a call, marks a constant: it takes the place of a layer's name, before -1 and the value.
+CONSTANT = "_CONSTANT_VALUE"
 RECURRENT = (keras.layers.RNN, keras.layers.Bidirectional)
 REFUSALS = (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError)
 
@@ -28,9 +29,7 @@ REFUSALS = (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImpl
 def rebuild(
     config: Config, custom_objects: Mapping[str, Any], path: str
 ) -> tuple[Any, Description]:
-    """Returns the model of Keras 3 that Keras 2 described, with fresh weights.
-
-    With it, what the description says of its layers.
+    """Returns the model that Keras 2 described, with new weights, and what is known of its layers.
 
     Args:
         config: `{"class_name": ..., "config": ...}`.
@@ -114,7 +113,7 @@ class _Rebuilding:
         return known
 
     def _apply(self, described: Config, function: Callable[..., Any], *args: Any, **kwargs: Any):
-        """Calls a function of a layer; what it refuses is said with the layer's name."""
+        """Calls a function of a layer; errors are raised again with the layer's name."""
         try:
             return function(*args, **kwargs)
         except REFUSALS as error:
@@ -163,7 +162,7 @@ class _Rebuilding:
 
 
 class _Graph:
-    """The layers of a functional model, and what each of their calls returned.
+    """The layers of a functional model, and the results of each of their calls.
 
     A description refers to a tensor as `[layer's name, number of its call, number of the output]`;
     as an argument of a call it is followed by the call's arguments by keyword.
@@ -179,7 +178,7 @@ class _Graph:
                 self.returned[name].append(None)  # Keras 2 counts a model's making as a call.
 
     def is_ready(self, node: Any) -> bool:
-        """Whether all that a call refers to has been computed."""
+        """Whether all tensors that a call refers to have been computed."""
         return all(
             name in self.layers and call < len(self.returned[name])
             for name, call in _references(node)
@@ -194,7 +193,7 @@ class _Graph:
         inputs = _alone(self.tensors([node] if _is_reference(node) else node))
         layer = self.layers[name]
         if isinstance(layer, RECURRENT) and isinstance(inputs, list):
-            # Keras 2 wrote the states into the list of inputs, and beside them that there are no
+            # Keras 2 wrote the states into the list of inputs, with a note that there are no
             # constants.
             inputs, *states = inputs
             kwargs = {key: one for key, one in kwargs.items() if one is not None}
@@ -202,7 +201,7 @@ class _Graph:
         self.returned[name].append(layer(inputs, **kwargs))
 
     def tensors(self, value: Any) -> Any:
-        """Returns a nest of references with tensors in their place."""
+        """Returns a nested structure of references with tensors in their place."""
         if _is_constant(value):
             return constant(value[2])
         if _is_reference(value):

@@ -1,4 +1,4 @@
-"""Weights as a file holds them, before it is known which layer each belongs to."""
+"""Weights as stored in a file, before it is known which layer each belongs to."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-# What an object holds beside weights of its own.
+# Attributes of an object other than its own weights.
 NOT_WEIGHTS = ("variables", "trainable_variables", "non_trainable_variables", "keras_api")
 NOT_WEIGHTS = (*NOT_WEIGHTS, "regularization_losses", "optimizer", "signatures", "metrics")
 NOT_WEIGHTS = (*NOT_WEIGHTS, "_random_generator", "random_generator")
@@ -19,8 +19,8 @@ class Weight:
     Args:
         shape: Its shape.
         read: Function that reads it.
-        path: What the file calls it, `lstm/lstm_cell/kernel:0` for one; empty if the file holds
-            weights by the attributes that they are.
+        path: Its name in the file, such as `lstm/lstm_cell/kernel:0`; empty if the file stores
+            weights by attributes.
     """
 
     shape: tuple[int, ...]
@@ -40,7 +40,7 @@ class Weight:
 
 @dataclasses.dataclass(frozen=True)
 class LayerWeights:
-    """The weights of a layer, or of all layers of a model within the model, one after another.
+    """The weights of a layer, or of all layers of a model within the model, in order.
 
     Args:
         name: The layer's name.
@@ -53,7 +53,7 @@ class LayerWeights:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What the file that a model was rebuilt from says of its layers.
+    """Facts about a model's layers from the file that it was rebuilt from.
 
     Args:
         order: The layers of each model, by its identity, in the order of the file.
@@ -64,6 +64,6 @@ class Description:
     kinds: dict[int, str] = dataclasses.field(default_factory=dict)
 
 
-# Layers one after another, as HDF5 files have them, or a tree: what an object holds, by the name of
-# the attribute, its own variables in order under "vars".
+# A list of layers, as in HDF5 files, or a tree: the content of an object by the names of its
+# attributes, with its own variables in order under "vars".
 Stored = list[LayerWeights] | dict[str, Any]

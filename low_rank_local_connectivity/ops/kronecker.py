@@ -208,7 +208,7 @@ def _require_room(inputs_bhwx, steps: Sequence[Steps], pads: Sequence[tuple[int,
             )
 
 
-def convolve(inputs_bhwx, kernel, strides: Sequence[int], padding: str):
+def plain_convolution(inputs_bhwx, kernel, strides: Sequence[int], padding: str):
     """Returns `ops.conv` of channels-last inputs; with a single tap, of the pixels that it reads.
 
     On PyTorch 2.13 a single tap with unequal strides, applied to channels-last inputs on a CPU,
@@ -230,7 +230,7 @@ def _apply_fine(inputs_bhwx, fine_rkldf, blocks: int, steps: Sequence[Steps]):
     kernel = ops.reshape(
         ops.transpose(fine_rkldf, (1, 2, 3, 0, 4)), (rows, columns, channels, rank * filters)
     )
-    responses = convolve(inputs_nhwd, kernel, [s.first_stride for s in steps], "valid")
+    responses = plain_convolution(inputs_nhwd, kernel, [s.first_stride for s in steps], "valid")
     height, width = _sizes(responses)
     responses_bchwrf = ops.reshape(responses, (-1, blocks, height, width, rank, filters))
     return ops.transpose(responses_bchwrf, (0, 5, 2, 3, 4, 1))

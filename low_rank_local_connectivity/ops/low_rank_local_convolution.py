@@ -41,7 +41,7 @@ from low_rank_local_connectivity.ops.windows import Windows
 FEW_BANKS = 8
 
 
-def convolve(inputs_bSc, kernel_Tcg, windows: Windows):
+def windowed_convolution(inputs_bSc, kernel_Tcg, windows: Windows):
     """Convolves with one kernel for all positions, at any padding of `Windows`."""
     settings: dict[str, Any] = {
         "strides": windows.strides,
@@ -156,7 +156,7 @@ def convolve_then_combine(
         kernels_Tcf = ops.split(kernel_Tcg, rank, axis=-1)
         banks = [windows] * rank
         return convolve_then_combine_mixed(inputs_bSc, kernels_Tcf, weights_bOk, banks, True)
-    responses_bOg = convolve(inputs_bSc, kernel_Tcg, windows)
+    responses_bOg = windowed_convolution(inputs_bSc, kernel_Tcg, windows)
     filters = kernel_Tcg.shape[-1] // rank
     responses_bOkf = ops.reshape(responses_bOg, (*ops.shape(responses_bOg)[:-1], rank, filters))
     return ops.sum(responses_bOkf * ops.expand_dims(weights_bOk, -1), axis=-2)
@@ -197,7 +197,9 @@ def convolve_then_combine_mixed(
     for k, (kernel_Tcf, bank) in enumerate(zip(kernels_Tcf, windows, strict=True)):
         waits = one_by_one and total_bOf is not None
         ready_Tcf = after(total_bOf, kernel_Tcf) if waits else kernel_Tcf
-        response_bOf = weights_bOk[..., k : k + 1] * convolve(inputs_bSc, ready_Tcf, bank)
+        response_bOf = weights_bOk[..., k : k + 1] * windowed_convolution(
+            inputs_bSc, ready_Tcf, bank
+        )
         total_bOf = response_bOf if total_bOf is None else total_bOf + response_bOf
     return total_bOf
 

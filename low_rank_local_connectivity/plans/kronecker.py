@@ -20,10 +20,10 @@ from low_rank_local_connectivity.ops.kronecker import (
     Factors,
     Steps,
     checked_factors,
-    convolve,
     kronecker_convolution,
     kronecker_kernel,
     must_subsample,
+    plain_convolution,
     steps_of,
 )
 from low_rank_local_connectivity.plans.plan import Plan
@@ -133,7 +133,7 @@ def _convolve_once(
     request: KroneckerRequest, inputs_bhwx: Any, coarse_rijce: Any, fine_rkldf: Any
 ) -> Any:
     kernel = ops.cast(kronecker_kernel(coarse_rijce, fine_rkldf), inputs_bhwx.dtype)
-    return convolve(inputs_bhwx, kernel, request.windows.strides, request.windows.padding)
+    return plain_convolution(inputs_bhwx, kernel, request.windows.strides, request.windows.padding)
 
 
 def _convolve_twice(

@@ -21,9 +21,9 @@ from keras import ops
 from low_rank_local_connectivity.ops.arguments import boolean, instance_of, one_of, sequence
 from low_rank_local_connectivity.ops.low_rank_local_convolution import (
     combine_then_convolve,
-    convolve,
     convolve_then_combine,
     convolve_then_combine_mixed,
+    windowed_convolution,
 )
 from low_rank_local_connectivity.ops.windows import Windows
 from low_rank_local_connectivity.plans.plan import Plan
@@ -98,7 +98,7 @@ def _convolve_then_combine(
 ) -> Any:
     kernels = [ops.cast(bank, inputs_bSc.dtype) for bank in banks]
     if request.mixing == "none":
-        return convolve(inputs_bSc, kernels[0], request.windows)
+        return windowed_convolution(inputs_bSc, kernels[0], request.windows)
     weights_bOk = ops.cast(weights(True), inputs_bSc.dtype)
     if request.bank_windows is None:
         return convolve_then_combine(

@@ -1,7 +1,7 @@
-"""The states of a run on disk: written in one step, checked when read, the last few and the best.
+"""Checkpoints: written atomically and checked when read; the newest few and the best are kept.
 
-A checkpoint is one `.npz` file: arrays only, each with a checksum, read without unpickling. Its
-name tells the step, so the newest is found by name alone.
+A checkpoint is one `.npz` file of arrays, each with a checksum, which is read without unpickling.
+Its name contains the step, so the newest is found by name alone.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from low_rank_local_connectivity.training.records import RunError, replacing
 
 NAME = re.compile(r"step_(\d{9})\.npz")
 BEST = "best.npz"
-# What reading a damaged file may raise: not a zip file, a member's checksum, its header, its size.
+# Errors of reading a damaged file: not a zip file, or a member's wrong checksum, header or size.
 DAMAGE = (
     OSError,
     ValueError,
@@ -46,7 +46,7 @@ class Checkpoints:
     """The checkpoints in a folder.
 
     Args:
-        folder: Where they are; created with the first.
+        folder: The folder; created with the first checkpoint.
         keep: How many of the newest to keep, at least 1.
 
     Example:
@@ -76,10 +76,10 @@ class Checkpoints:
         """Writes a checkpoint, then removes those that are no longer kept.
 
         Args:
-            step: Steps behind it.
+            step: Number of steps done.
             arrays: The state.
-            about: What else belongs to it, as JSON holds it.
-            best: Whether to keep it as the best one, too.
+            about: Further facts that belong to it, for JSON.
+            best: Whether to keep it as the best one as well.
 
         Returns:
             Its path.
@@ -89,11 +89,11 @@ class Checkpoints:
         """
         path = self.folder / f"step_{step:09d}.npz"
         named: dict[str, Any] = {f"array_{i}": array for i, array in enumerate(arrays)}
-        text = json.dumps({**about, "arrays": len(arrays), "digest": digest(arrays, about)})
+        text = json.dumps({**about, "arrays": len(arrays), "digest": arrays_digest(arrays, about)})
         try:
             with replacing(path) as temporary:
                 np.savez(temporary, about=np.array(text), **named)
-                # Before the other: a run that is killed in between comes by here again.
+                # Before the other: a run that is killed in between does both again.
                 if best:
                     with replacing(self.folder / BEST) as copy:
                         shutil.copyfile(temporary, copy)
@@ -117,7 +117,7 @@ class Checkpoints:
             shapes: The shapes that its first arrays must have.
 
         Returns:
-            Arrays and what else belongs to them; None if there are no checkpoints at all.
+            Arrays and the facts that belong to them; None if there are no checkpoints at all.
 
         Raises:
             RunError: If there are checkpoints and none can be used.
@@ -144,17 +144,17 @@ class Checkpoints:
 def read(
     path: Path, shapes: Sequence[tuple[int, ...]] | None = None
 ) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """Reads a checkpoint and checks everything that can be checked about it.
+    """Reads a checkpoint and checks that it is intact and fits.
 
     Args:
         path: The file.
         shapes: The shapes that its first arrays must have; not checked if None.
 
     Returns:
-        Arrays, and what else belongs to them.
+        Arrays, and the facts that belong to them.
 
     Raises:
-        DamagedError: If it is not whole, does not fit or holds numbers that are not finite.
+        DamagedError: If it is damaged, does not fit or contains numbers that are not finite.
     """
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -166,14 +166,14 @@ def read(
         raise DamagedError(f"{path} is damaged ({why}).") from error
     if any(array.dtype.kind not in "fiub" for array in arrays):
         raise DamagedError(f"{path} holds arrays that are not numbers.")
-    if digest(arrays, about) != expected:
+    if arrays_digest(arrays, about) != expected:
         raise DamagedError(f"{path} is damaged (its digest does not fit its values).")
     _check(path, arrays, about, shapes)
     return arrays, about
 
 
-def digest(arrays: Sequence[np.ndarray], about: dict[str, Any]) -> str:
-    """Returns a SHA-256 of all numbers, shapes and types, and of what belongs to them."""
+def arrays_digest(arrays: Sequence[np.ndarray], about: dict[str, Any]) -> str:
+    """Returns a SHA-256 of all numbers, shapes and types, and of the facts that belong to them."""
     found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for array in arrays:
         found.update(f"{array.dtype.str}{array.shape}".encode())

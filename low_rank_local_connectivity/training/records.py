@@ -1,4 +1,4 @@
-"""What a run leaves behind in files, none of them ever half-written."""
+"""The files that a run writes, none of which is ever half-written."""
 
 import contextlib
 import csv
@@ -19,11 +19,11 @@ import keras
 
 
 class RunError(ValueError):
-    """A run that cannot begin or go on as asked, in a sentence for whoever started it."""
+    """A run cannot start or continue as requested; the message is a sentence for the user."""
 
 
 def given_path(text: str) -> Path:
-    """Returns a path that somebody gave on a command line; a leading `~` is a home folder.
+    """Returns a path from a command line, with a leading `~` as the home folder.
 
     Example:
         >>> given_path("~/records.jsonl") == Path.home() / "records.jsonl"
@@ -32,12 +32,12 @@ def given_path(text: str) -> Path:
     return Path(text).expanduser()
 
 
-# How the names of files begin that are being written.
+# Prefix of the names of files that are being written.
 UNFINISHED = ".writing-"
 
 
 def full_disk(error: BaseException) -> str | None:
-    """Returns a sentence if an error, TensorFlow's too, is that of a full disk."""
+    """Returns a sentence if an error, Python's or TensorFlow's, is due to a full disk."""
     text = os.strerror(errno.ENOSPC)
     if getattr(error, "errno", None) != errno.ENOSPC and text not in str(error):
         return None
@@ -47,12 +47,12 @@ def full_disk(error: BaseException) -> str | None:
     )
 
 
-# What TensorFlow and JAX, PyTorch, and Python say of memory.
+# How TensorFlow and JAX, PyTorch, and Python report that memory is exhausted.
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "OutOfMemory", "MemoryError")
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """Returns a sentence if an error is that of a device, or a machine, without memory left."""
+    """Returns a sentence if an error is due to exhausted memory, of a device or the machine."""
     told = f"{type(error).__name__}: {error}"
     if not any(name in told for name in OUT_OF_MEMORY):
         return None
@@ -93,7 +93,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what a killed process left half-written; nobody may be writing there."""
+    """Removes half-written files of a killed process; nothing else may be writing there."""
     for path in folder.rglob(f"{UNFINISHED}*"):
         path.unlink(missing_ok=True)
 
@@ -116,7 +116,7 @@ def write_metrics(path: Path, rows: Sequence[dict[str, float]]) -> None:
 def claimed(path: Path) -> Iterator[IO | None]:
     """Yields an open lock file if no other process holds it, else None.
 
-    The lock falls when the last process that inherited it ends, however it ends.
+    The lock is released when the last process that inherited it ends, however it ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as lock:
@@ -129,14 +129,14 @@ def claimed(path: Path) -> Iterator[IO | None]:
 
 
 def append_record(path: Path, record: dict[str, Any]) -> bool:
-    """Adds one line of JSON to a file, unless it has one of the same name.
+    """Adds a record to a file as a line of JSON, unless the file has one of the same name.
 
     Several processes may add to one file: each waits for its turn, and a line that a killed
-    process left unfinished is closed off before the next one.
+    process left unfinished is terminated before the next one.
 
     Args:
-        path: The file; created with its folder if need be.
-        record: What to add; its `"name"` tells records apart.
+        path: The file; created with its folder if necessary.
+        record: The record; its `"name"` identifies it.
 
     Returns:
         Whether it was added.
@@ -157,7 +157,7 @@ def append_record(path: Path, record: dict[str, Any]) -> bool:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Returns the records of a file that `append_record` wrote, the unfinished ones left out.
+    """Returns the records in a file that `append_record` wrote, except unfinished ones.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -180,7 +180,7 @@ def _parse(text: bytes, path: Path) -> list[dict[str, Any]]:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that a result depends on, by package."""
+    """Returns the versions of the packages that a result depends on."""
     backend = keras.backend.backend()
     names = {"keras", "numpy", backend, "low-rank-local-connectivity"}
     found = {"python": platform.python_version(), "backend": backend}

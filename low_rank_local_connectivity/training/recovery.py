@@ -1,4 +1,4 @@
-"""Continuing a run that was stopped at any moment, as if it had not been."""
+"""Continuing a run that was interrupted at any moment, as if it had not been."""
 
 import contextlib
 import math
@@ -16,7 +16,7 @@ from low_rank_local_connectivity.training.checkpoints import Checkpoints, all_fi
 from low_rank_local_connectivity.training.records import RunError, write_metrics
 from low_rank_local_connectivity.training.strategy import ONE_DEVICE, Placement
 
-# What the shell calls a temporary failure (sysexits.h): the same command will go on.
+# A temporary failure in sysexits.h: the same command will continue.
 STOPPED_STATUS = 75
 WATCHED_METRIC = "val_accuracy"
 
@@ -30,22 +30,22 @@ class LostError(RunError):
 
 
 class Recovery(keras.callbacks.Callback):
-    """Saves a run's whole state now and then, and puts it back.
+    """Saves a run's whole state periodically, and restores it.
 
-    The state is every variable of the model and its optimizer (weights, moments, step count,
-    seed generators), those of the metrics within an epoch, the metrics of the epochs behind and
-    the time they took. With data whose order depends on epoch and step alone, a continued run
-    equals one that was never stopped.
+    The state consists of every variable of the model and its optimizer (weights, moments, step
+    count, seed generators), those of the metrics within an epoch, the metrics of completed epochs
+    and the time they took. If the order of the data depends only on epoch and step, a continued
+    run equals an uninterrupted one.
 
     Args:
-        folder: The run's folder; holds `checkpoints/` and `metrics.csv`.
+        folder: The run's folder, with `checkpoints/` and `metrics.csv`.
         steps_per_epoch: Steps in an epoch.
-        every_steps: Steps between checkpoints within an epoch; none if None. Every epoch's end
-            has one.
-        every_minutes: Minutes between checkpoints within an epoch; none if None.
-        keep: How many of the newest checkpoints to keep, beside the best.
-        placement: Where training runs. All processes of a job read checkpoints, decide together
-            when to save or to stop, and the chief writes.
+        every_steps: Steps between checkpoints within an epoch; None for none. There is always one
+            at the end of an epoch.
+        every_minutes: Minutes between checkpoints within an epoch; None for none.
+        keep: How many of the newest checkpoints to keep, besides the best.
+        placement: Where training runs. All processes of a job read checkpoints and decide
+            together when to save or stop; only the chief writes.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class Recovery(keras.callbacks.Callback):
         return [*self.model.variables, *self.model.optimizer.variables]
 
     def restore(self, model: keras.Model) -> int:
-        """Puts a compiled model into its newest saved state that is whole, if there is one.
+        """Restores a compiled model to its newest intact state, if there is one.
 
         Args:
             model: The model, built and compiled as when the state was saved.
 
         Returns:
-            How many steps are behind it; 0 if nothing was saved.
+            How many steps it has done; 0 if nothing was saved.
 
         Raises:
             RunError: If no saved state can be used, or it belongs to another backend.
@@ -122,7 +122,7 @@ class Recovery(keras.callbacks.Callback):
         self._started, self._saved_at = now - self.seconds, now
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Notes where the epoch, or what is left of it, begins."""
+        """Records where the epoch, or the rest of it, begins."""
         del epoch, logs
         self._epoch_started_at = self.step
 
@@ -143,7 +143,7 @@ class Recovery(keras.callbacks.Callback):
             self._stop_if(stop)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Lists the epoch's metrics and saves the state."""
+        """Records the epoch's metrics and saves the state."""
         logs = {name: float(value) for name, value in (logs or {}).items()}
         self.rows.append({"epoch": epoch + 1, **logs})
         score = logs.get(WATCHED_METRIC, -math.inf)
@@ -155,9 +155,9 @@ class Recovery(keras.callbacks.Callback):
         self._stop_if(*self.placement.in_any_worker(self.signal is not None))
 
     def _add_metrics(self) -> None:
-        """Adds the sums and counts of the epoch's steps before the run was stopped.
+        """Adds the sums and counts of the epoch's steps before the run was interrupted.
 
-        Not at the epoch's beginning, when Keras has not yet made the variables.
+        This is not done at the start of the epoch, when Keras has not yet made the variables.
         """
         self._synchronize()
         for variable, array in zip(self.model.metrics_variables, self._metrics, strict=True):
@@ -165,7 +165,7 @@ class Recovery(keras.callbacks.Callback):
         self._metrics = []
 
     def _synchronize(self) -> None:
-        """Brings the variables up to date; between steps JAX keeps the state outside them."""
+        """Updates the variables; between steps JAX keeps the state outside them."""
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
         if hasattr(self.model, "average_statistics"):
@@ -186,7 +186,7 @@ class Recovery(keras.callbacks.Callback):
         )
 
     def _save(self, within_epoch: bool = False, best: bool = False) -> None:
-        """Writes a checkpoint if this is the chief; what it takes is all processes' to give."""
+        """Writes a checkpoint if this is the chief; collective: every worker must call it."""
         self.seconds = time.monotonic() - self._started
         self._saved_at = time.monotonic()
         self._synchronize()
@@ -215,10 +215,11 @@ class Recovery(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def heeding_signals(recovery: Recovery) -> Iterator[None]:
-    """Lets SIGTERM and SIGINT end the training within after its step, saved.
+    """Returns a context in which SIGTERM and SIGINT stop training after the current step.
 
-    To be entered after a strategy is made: TensorFlow's multi-worker one takes SIGTERM for
-    itself. A second signal of the kind does what it always did.
+    The state is saved then. Enter the context after a strategy is made, since TensorFlow's
+    multi-worker strategy installs its own handler of SIGTERM. A second signal of the same kind has
+    its usual effect.
     """
     before = {}
 

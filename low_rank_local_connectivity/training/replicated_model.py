@@ -2,8 +2,8 @@
 
 Keras 3's own TensorFlow trainer fails under `MultiWorkerMirroredStrategy`, where a batch cannot be
 drawn to build the model from (keras-team/keras #20585), and under `MirroredStrategy` when the
-last batch is odd (#19246). Three methods mend that; `tests/test_strategy.py` has a test that fails
-once Keras needs them no longer.
+last batch is odd (#19246). Three methods fix that; a test in `tests/test_strategy.py` fails as soon
+as Keras no longer needs them.
 """
 
 import ctypes
@@ -22,14 +22,14 @@ class ReplicatedModel(keras.Model):
     """As `keras.Model(inputs, outputs)`, for any strategy; compile with `jit_compile=False`.
 
     A step's logs are this replica's running means; those of an epoch and of `evaluate` are exact
-    over all replicas. Where replicas have batch statistics of their own, they are averaged before
-    they are used or saved: what is scored is what is saved.
+    over all replicas. If replicas have separate batch statistics, these are averaged before they
+    are used or saved, so that the evaluated model is the saved one.
     """
 
     _average: Any = None
 
     def average_statistics(self) -> None:
-        """Gives all replicas the mean of their moving statistics; all processes have to ask."""
+        """Averages the moving statistics of all replicas; collective: every worker must call it."""
         own = [
             variable
             for layer in self._flatten_layers()
@@ -100,11 +100,11 @@ class ReplicatedModel(keras.Model):
 
 
 def _keep_freed_memory() -> None:
-    """Lets the C library hold on to what a step frees, for the next step.
+    """Makes the C library keep the memory that a step frees, for the next step.
 
-    The iterator of a distributed dataset makes TensorFlow, on Python 3.11 and up, tell glibc to
-    take each block above 128 kB anew from the system (`ApplyPython311MemoryPatch`). A CPU then
-    spends as long on page faults as on a step. Elsewhere than on Linux there is no such call.
+    On Python 3.11 and newer the iterator of a distributed dataset makes TensorFlow tell glibc to
+    request each block above 128 kB from the system (`ApplyPython311MemoryPatch`). A CPU then
+    spends as much time on page faults as on the step itself. Only Linux has this call.
     """
     if sys.platform == "linux":
         allocator = ctypes.CDLL(None)
@@ -114,6 +114,6 @@ def _keep_freed_memory() -> None:
 
 
 def _symbolic(spec: Any) -> keras.KerasTensor:
-    """Returns a symbolic tensor for what the first replica gets."""
+    """Returns a symbolic tensor like the one that the first replica receives."""
     spec = getattr(spec, "_value_specs", (spec,))[0]
     return keras.KerasTensor((1, *spec.shape[1:]), spec.dtype.name)

@@ -2,7 +2,7 @@
 
 import keras
 
-# Of the steps after the warm-up: where the rate falls to a tenth, again and again.
+# Fractions of the steps after the warm-up at which the rate falls to a tenth.
 STEPS = (1 / 3, 2 / 3, 8 / 9)
 
 

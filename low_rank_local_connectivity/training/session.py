@@ -1,4 +1,4 @@
-"""Training and scoring one model."""
+"""Training and evaluating one model."""
 
 import dataclasses
 import hashlib
@@ -18,7 +18,7 @@ from low_rank_local_connectivity.training.strategy import ONE_DEVICE, Placement
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How long, how fast and by which rule to train.
+    """How to train: for how long, at which learning rate and with which optimizer.
 
     Args:
         epochs: Passes over the training examples.
@@ -28,10 +28,9 @@ class Recipe:
         schedule: How the rate falls afterwards; see `warmup_then`.
         optimizer: `"adam"`, or `"sgd"`: stochastic gradient descent with Nesterov's momentum.
         momentum: Momentum of `"sgd"`, from 0 to below 1.
-        label_smoothing: Share of the target probability that is spread evenly over all classes,
-            from 0 to below 1.
-        validation_every: Epochs from one validation score to the next; the last epoch always
-            has one.
+        label_smoothing: Fraction of the target probability that is spread evenly over all
+            classes, from 0 to below 1.
+        validation_every: Epochs from one validation to the next; the last epoch always has one.
     """
 
     epochs: int
@@ -45,7 +44,7 @@ class Recipe:
     validation_every: int = 1
 
     def validated_epochs(self) -> list[int]:
-        """Returns the epochs, counted from 1, after which the model is scored."""
+        """Returns the epochs, counted from 1, after which the model is validated."""
         return [
             epoch
             for epoch in range(1, self.epochs + 1)
@@ -54,12 +53,12 @@ class Recipe:
 
 
 def make_deterministic(seed: int, kernels: bool = True) -> None:
-    """Seeds everything random and asks for kernels that give the same bits in every run.
+    """Seeds everything random and requests kernels that give the same bits in every run.
 
     Args:
         seed: The seed.
-        kernels: Whether to ask for such kernels. A TPU has no others, and XLA would refuse max
-            pooling, of which it knows no deterministic gradient for GPUs.
+        kernels: Whether to request such kernels. A TPU has no others, and XLA would refuse max
+            pooling, for which it has no deterministic gradient on GPUs.
     """
     keras.utils.set_random_seed(seed)
     if not kernels:
@@ -74,7 +73,7 @@ def make_deterministic(seed: int, kernels: bool = True) -> None:
 
 
 def set_precision(policy: str) -> None:
-    """Lets layers made from now on compute in a precision of Keras's dtype policies.
+    """Makes layers that are created from now on compute in a precision of Keras's dtype policies.
 
     Losses and metrics are in float32, and images channels-last, whatever `keras.json` says.
     """
@@ -83,18 +82,18 @@ def set_precision(policy: str) -> None:
 
 
 def ignore_keras_json() -> None:
-    """Gives settings that a user's `keras.json` may have changed Keras's own defaults again."""
+    """Restores Keras's own defaults of settings that a user's `keras.json` may have changed."""
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
 
 
 def choose_jit_compile(model: keras.Model, placement: Placement = ONE_DEVICE) -> bool | str:
-    """Returns whether to compile a model with XLA, by what measures faster on the device.
+    """Returns whether to compile a model with XLA, depending on what is faster on the device.
 
-    On a CPU TensorFlow's own kernels beat XLA's convolutions by a third, and under a strategy a
-    compiled step cannot reach the variables of other devices; a TPU compiles all the same. XLA
-    refuses the gradient of max pooling where kernels must be deterministic.
+    On a CPU, TensorFlow's own kernels are a third faster than XLA's convolutions, and under a
+    strategy a compiled step cannot reach the variables of other devices; a TPU compiles anyway.
+    XLA refuses the gradient of max pooling where kernels must be deterministic.
     """
     if keras.backend.backend() != "tensorflow":
         return "auto"
@@ -142,11 +141,11 @@ def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
 
 
 def compile_model(model: keras.Model, recipe: Recipe, placement: Placement = ONE_DEVICE) -> None:
-    """Prepares a model that gives logits for training; within the placement's scope."""
+    """Compiles a model that returns logits; to be called within the placement's scope."""
     model.compile(
         optimizer=make_optimizer(recipe),
         loss=smoothed_crossentropy(recipe.label_smoothing),
-        # Padding that makes batches even has no weight.
+        # Examples that only fill up a batch have weight 0.
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=choose_jit_compile(model, placement),
     )
@@ -160,22 +159,22 @@ def train(
     recovery: Recovery,
     placement: Placement = ONE_DEVICE,
 ) -> Recovery:
-    """Trains a model to the end of its recipe, from where the run in the folder stopped.
+    """Trains a model to the end of its recipe, continuing from the state saved in the folder.
 
     Args:
         model: Model from images to logits, built in the placement's scope by its `model`.
-        recipe: How long, how fast and by which rule.
-        training_batches: Function of the number of steps behind to all batches that are left.
-        validation_batches: Batches to score after the epochs that the recipe names.
-        recovery: Saves and restores the run; its folder gets `checkpoints/`, `metrics.csv` and
-            `tensorboard/`.
+        recipe: How to train.
+        training_batches: Function from the number of steps done to all remaining batches.
+        validation_batches: Batches to evaluate after the epochs that the recipe names.
+        recovery: Saves and restores the run, writing `checkpoints/`, `metrics.csv` and
+            `tensorboard/` into its folder.
         placement: Where to train.
 
     Returns:
-        `recovery`, which holds each epoch's metrics and the seconds taken.
+        `recovery`, with each epoch's metrics and the time taken in seconds.
 
     Raises:
-        ValueError: If what was saved cannot be used.
+        ValueError: If the saved state cannot be used.
         StoppedError: If a signal asked the run to stop; its state is saved.
         LostError: If the loss or a weight stops being a finite number.
     """
@@ -220,8 +219,8 @@ def score(model: keras.Model, batches: Iterable) -> float:
 def save(model: keras.Model, path: Path) -> None:
     """Saves a functional model as a `.keras` file, replacing it in one step.
 
-    The optimizer stays behind: what continues a run is its checkpoint, and the model then loads
-    wherever the package can be imported.
+    The optimizer is not saved: a run is continued from its checkpoint, and without the optimizer
+    the model loads wherever the package can be imported.
     """
     bare = keras.Model(model.input, model.output, name=model.name)
     with replacing(path) as temporary:
@@ -235,17 +234,17 @@ def file_digest(path: Path) -> str:
 
 
 def load(path: Path, digest: str) -> keras.Model:
-    """Loads a `.keras` file if it is the very one that was written; no code from it is run.
+    """Loads a `.keras` file after checking its digest; no code from it is run.
 
     Args:
         path: The file.
-        digest: Its SHA-256, as `result.json` has it under `model_sha256`.
+        digest: Its SHA-256, which `result.json` has under `model_sha256`.
 
     Returns:
         The model, not compiled.
 
     Raises:
-        RunError: If the file is not the one, or would run code of its own.
+        RunError: If it is another file, or would run code of its own.
     """
     found = file_digest(path)
     if found != digest:

@@ -1,7 +1,7 @@
-"""Where training runs: one device, all devices of a machine, several machines, a TPU.
+"""Where training runs: on one device, all devices of a machine, several machines or a TPU.
 
-The engines are `tf.distribute` under TensorFlow and `keras.distribution` under JAX. A strategy is
-made once, before any model; batches are global, and each replica gets its share.
+The engines are `tf.distribute` on TensorFlow and `keras.distribution` on JAX. A strategy is made
+once, before any model; batches are global, and each replica gets a part of each.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ import keras
 from low_rank_local_connectivity.training.records import RunError
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
-# Seconds that a worker waits for the others at the start.
+# Seconds that a worker waits for the others to start.
 PEERS_TIMEOUT = 300
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where a run's steps are computed.
+    """The devices that compute a run's steps.
 
     Args:
         name: One of `STRATEGIES`, not `"auto"`.
@@ -51,7 +51,7 @@ class Placement:
             yield
 
     def model(self, model: keras.Model) -> keras.Model:
-        """Returns a model that this placement can train, of the same layers; within the scope."""
+        """Returns a model of the same layers that this placement can train; call within `scope`."""
         if self.strategy is None:
             return model
         from low_rank_local_connectivity.training.replicated_model import ReplicatedModel
@@ -59,22 +59,25 @@ class Placement:
         return ReplicatedModel(model.input, model.output, name=model.name)
 
     def batches(self, batches: Any, batch_size: int, count: int) -> Any:
-        """Returns evaluation batches that the replicas can share, every example counted once.
+        """Returns evaluation batches that the replicas can share, with every example counted once.
 
-        JAX splits a batch evenly or not at all: there the last one is filled up with examples of
-        no weight.
+        JAX only splits batches evenly, so there the last one is filled up with examples of weight
+        0.
 
         Args:
             batches: Pairs of images and labels; the last batch may be smaller.
-            batch_size: Examples in all others.
-            count: Examples in all.
+            batch_size: Examples in each of the others.
+            count: Total number of examples.
         """
         if self.name != "data_parallel":
             return batches
         return padded(batches, batch_size, count)
 
     def in_any_worker(self, *here: bool) -> list[bool]:
-        """Returns of each statement whether it holds in any worker; all of them have to ask."""
+        """Returns for each statement whether it holds in any worker.
+
+        Collective: every worker must call it.
+        """
         if self.workers == 1:
             return list(here)
         return [count > 0 for count in _summing(self.strategy)(here).numpy()]
@@ -107,8 +110,8 @@ def _summing(strategy: Any) -> Any:
 def padded(batches: Any, batch_size: int, count: int) -> Any:
     """Returns batches of images, labels and weights, the last filled up with zeros of weight 0.
 
-    Keras divides a loss by all examples, those of no weight too; the weight of the others makes
-    up for it.
+    Keras divides a loss by the number of all examples, including those of weight 0; the weights of
+    the others compensate for that.
     """
     import tensorflow as tf
 
@@ -136,8 +139,8 @@ def place(name: str, tpu: str | None = None, timeout: float = PEERS_TIMEOUT) -> 
 
     Args:
         name: One of `STRATEGIES`. `"auto"` takes the TPU if one is named, all workers if
-            `TF_CONFIG` tells of some, all GPUs if there are several, and one device otherwise;
-            under JAX all devices there are.
+            `TF_CONFIG` lists some, all GPUs if there are several, and one device otherwise; on JAX
+            every available device.
         tpu: Name or address of a TPU, as `TPUClusterResolver` takes it; `"local"` on a TPU's own
             machine.
         timeout: Seconds to wait for the other workers.
@@ -146,7 +149,7 @@ def place(name: str, tpu: str | None = None, timeout: float = PEERS_TIMEOUT) -> 
         The placement.
 
     Raises:
-        RunError: If the backend or the environment does not have what is asked for.
+        RunError: If the backend or the environment lacks what is requested.
     """
     if name not in STRATEGIES:
         raise RunError(
@@ -202,7 +205,7 @@ def _mirrored() -> Placement:
 
 
 def _cluster() -> dict[str, list[str]]:
-    """Returns the addresses of a job's processes, by task type, as `TF_CONFIG` has them."""
+    """Returns the addresses of a job's processes in `TF_CONFIG`, by task type."""
     text = os.environ.get("TF_CONFIG", "{}")
     try:
         cluster = json.loads(text).get("cluster", {})
@@ -237,7 +240,7 @@ def _multi_worker(timeout: float) -> Placement:
 
 
 def lost_peer(error: BaseException) -> str | None:
-    """Returns a sentence if an error is that of a job one of whose processes is gone."""
+    """Returns a sentence if an error is due to the loss of another process of the job."""
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf
@@ -254,11 +257,11 @@ def lost_peer(error: BaseException) -> str | None:
 
 @contextlib.contextmanager
 def _ending_after(seconds: float, addresses: list[str]) -> Iterator[None]:
-    """Ends the process if what is within takes longer.
+    """Ends the process if the body takes longer than the time allowed.
 
-    Making the strategy waits for the other workers for ever, holding the interpreter's lock, so
-    only a thread that needs no lock can end it: `faulthandler`'s. What it writes is a traceback;
-    the sentence before says what to make of it.
+    Making the strategy waits indefinitely for the other workers while holding the interpreter's
+    lock, so only a thread that does not need the lock can end it: that of `faulthandler`. It
+    writes a traceback, which the sentence before explains.
     """
     print(  # noqa: T201
         f"Waiting up to {seconds:.0f} s for {len(addresses)} workers: {', '.join(addresses)}. If "
