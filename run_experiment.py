@@ -407,7 +407,7 @@ def load_framework(virtual_devices: int | None = None) -> None:
         try:
             # Keras and its backend first: PyTorch's Triton ends the process if it is loaded after
             # TensorFlow, which the data pipeline needs on every backend.
-            importlib.import_module("low_rank_local_connectivity")
+            importlib.import_module("low_rank_local_connectivity.layers")
             import tensorflow as tf
 
             if virtual_devices is not None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from low_rank_local_connectivity import layers
+
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
 OURS = {"low_rank_local_connectivity", "models", "data", "experiments", "run_experiment", "tests"}
@@ -106,6 +108,57 @@ def test_importing_the_library_loads_no_extra():
     code += "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(run.stdout.split()) & OPTIONAL
+
+
+FRAMEWORKS = {"keras", "tensorflow", "jax", "torch"}
+
+
+def printed(code: str) -> list[str]:
+    """The words that a process of its own prints."""
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    return run.stdout.split()
+
+
+@pytest.mark.parametrize("part", ["", ".export", ".export.formats"])
+def test_a_framework_is_loaded_when_it_is_used(part):
+    assert not FRAMEWORKS & set(printed(f"import sys, {LIBRARY}{part}; print(*sys.modules)"))
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "keras, {}",
+        "{}, keras",
+        "{}.export, keras",
+        "{}, tensorflow as tf; tf.keras.layers; import keras",
+    ],
+    ids=["after", "before", "before a part of it", "before TensorFlow"],
+)
+def test_keras_knows_the_layers_wherever_both_are_imported(imports):
+    code = f"import {imports.format(LIBRARY)}; "
+    code += f"print(*[k for k in keras.saving.get_custom_objects() if k.startswith('{LIBRARY}>')])"
+    found = printed(code)
+    assert {f"{LIBRARY}>{name}" for name in layers.__dict__ if name.endswith("Conv2D")} <= set(
+        found
+    )
+    assert f"{LIBRARY}>LowRankLocallyConnected3D" in found
+
+
+def test_the_package_hands_out_its_public_names_and_its_parts():
+    import low_rank_local_connectivity
+    from low_rank_local_connectivity import public
+
+    names = low_rank_local_connectivity.__all__
+    assert set(names) >= {"CoordConv2D", "LowRankLocallyConnected2D", "SpatialSmoothness"}
+    for name in names:
+        assert getattr(low_rank_local_connectivity, name) is getattr(public, name)
+    assert set(names) <= set(dir(low_rank_local_connectivity))
+    for part in ("conversion", "export", "legacy", "equivariance", "plots", "training"):
+        assert getattr(low_rank_local_connectivity, part).__name__ == f"{LIBRARY}.{part}"
+    with pytest.raises(AttributeError) as caught:
+        _ = low_rank_local_connectivity.nonsense
+    assert str(caught.value) == f"module '{LIBRARY}' has no attribute 'nonsense'"
 
 
 def test_importing_models_data_and_experiments_loads_no_framework():
