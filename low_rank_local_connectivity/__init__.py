@@ -40,4 +40,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_public_name("__all__")})
 
 
-register_with_keras(f"{__name__}.public")
+register_with_keras(__name__, f"{__name__}.public")

@@ -2,50 +2,59 @@
 
 import importlib
 import importlib.abc
-import importlib.util
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 
-def register_with_keras(module: str) -> None:
-    """Imports a module that registers classes with Keras, as soon as Keras is imported.
+def register_with_keras(package: str, classes: str) -> None:
+    """Has a module imported that registers classes with Keras, as soon as Keras is imported.
 
     Args:
-        module: Name of the module.
+        package: Name of the package.
+        classes: Name of the module in it.
     """
     if "keras" in sys.modules:
-        importlib.import_module(module)
+        importlib.import_module(classes)
     else:
-        sys.meta_path.insert(0, _AfterKeras(module))
+        sys.meta_path.insert(0, _Registrar(package, classes))
 
 
-class _AfterKeras(importlib.abc.MetaPathFinder):
-    """Finds Keras as others do, and has another module imported after it."""
+class _Registrar(importlib.abc.MetaPathFinder):
+    """Finds Keras and the parts of a package as other finders do, to act after them.
 
-    def __init__(self, module: str) -> None:
-        self.module = module
+    A part of the package may be what imports Keras. It is not whole then, and others need it: the
+    classes are imported after the outermost of these modules.
+    """
+
+    def __init__(self, package: str, classes: str) -> None:
+        self.package, self.classes = package, classes
+        self.executing = 0
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != "keras":
+        if name != "keras" and not name.startswith(f"{self.package}."):
             return None
         others = [finder for finder in sys.meta_path if finder is not self]
         found = (finder.find_spec(name, path, target) for finder in others)
         spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:
-            self._follow(spec.loader)
+            self._act_after(spec.loader)
         return spec
 
-    def _follow(self, loader: importlib.abc.Loader) -> None:
+    def _act_after(self, loader: importlib.abc.Loader) -> None:
         execute = loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
-            execute(module)
-            if self in sys.meta_path:
+            self.executing += 1
+            try:
+                execute(module)
+            finally:
+                self.executing -= 1
+            if not self.executing and "keras" in sys.modules and self in sys.meta_path:
                 sys.meta_path.remove(self)
-            importlib.import_module(self.module)
+                importlib.import_module(self.classes)
 
         loader.exec_module = exec_module

@@ -211,12 +211,12 @@ def test_a_central_square_must_lie_in_images_of_sizes_of_their_own(name, share):
 
 
 def experiment(*arguments):
-    import run_experiment
+    from experiments.flags import FLAGS, experiment_from_flags
 
-    for name in run_experiment.FLAGS:
-        run_experiment.FLAGS[name].unparse()
-    run_experiment.FLAGS(["run_experiment.py", *arguments])
-    return run_experiment.experiment_from_flags()
+    for name in FLAGS:
+        FLAGS[name].unparse()
+    FLAGS(["run_experiment.py", *arguments])
+    return experiment_from_flags()
 
 
 def test_nothing_is_cropped_or_mirrored_by_default_but_by_the_recipes_of_imagenet(monkeypatch):
@@ -224,7 +224,7 @@ def test_nothing_is_cropped_or_mirrored_by_default_but_by_the_recipes_of_imagene
     for name in ("digits", "imagenet2012"):
         plain = experiment(f"--dataset={name}")
         assert (plain.data.augment, plain.data.eval_crop) == ((), None)
-    recipes = sorted(Path("experiments").glob("imagenet_*.flags"))
+    recipes = sorted(Path("experiments/paper").glob("imagenet_*.flags"))
     assert recipes
     for path in recipes:
         recipe = experiment(f"--flagfile={path}")

@@ -135,9 +135,9 @@ def test_missing_data_is_said_at_once_without_a_network(name, stored_as, tmp_pat
         DATASETS[name].load(str(tmp_path))
     assert time.monotonic() - started < 2
     assert str(caught.value) == (
-        f"The dataset {stored_as!r} must be prepared in --data_dir. Looked for "
-        f"{tmp_path / stored_as}/<version>/dataset_info.json and found none. Add --download to "
-        "fetch it there, or give the folder that holds it with --data_dir."
+        f"The dataset {stored_as!r} must be prepared in `data_dir`. Looked for "
+        f"{tmp_path / stored_as}/<version>/dataset_info.json and found none. Add `download` to "
+        "fetch it there, or give the folder that holds it with `data_dir`."
     )
 
 

@@ -459,9 +459,11 @@ def test_every_kind_of_layer_trains_from_flags(flags, tmp_path):
 def test_initializers_named_by_the_flag_exist():
     import keras
 
-    import run_experiment
+    from experiments.fields import about
+    from experiments.flags import FIELDS
 
-    for name in set(run_experiment.INITIALIZERS) - {"conv_init"}:
+    names = about(FIELDS["combining_weights_initializer"]).accepted.choices
+    for name in set(names) - {"conv_init"}:
         assert callable(keras.initializers.get(name))
 
 

@@ -7,12 +7,15 @@ import sys
 import tomllib
 from pathlib import Path
 
+import absl.flags
 import pytest
 from test_experiment import script
 
-import run_experiment
 from experiments import backend, folder, memory, needs
+from experiments.command import check_flags, runs_asked_for, train_or_tell
 from experiments.experiment import Experiment
+from experiments.flags import FLAGS, experiment_from_flags, is_sweep
+from experiments.runs import command_line
 from low_rank_local_connectivity import training
 from models import MODELS
 
@@ -21,7 +24,11 @@ ROOT = Path(__file__).parents[1]
 PLAIN = "--layer_types=conv2d"
 # Files of flags, without those that others include or that stand behind another.
 PARTS = ("paper_small", "paper_imagenet", "cpu_budget")
-ROWS = [path for path in sorted((ROOT / "experiments").glob("*.flags")) if path.stem not in PARTS]
+ROWS = [
+    path
+    for path in sorted((ROOT / "experiments" / "paper").glob("*.flags"))
+    if path.stem not in PARTS
+]
 NO_EFFECT = {
     "--network=resnet18 --spatial_rank=4": "--spatial_rank needs a low-rank layer, or a wide one "
     "to match it, and would have no effect here. Received: --spatial_rank=4. Leave it out.",
@@ -79,15 +86,15 @@ WITH_AND_WITHOUT = {
 
 def parsed(*flags: str) -> Experiment:
     """Checks flags in this process as a command does, but for the folder and the data."""
-    for name in run_experiment.FLAGS:
-        run_experiment.FLAGS[name].unparse()
-    run_experiment.FLAGS(["run_experiment.py", *flags])
-    return run_experiment.experiment_from_flags()
+    for name in FLAGS:
+        FLAGS[name].unparse()
+    FLAGS(["run_experiment.py", *flags])
+    return experiment_from_flags()
 
 
 def check(*flags: str) -> Experiment:
     experiment = parsed(*flags)
-    run_experiment.check_flags(experiment)
+    check_flags(experiment)
     return experiment
 
 
@@ -108,7 +115,7 @@ def test_every_flag_that_needs_something_is_taken_with_it_and_refused_without(fl
 
 def name_of(flag):
     name = flag.partition("=")[0]
-    return name if name in run_experiment.FLAGS else name.removeprefix("no")
+    return name if name in FLAGS else name.removeprefix("no")
 
 
 def test_every_need_is_in_the_table():
@@ -127,23 +134,24 @@ def test_every_flag_of_a_file_has_an_effect(file, monkeypatch):
     monkeypatch.chdir(ROOT)
     check(f"--flagfile={file}")
     if not file.stem.startswith(("imagenet", "digits")):
-        check(f"--flagfile={file}", "--flagfile=experiments/cpu_budget.flags", "--data_dir=DATA")
+        budget = "--flagfile=experiments/paper/cpu_budget.flags"
+        check(f"--flagfile={file}", budget, "--data_dir=DATA")
 
 
 def test_a_sweep_gives_its_runs_every_flag():
     experiment = check("--num_seeds=1", PLAIN)
-    assert run_experiment.is_sweep()
-    (run,) = run_experiment.experiments_of_sweep(experiment)
-    command = run_experiment.command_line(run)[2:]
+    assert is_sweep()
+    (run,) = runs_asked_for(experiment)
+    command = command_line(run)[2:]
     assert check(*command) == run
-    assert not run_experiment.is_sweep()
+    assert not is_sweep()
 
 
 def test_one_seed_of_a_file_of_flags_is_a_sweep_with_a_record(monkeypatch):
     monkeypatch.chdir(ROOT)
-    experiment = check("--flagfile=experiments/cifar10_convolution.flags", "--num_seeds=1")
-    assert run_experiment.is_sweep()
-    assert len(run_experiment.experiments_of_sweep(experiment)) == 1
+    experiment = check("--flagfile=experiments/paper/cifar10_convolution.flags", "--num_seeds=1")
+    assert is_sweep()
+    assert len(runs_asked_for(experiment)) == 1
 
 
 def test_the_default_folder_tells_runs_apart(monkeypatch):
@@ -190,7 +198,7 @@ def test_a_home_folder_is_spelled_out_in_every_path(name, monkeypatch, tmp_path)
     experiment = parsed("--dataset=mnist", f"--{name}=~/runs/one")
     assert getattr(experiment, name) == f"{tmp_path}/runs/one"
     assert getattr(parsed("--dataset=mnist", f"--{name}=runs/~one"), name) == "runs/~one"
-    with pytest.raises(run_experiment.flags.Error, match="there is no such home folder"):
+    with pytest.raises(absl.flags.Error, match="there is no such home folder"):
         parsed(f"--{name}=~nobody-of-this-name/runs")
 
 
@@ -269,9 +277,9 @@ def test_pytorch_and_its_triton_are_loaded_before_tensorflow():
         "    def find_spec(self, name, path=None, target=None):\n"
         "        loaded.append(name)\n"
         "sys.meta_path.insert(0, Note())\n"
-        "import run_experiment\n"
+        "import run_experiment, experiments.backend\n"
         "assert not {'torch', 'tensorflow'} & set(loaded)\n"
-        "run_experiment.load_framework()\n"
+        "experiments.backend.load_framework()\n"
         "has_triton = importlib.util.find_spec('triton') is not None\n"
         "for name in ('torch', *(['triton'] if has_triton else [])):\n"
         "    assert loaded.index(name) < loaded.index('tensorflow'), name\n"
@@ -285,10 +293,10 @@ def test_an_interrupted_command_ends_in_a_sentence(monkeypatch, capsys, tmp_path
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_experiment, "run_or_tell", interrupted)
+    monkeypatch.setattr("experiments.command.run_or_tell", interrupted)
     parsed(f"--model_dir={tmp_path / 'run'}")
     with pytest.raises(SystemExit, match="75"):
-        run_experiment.main(["run_experiment.py"])
+        train_or_tell(["run_experiment.py"])
     assert capsys.readouterr().out == (
         "Stopped by SIGINT. The same command goes on from what is saved.\n"
     )

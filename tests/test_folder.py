@@ -290,7 +290,7 @@ LAYOUTS = (
 
 @pytest.mark.parametrize("folder", [None, "/no/such/folder"])
 def test_no_folder_is_refused(folder):
-    expected = f"The dataset 'folder' needs a folder. Received: --data_dir={folder}. {LAYOUTS}"
+    expected = f"The dataset 'folder' needs a folder. Received: data_dir={folder}. {LAYOUTS}"
     assert refusal(folder, FileNotFoundError) == expected
     with pytest.raises(FileNotFoundError, match="needs a folder"):
         DATASETS["folder"].load(folder)
@@ -300,7 +300,7 @@ def test_fewer_than_two_classes_are_refused(root):
     shutil.rmtree(root / "cat")
     assert refusal(root) == (
         "The dataset 'folder' needs at least 2 classes, a folder each. Received: 1 in "
-        f"--data_dir={root}. {LAYOUTS}"
+        f"data_dir={root}. {LAYOUTS}"
     )
 
 
@@ -317,7 +317,7 @@ def test_a_split_without_images_is_refused(tmp_path, rng):
     for where in ("train/a", "train/b", "valid/b"):
         write(tmp_path / where / "1.png", rng)
     assert refusal(tmp_path) == (
-        f"Every split must have images. Received: 2 train, 1 valid, 0 test in --data_dir={tmp_path}"
+        f"Every split must have images. Received: 2 train, 1 valid, 0 test in data_dir={tmp_path}"
         ". Add images, or put some into test/<class>/ yourself."
     )
 
@@ -327,7 +327,7 @@ def test_a_class_without_training_images_is_refused(root, rng):
     write(root / "owl" / f"{held_out}.png", rng)
     assert refusal(root) == (
         "Every class must have training images. Received: none for 'owl' in "
-        f"--data_dir={root}. Add images to that class."
+        f"data_dir={root}. Add images to that class."
     )
 
 
@@ -345,7 +345,7 @@ def test_another_name_for_a_split_is_refused(tmp_path, rng):
         write(tmp_path / where / "1.png", rng)
     assert refusal(tmp_path) == (
         "A folder with train/ must have no folders but train, valid, test. Received: 'val' in "
-        f"--data_dir={tmp_path}. Rename or move it."
+        f"data_dir={tmp_path}. Rename or move it."
     )
 
 

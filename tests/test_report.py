@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from low_rank_local_connectivity.training import report
-from low_rank_local_connectivity.training.published import PUBLISHED
+from experiments.paper import report
+from experiments.paper.published import PUBLISHED
 
 pytestmark = pytest.mark.once
 BASE = {

@@ -309,9 +309,7 @@ def test_a_cluster_without_addresses_is_refused(config, message, monkeypatch):
 
 @pytest.mark.skipif(TENSORFLOW, reason="TensorFlow has these strategies")
 def test_other_backends_refuse_tensorflows_strategies():
-    with pytest.raises(
-        ValueError, match=r"--strategy=mirrored needs TensorFlow\. Received: KERAS_"
-    ):
+    with pytest.raises(ValueError, match=r"strategy=mirrored needs TensorFlow\. Received: KERAS_"):
         strategy.place("mirrored")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from experiments.paper.statistics import mean_and_error
 from experiments.studies.images import few, image_shape, on_canvas, splits
 from experiments.studies.study import (
     Options,
@@ -21,7 +22,6 @@ from experiments.studies.study import (
     with_error,
 )
 from low_rank_local_connectivity import FullConv2D
-from low_rank_local_connectivity.training.sweep import mean_and_error
 
 # Pixels that the canvas is larger than the images.
 MARGIN = 16

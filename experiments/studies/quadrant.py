@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from experiments.paper.statistics import mean_and_error
 from experiments.studies.images import splits
 from experiments.studies.study import (
     Examples,
@@ -27,7 +28,6 @@ from experiments.studies.study import (
     with_error,
 )
 from low_rank_local_connectivity import FullConv2D
-from low_rank_local_connectivity.training.sweep import mean_and_error
 from models import MODELS
 
 # Between the two places: a multiple of every network's total stride, so that what a network

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from experiments.paper.statistics import mean_and_error
 from experiments.studies.scale import (
     LEVELS,
     RATE,
@@ -25,7 +26,6 @@ from experiments.studies.study import (
     rows,
 )
 from low_rank_local_connectivity import DeformableScaleConv2D, ScaleConv2D, plots
-from low_rank_local_connectivity.training.sweep import mean_and_error
 
 KINDS = {"DSS": ScaleConv2D, "deformable DSS": DeformableScaleConv2D}
 USUAL = {"base": 2, "wider": 1, "rate": RATE, "interaction": 1, "levels": LEVELS}

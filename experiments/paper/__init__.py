@@ -1,0 +1,1 @@
+"""The paper's experiments: files of flags, the published numbers, and a report beside them."""

@@ -1,0 +1,148 @@
+"""One run: data, network and strategy from an experiment, trained, scored and left behind."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data import Dataset
+from experiments.backend import load_framework
+from experiments.experiment import Experiment
+from experiments.finishing import complete, first_batch, first_names, leave_behind
+from experiments.folder import differences, read_config, refusal_of_other_flags
+from experiments.memory import check_memory
+
+if TYPE_CHECKING:
+    from low_rank_local_connectivity.training import Placement
+
+
+def run(experiment: Experiment, unfinished: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Trains, scores, draws and exports.
+
+    Args:
+        experiment: A run whose folder `check_folder` has accepted.
+        unfinished: The result of a trained run, of which something after training has failed and
+            is tried again; None for another run.
+
+    Returns:
+        The result, as it stands in `result.json`.
+
+    Raises:
+        RunError: If another process is at it, what it left cannot be used, or the loss or a
+            weight stops being finite.
+        StoppedError: If a signal asked it to stop.
+    """
+    load_framework(experiment.virtual_devices)
+    from low_rank_local_connectivity import training
+
+    # Before anything else: a strategy over several machines wants to be first.
+    placement = training.place(experiment.strategy, experiment.tpu, experiment.peers_timeout)
+    placement.check_batch_size(experiment.batch_size)
+    # Only what could not even be saved has to come from a checkpoint.
+    saved = None if unfinished is None or "model" in unfinished["failed"] else unfinished
+    if not placement.chief:
+        return saved or run_placed(experiment, placement)
+    folder = Path(experiment.model_dir)
+    with training.claimed(folder / ".lock") as lock:
+        if lock is None:
+            raise training.RunError(
+                "--model_dir must be trained by one process at a time. Received: "
+                f"--model_dir={folder}, which another process is training. Wait for it, or choose "
+                "another."
+            )
+        training.remove_unfinished(folder)
+        if saved is None:
+            return run_placed(experiment, placement)
+        training.set_precision(experiment.precision)
+        model = training.load(folder / "model.keras", saved["model_sha256"])
+        images, _ = first_batch(experiment, "test", experiment.batch_size)
+        return complete(experiment, model, images, saved)
+
+
+def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]:
+    """Trains, scores, draws and exports; only the chief of several processes writes."""
+    from data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+    from data.unreadable import refuse_unreadable
+    from low_rank_local_connectivity import training
+
+    check_memory(experiment)
+    training.make_deterministic(experiment.seed, kernels=placement.name != "tpu")
+    training.set_precision(experiment.precision)
+    dataset = experiment.data
+    splits = dataset.load(experiment.data_dir, experiment.download)
+    if experiment.train_examples:
+        splits["train"] = splits["train"].subset(experiment.train_examples)
+    refuse_unreadable((splits["valid"], splits["test"]))
+    folder = Path(experiment.model_dir)
+    with placement.scope():
+        model = placement.model(experiment.build())
+    parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    sizes = ", ".join(f"{len(splits[name]):,} {name}" for name in splits)
+    shared = f" {placement.replicas} replicas." if placement.replicas > 1 else ""
+    print(f"{dataset.name}: {sizes}. {experiment.layers_in_words}: ", end="")
+    print(f"{parameters:,} trainable parameters.{shared} Files in {folder}.", flush=True)
+
+    if placement.chief:
+        report_left_out(dataset, experiment.data_dir)
+    size, seed, epochs = experiment.batch_size, experiment.seed, experiment.epochs
+    train, steps = splits["train"], steps_per_epoch(splits["train"], size)
+    valid_batches, test_batches = (
+        evaluation_batches(dataset, splits[name], size, seed) for name in ("valid", "test")
+    )
+    skipped = folder / "skipped.txt" if placement.chief else None
+
+    def batches_left(start: int):
+        # Only now is it certain that what lies in the folder can be continued by this run.
+        if placement.chief:
+            (folder / "result.json").unlink(missing_ok=True)  # of fewer epochs
+            training.write_json(folder / "config.json", experiment.config())
+        return training_batches(dataset, train, size, epochs, seed, start, skipped)
+
+    recovery = training.Recovery(
+        folder,
+        steps,
+        experiment.checkpoint_steps,
+        experiment.checkpoint_minutes,
+        experiment.keep_checkpoints,
+        placement,
+    )
+    training.train(
+        model,
+        experiment.plan(steps),
+        batches_left,
+        placement.batches(valid_batches, size, len(splits["valid"])),
+        recovery,
+        placement,
+    )
+    if placement.chief:
+        check_trained_as_asked(experiment)
+    result = {
+        "valid_accuracy": recovery.rows[-1]["val_accuracy"],
+        "test_accuracy": training.score(
+            model, placement.batches(test_batches, size, len(splits["test"]))
+        ),
+        "train_accuracy": recovery.rows[-1]["accuracy"],
+        "parameters": parameters,
+        "seconds": round(recovery.seconds, 1),
+        "versions": training.versions(),
+    }
+    if placement.chief:
+        images, _ = next(iter(test_batches))
+        result = leave_behind(experiment, model, images, result)
+    return result
+
+
+def check_trained_as_asked(experiment: Experiment) -> None:
+    """Raises a `RunError` if a run was at its end before these flags could have had an effect."""
+    from low_rank_local_connectivity import training
+
+    folder = Path(experiment.model_dir)
+    if different := differences(read_config(folder / "config.json"), experiment.config()):
+        raise training.RunError(refusal_of_other_flags(folder, different))
+
+
+def report_left_out(dataset: Dataset, data_dir: str | None) -> None:
+    """Prints how many files in a dataset's folder are no examples, and the first of them."""
+    names = dataset.left_out(data_dir) if dataset.left_out else []
+    if names:
+        print(f"Left out of --data_dir, by kind or place: {len(names):,} files: ", end="")
+        print(first_names(names), flush=True)
