@@ -324,10 +324,10 @@ def tiny_imagenet(tmp_path_factory):
 @pytest.fixture
 def imagenet(tiny_imagenet, monkeypatch):
     """The dataset at 8x8 and its splits, the first 6 training images held out."""
-    import data.imagenet
+    from data import imagenet
 
     splits = {"train": "train[6:]", "valid": "train[:6]", "test": "validation"}
-    monkeypatch.setattr(data.imagenet, "SPLITS", splits)
+    monkeypatch.setattr(imagenet, "SPLITS", splits)
     dataset = DATASETS["imagenet2012"].at(tiny_imagenet, image_size=8)
     return dataset, dataset.load(tiny_imagenet)
 
@@ -409,11 +409,11 @@ def whole_is_asked_for(file):
 
 
 def test_a_damaged_file_of_records_is_named(damaged, monkeypatch):
-    import data.imagenet
+    from data import imagenet
     from data.pipeline import evaluation_batches, training_batches
     from data.unreadable import refuse_unreadable, unreadable_image
 
-    monkeypatch.setattr(data.imagenet, "SPLITS", {"train": "train", "test": "validation"})
+    monkeypatch.setattr(imagenet, "SPLITS", {"train": "train", "test": "validation"})
     folder, files = damaged
     dataset = DATASETS["imagenet2012"].at(folder, image_size=8)
     splits = dataset.load(folder)
@@ -450,9 +450,9 @@ def test_a_damaged_file_of_records_that_are_read_into_memory_is_named(damaged):
 
 
 def test_a_split_that_was_not_prepared_is_said(tiny_imagenet, monkeypatch):
-    import data.imagenet
+    from data import imagenet
 
-    monkeypatch.setattr(data.imagenet, "SPLITS", {"train": "train", "test": "test[:5]"})
+    monkeypatch.setattr(imagenet, "SPLITS", {"train": "train", "test": "test[:5]"})
     with pytest.raises(FileNotFoundError) as caught:
         DATASETS["imagenet2012"].load(tiny_imagenet)
     assert str(caught.value) == (

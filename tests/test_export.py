@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import keras
@@ -480,9 +481,7 @@ def test_a_missing_package_is_named_with_how_to_install_it(tmp_path, rng, monkey
 @pytest.mark.once
 def test_every_package_that_a_format_needs_comes_with_an_extra():
     text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
-    (line,) = [line for line in text.splitlines() if line.startswith("export = [")]
+    extra = tomllib.loads(text)["project"]["optional-dependencies"]["export"]
     for kind in FORMATS.values():
         for package in set(kind.packages) - {"tensorflow"}:
-            assert {f'"{package}"', f'"{package.replace("_", "-")}"'} & set(
-                line.split("[")[1][:-1].split(", ")
-            )
+            assert {package, package.replace("_", "-")} & set(extra)

@@ -24,11 +24,8 @@ ROOT = Path(__file__).parents[1]
 PLAIN = "--layer_types=conv2d"
 # Files of flags, without those that others include or that stand behind another.
 PARTS = ("paper_small", "paper_imagenet", "cpu_budget")
-ROWS = [
-    path
-    for path in sorted((ROOT / "experiments" / "paper").glob("*.flags"))
-    if path.stem not in PARTS
-]
+FILES = sorted((ROOT / "experiments" / "paper").glob("*.flags"))
+ROWS = [path for path in FILES if path.stem not in PARTS]
 NO_EFFECT = {
     "--network=resnet18 --spatial_rank=4": "--spatial_rank needs a low-rank layer, or a wide one "
     "to match it, and would have no effect here. Received: --spatial_rank=4. Leave it out.",
@@ -277,9 +274,10 @@ def test_pytorch_and_its_triton_are_loaded_before_tensorflow():
         "    def find_spec(self, name, path=None, target=None):\n"
         "        loaded.append(name)\n"
         "sys.meta_path.insert(0, Note())\n"
-        "import run_experiment, experiments.backend\n"
+        "import run_experiment\n"
+        "from experiments import backend\n"
         "assert not {'torch', 'tensorflow'} & set(loaded)\n"
-        "experiments.backend.load_framework()\n"
+        "backend.load_framework()\n"
         "has_triton = importlib.util.find_spec('triton') is not None\n"
         "for name in ('torch', *(['triton'] if has_triton else [])):\n"
         "    assert loaded.index(name) < loaded.index('tensorflow'), name\n"
