@@ -37,7 +37,7 @@ FITTED = {
     "1D, 400x16, 7": Workload(0, (400,), 16, 24, 7, "valid"),
 }
 CHECKED = {name: WORKLOADS[name] for name in ("W1", "W2", "W3", "W4")}
-SIZES = {
+SIZES: dict[str, tuple[dict[str, Workload], tuple[int, ...], tuple[int, ...]]] = {
     "fit": (FITTED, (2, 3, 6, 14, 24), (1, 6, 32, 96)),
     "check": (CHECKED, (1, 2, 4, 10, 30), (1, 16, 128)),
 }
@@ -142,7 +142,7 @@ def _integers(text: str) -> tuple[int, ...]:
 
 def main() -> None:
     """Does what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("action", choices=("measure", "fit", "check"))
     parser.add_argument("--sizes", choices=tuple(SIZES), default="check")
     parser.add_argument("--out", type=Path, default=Path("plans.csv"))

@@ -1,35 +1,34 @@
 """Makes Keras know this package's classes as soon as both are imported, in either order."""
 
-import importlib
 import importlib.abc
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 
-def register_with_keras(package: str, classes: str) -> None:
-    """Has a module imported that registers classes with Keras, as soon as Keras is imported.
+def after_keras(package: str, load: Callable[[], None]) -> None:
+    """Loads what registers classes with Keras, as soon as Keras is imported.
 
     Args:
-        package: Name of the package.
-        classes: Name of the module in it.
+        package: Name of the package that holds the classes.
+        load: Imports them.
     """
     if "keras" in sys.modules:
-        importlib.import_module(classes)
+        load()
     else:
-        sys.meta_path.insert(0, _Registrar(package, classes))
+        sys.meta_path.insert(0, _Registrar(package, load))
 
 
 class _Registrar(importlib.abc.MetaPathFinder):
     """Finds Keras and the parts of a package as other finders do, to act after them.
 
     A part of the package may be what imports Keras. It is not whole then, and others need it: the
-    classes are imported after the outermost of these modules.
+    classes are loaded after the outermost of these modules.
     """
 
-    def __init__(self, package: str, classes: str) -> None:
-        self.package, self.classes = package, classes
+    def __init__(self, package: str, load: Callable[[], None]) -> None:
+        self.package, self.load = package, load
         self.executing = 0
 
     def find_spec(
@@ -55,6 +54,6 @@ class _Registrar(importlib.abc.MetaPathFinder):
                 self.executing -= 1
             if not self.executing and "keras" in sys.modules and self in sys.meta_path:
                 sys.meta_path.remove(self)
-                importlib.import_module(self.classes)
+                self.load()
 
         loader.exec_module = exec_module

@@ -15,6 +15,18 @@ def all_digits():
     return jax.enable_x64(True)
 
 
+# Whether a step that is to be taken once need not be compiled: JAX would compile each operation.
+EAGER = keras.backend.backend() != "jax"
+
+
+def without_values():
+    """Returns a context in which models are built without values of their weights.
+
+    What layers are, their sizes and numbers of parameters can be asked; drawing takes far longer.
+    """
+    return keras.StatelessScope(initialize_variables=False)
+
+
 def to_numpy(tensor) -> np.ndarray:
     """Copies a tensor of any backend to NumPy."""
     return np.array(keras.ops.convert_to_numpy(tensor))
@@ -30,21 +42,38 @@ def randomize(layer, rng, scale=0.5):
         weight.assign(np.abs(values) + 0.1 if weight.name == "moving_variance" else values)
 
 
-def call(layer, inputs):
-    """Returns layer(inputs) as an array, on JAX compiled.
+def arrays_of(outputs):
+    """Copies the tensors of a structure to NumPy."""
+    return keras.tree.map_structure(lambda one: None if one is None else to_numpy(one), outputs)
+
+
+def compute(function, *arrays):
+    """Returns what function(*arrays) does with tensors copied to NumPy, on JAX compiled whole."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        function = jax.jit(function)
+    return arrays_of(function(*arrays))
+
+
+def call(layer, inputs, **arguments):
+    """Returns layer(inputs, **arguments) with every output as an array, on JAX compiled.
 
     JAX would compile each operation of an eager call alone, once for every shape.
     """
     if keras.backend.backend() != "jax":
-        return to_numpy(layer(inputs))
+        return arrays_of(layer(inputs, **arguments))
     import jax
 
     def apply(values, inputs):
         with keras.StatelessScope(zip(layer.variables, values, strict=True)):
-            return layer(inputs)
+            return layer(inputs, **arguments)
 
+    if not layer.built:
+        layer.build(inputs.shape)
     values = [variable.value for variable in layer.variables]
-    return to_numpy(jax.jit(apply)(values, keras.ops.convert_to_tensor(inputs)))
+    inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
+    return arrays_of(jax.jit(apply)(values, inputs))
 
 
 def outputs_and_gradients(layer, inputs, projection, **arguments):

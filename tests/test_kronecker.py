@@ -115,18 +115,26 @@ def test_images_may_have_any_size(strategy, padding, strides, rng):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize(
-    "initializer",
-    ["he_uniform", "he_normal", "glorot_uniform", "lecun_normal", "random_normal", "orthogonal"],
-)
+# Of the kernel of a convolution of 512 channels by 384 filters of 3 x 4 taps.
+FAN_IN, FAN_OUT = 12 * 512, 12 * 384
+WIDTHS = {
+    "he_uniform": math.sqrt(2 / FAN_IN),
+    "he_normal": math.sqrt(2 / FAN_IN),
+    "glorot_uniform": math.sqrt(2 / (FAN_IN + FAN_OUT)),
+    "lecun_normal": math.sqrt(1 / FAN_IN),
+    "random_normal": 0.05,
+    # Orthonormal columns, one for each filter.
+    "orthogonal": math.sqrt(1 / FAN_IN),
+}
+
+
+@pytest.mark.parametrize("initializer", WIDTHS)
 @pytest.mark.parametrize("rank", [1, 5])
 def test_the_kernel_starts_as_wide_as_a_convolution_s(initializer, rank):
     factors = ((3, 1, 32, 24), (1, 4, 16, 16))
     layer = make(factors, rank=rank, kernel_initializer=initializer)
     layer.build((None, 9, 10, 512))
-    convolution = keras.layers.Conv2D(384, (3, 4), kernel_initializer=initializer)
-    convolution.build((None, 9, 10, 512))
-    expected = to_numpy(convolution.kernel).std()
+    expected = WIDTHS[initializer]
     assert to_numpy(layer.kernel).std() == pytest.approx(expected, rel=0.05)
     widths = [to_numpy(weight).std() for weight in (layer.coarse_kernel, layer.fine_kernel)]
     assert widths == pytest.approx([math.sqrt(expected / math.sqrt(rank))] * 2, rel=0.05)

@@ -157,6 +157,21 @@ def check(layer, expected_of, dimensions, rng, entries=2, training=None, prepare
             np.testing.assert_allclose(gradient[index], slope, rtol=gradient_tolerance, atol=atol)
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("structure", [((1, 1), (1, 1)), ((2, 3), (1, 1)), ((1, 1), (2, 3))])
+def test_the_reference_s_windows_are_what_a_loop_over_positions_and_taps_reads(
+    structure, padding, rng
+):
+    inputs = rng.normal(size=INPUTS[2])
+    positions = reference.output_shape((8, 11), KERNELS[2], *structure, padding)
+    kernel = rng.normal(size=(*positions, *KERNELS[2], 4, FILTERS))
+    found = reference.local_convolution(inputs, kernel, *structure, padding)
+    for position in np.ndindex(*positions):
+        expected = reference.apply_filter(inputs, kernel[position], position, *structure, padding)
+        np.testing.assert_allclose(found[(slice(None), *position)], expected, atol=1e-12)
+
+
 def no_stride_with_dilation(choice):
     return choice["strides"] == 1 or choice["dilation_rate"] == 1
 

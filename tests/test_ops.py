@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from typing import Any
 
 import keras
 import numpy as np
@@ -126,8 +127,9 @@ def second_derivatives(function, *arguments):
             with tf.GradientTape() as inner:
                 inner.watch(arguments)
                 value = function(*arguments)
-            norm = sum(tf.reduce_sum(g**2) for g in inner.gradient(value, arguments))
-        found = outer.gradient(norm, arguments)
+            gradients: Any = inner.gradient(value, arguments)
+            squares = tf.add_n([tf.reduce_sum(gradient**2) for gradient in gradients])
+        found = outer.gradient(squares, arguments)
     else:
         import torch
 

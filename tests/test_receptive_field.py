@@ -1,5 +1,7 @@
 """What layers read of the input, against the gradient of one of their positions."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -87,7 +89,7 @@ def test_the_field_is_where_the_gradient_is_not_zero(name, rng):
     randomize(model, rng)
     for weight in model.weights:
         weight.assign(ops.abs(weight))  # so that nothing cancels, and nothing is rectified
-    row = receptive_field(model)[-1]
+    row: Any = receptive_field(model)[-1]
     last_row, last_column = (length - 1 for length in model.outputs[0].shape[1:3])
     for position in ((last_row // 2, last_column // 2), (0, last_column)):
         for axis, (first, last) in enumerate(measured(model, position, rng)):

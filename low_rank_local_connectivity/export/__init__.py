@@ -6,15 +6,23 @@ Importing this loads the table of formats; what needs Keras is loaded when it is
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from low_rank_local_connectivity.export.formats import FORMATS as FORMATS
+from low_rank_local_connectivity.export.formats import FORMATS
 
 if TYPE_CHECKING:
-    from low_rank_local_connectivity.export.exporting import MANIFEST as MANIFEST
-    from low_rank_local_connectivity.export.exporting import export_model as export_model
-else:
+    from low_rank_local_connectivity.export.exporting import MANIFEST, export_model
+
+__all__ = [
+    "FORMATS",
+    "MANIFEST",
+    "export_model",
+]
+
+if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Returns a name of `exporting`."""
-        if name in ("MANIFEST", "export_model"):
-            return getattr(importlib.import_module(f"{__name__}.exporting"), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        """Loads what needs Keras when it is first used."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        exporting = importlib.import_module(f"{__name__}.exporting")
+        globals().update({one: getattr(exporting, one) for one in ("MANIFEST", "export_model")})
+        return globals()[name]

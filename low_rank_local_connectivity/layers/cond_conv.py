@@ -1,6 +1,6 @@
 """Convolution whose kernel each example mixes for itself from a few experts."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import keras
 from keras import ops
@@ -15,6 +15,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
 )
 from low_rank_local_connectivity.layers.dense import Dense
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
+from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.ops.arguments import is_tensor, tensor
 from low_rank_local_connectivity.ops.cond_conv import conditional_convolution, mix_kernels
 from low_rank_local_connectivity.ops.precision import at_least_float32, mean
@@ -133,7 +134,7 @@ class CondConv2D(BaseLocalConv):
         activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
-        **kwargs: Any,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(
             filters=filters,

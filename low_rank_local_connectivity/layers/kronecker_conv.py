@@ -1,6 +1,6 @@
 """Convolutions whose kernel is a sum of Kronecker products."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 import numpy as np
@@ -22,6 +22,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.filter_initialization import draw_factor
+from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.kronecker_checks import (
     kernel_to_factorize,
     require_product,
@@ -147,7 +148,7 @@ class KroneckerConv2D(ConfiguredLayer):
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
         strategy: str = "auto",
-        **kwargs: Any,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.filters = positive_int("filters", filters)

@@ -1,7 +1,7 @@
 """Low-rank locally connected layers: every position's filter is a mix of shared filter banks."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import keras
 from keras import constraints, initializers, ops, regularizers
@@ -18,7 +18,9 @@ from low_rank_local_connectivity.layers.configured_layer import (
     spatial_axes,
     to_channels_last,
 )
+from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters, separate_clone
+from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.spatial_bias import AXIS_NAMES, add_spatial_bias
 from low_rank_local_connectivity.ops import combining_weights as weights_ops
 from low_rank_local_connectivity.ops import low_rank_local_convolution as plans
@@ -184,7 +186,7 @@ class LowRankLocallyConnected(BaseLocalConv):
         spatial_bias_constraint: Any = None,
         preserve_variance: bool = False,
         implementation: Implementation = "auto",
-        **kwargs: Any,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         self.spatial_rank = positive_int("spatial_rank", spatial_rank)
         super().__init__(
@@ -388,7 +390,7 @@ class LowRankLocallyConnected(BaseLocalConv):
             )
 
         if self.mixed:
-            self.kernel_bases = [
+            self.kernel_bases: Any = [
                 add_banks(f"kernel_bases_{k}", windows, 1, k)
                 for k, windows in enumerate(self.bank_windows)
             ]
@@ -603,8 +605,9 @@ class LowRankLocallyConnected(BaseLocalConv):
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(LowRankLocallyConnected)
 class LowRankLocallyConnected1D(LowRankLocallyConnected):
-    """As `LowRankLocallyConnected`, over 1 axis.
+    """A low-rank locally connected layer over 1 axis, such as time.
 
     Example:
         >>> layer = LowRankLocallyConnected1D(6, 3, spatial_rank=2, padding="causal")
@@ -616,15 +619,15 @@ class LowRankLocallyConnected1D(LowRankLocallyConnected):
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(LowRankLocallyConnected)
 class LowRankLocallyConnected2D(LowRankLocallyConnected):
-    """As `LowRankLocallyConnected`, over 2 axes; takes the original release's names too.
+    """A low-rank locally connected layer over 2 axes, such as those of images.
 
     Args:
-        *args: As `LowRankLocallyConnected`.
-        share_row_combining_weights: Whether there are logits per row, shared by the row's
-            columns: axis 0 is in `additive_axes`. True if only the other one is given.
+        share_row_combining_weights: The release's name: whether there are logits per row, shared
+            by the row's columns, so that axis 0 is in `additive_axes`. True if only the other
+            one is given and the weights do not depend on the input.
         share_col_combining_weights: Likewise per column: axis 1.
-        **kwargs: As `LowRankLocallyConnected`.
 
     Example:
         >>> layer = LowRankLocallyConnected2D(6, (3, 2), spatial_rank=4)
@@ -636,34 +639,100 @@ class LowRankLocallyConnected2D(LowRankLocallyConnected):
 
     def __init__(
         self,
-        *args: Any,
+        filters: int,
+        kernel_size: int | tuple[int, ...] | list,
+        spatial_rank: int,
+        strides: int | tuple[int, ...] = 1,
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: int | tuple[int, ...] | list = 1,
+        activation: Any = None,
+        use_bias: bool = True,
+        *,
         share_row_combining_weights: bool | None = None,
         share_col_combining_weights: bool | None = None,
-        **kwargs: Any,
+        additive_axes: tuple[int, ...] | None = None,
+        input_dependent: bool = False,
+        normalize_weights: Literal["softmax", "norm", ""] | None = "softmax",
+        use_spatial_bias: bool | Literal["per_filter"] = True,
+        combining_weights_initializer: Any = "conv_init",
+        kernel_initializer: Any = "he_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        combining_weights_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        spatial_bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        combining_weights_constraint: Any = None,
+        bias_constraint: Any = None,
+        spatial_bias_constraint: Any = None,
+        preserve_variance: bool = False,
+        implementation: Implementation = "auto",
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
-        shares = (share_row_combining_weights, share_col_combining_weights)
-        if any(share is not None for share in shares):
-            if kwargs.get("additive_axes") is not None:
-                raise ValueError(
-                    "`additive_axes` and the `share_{row,col}_combining_weights` say the same "
-                    "thing twice. Received: "
-                    f"additive_axes={kwargs['additive_axes']!r}, "
-                    f"share_row_combining_weights={share_row_combining_weights} and "
-                    f"share_col_combining_weights={share_col_combining_weights}. Give one."
-                )
-            default = not boolean("input_dependent", kwargs.get("input_dependent", False))
-            names = ("share_row_combining_weights", "share_col_combining_weights")
-            given = (
-                default if share is None else boolean(name, share)
-                for name, share in zip(names, shares, strict=True)
-            )
-            kwargs["additive_axes"] = tuple(axis for axis, share in enumerate(given) if share)
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            filters=filters,
+            kernel_size=kernel_size,
+            spatial_rank=spatial_rank,
+            strides=strides,
+            padding=padding,
+            data_format=data_format,
+            dilation_rate=dilation_rate,
+            activation=activation,
+            use_bias=use_bias,
+            additive_axes=_axes_with_logits(
+                additive_axes,
+                share_row_combining_weights,
+                share_col_combining_weights,
+                input_dependent,
+            ),
+            input_dependent=input_dependent,
+            normalize_weights=normalize_weights,
+            use_spatial_bias=use_spatial_bias,
+            combining_weights_initializer=combining_weights_initializer,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            combining_weights_regularizer=combining_weights_regularizer,
+            bias_regularizer=bias_regularizer,
+            spatial_bias_regularizer=spatial_bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            combining_weights_constraint=combining_weights_constraint,
+            bias_constraint=bias_constraint,
+            spatial_bias_constraint=spatial_bias_constraint,
+            preserve_variance=preserve_variance,
+            implementation=implementation,
+            **kwargs,
+        )
+
+
+def _axes_with_logits(
+    axes: Any, share_rows: bool | None, share_columns: bool | None, input_dependent: Any
+) -> Any:
+    """Returns `additive_axes` as the release's names spell them, or as given without these."""
+    if share_rows is None and share_columns is None:
+        return axes
+    if axes is not None:
+        raise ValueError(
+            "`additive_axes` and the `share_{row,col}_combining_weights` say the same thing twice. "
+            f"Received: additive_axes={axes!r}, share_row_combining_weights={share_rows} and "
+            f"share_col_combining_weights={share_columns}. Give one."
+        )
+    default = not boolean("input_dependent", input_dependent)
+    shares = {
+        "share_row_combining_weights": share_rows,
+        "share_col_combining_weights": share_columns,
+    }
+    given = (default if share is None else boolean(name, share) for name, share in shares.items())
+    return tuple(axis for axis, share in enumerate(given) if share)
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(LowRankLocallyConnected)
 class LowRankLocallyConnected3D(LowRankLocallyConnected):
-    """As `LowRankLocallyConnected`, over 3 axes.
+    """A low-rank locally connected layer over 3 axes, such as those of volumes or videos.
 
     Example:
         >>> layer = LowRankLocallyConnected3D(6, 2, spatial_rank=2, padding="same")
