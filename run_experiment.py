@@ -13,7 +13,7 @@ A list of ranks or several seeds make a sweep: a process per run, a record per r
 may be started again, and several times at once.
 """
 
-from experiments.command import main
+from low_rank_local_connectivity.experiments.command import main
 
 if __name__ == "__main__":
     main()

@@ -15,10 +15,10 @@ from typing import Any
 
 from absl import flags
 
-from experiments import running
-from experiments.backend import load_framework
-from experiments.experiment import Experiment
-from experiments.flags import experiment_from_flags
+from low_rank_local_connectivity.experiments import running
+from low_rank_local_connectivity.experiments.backend import load_framework
+from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.flags import experiment_from_flags
 
 READY = 32
 

@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
-from data import DATASETS
-from experiments.backend import check_backend, load_framework
-from experiments.experiment import Experiment
-from experiments.flags import (
+from low_rank_local_connectivity.data import DATASETS
+from low_rank_local_connectivity.experiments.backend import check_backend, load_framework
+from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.flags import (
     FLAGS,
     experiment_from_flags,
     given_flags,
@@ -25,10 +25,10 @@ from experiments.flags import (
     ranks,
     usual_flags,
 )
-from experiments.folder import check_folder, check_writable
-from experiments.needs import check_flags_have_effect
-from experiments.running import run
-from experiments.runs import runs_of_sweep
+from low_rank_local_connectivity.experiments.folder import check_folder, check_writable
+from low_rank_local_connectivity.experiments.needs import check_flags_have_effect
+from low_rank_local_connectivity.experiments.running import run
+from low_rank_local_connectivity.experiments.runs import runs_of_sweep
 
 
 def main() -> None:
@@ -120,7 +120,7 @@ def runs_asked_for(experiment: Experiment) -> list[Experiment]:
 def sweep(experiment: Experiment) -> int:
     """Trains what is missing of a sweep and returns an exit status."""
     load_framework()
-    from experiments.sweeping import run_sweep
+    from low_rank_local_connectivity.experiments.sweeping import run_sweep
 
     return run_sweep(runs_asked_for(experiment), Path(experiment.model_dir))
 
@@ -150,8 +150,8 @@ def summary(result: dict[str, Any], folder: str) -> str:
 def run_or_refuse(experiment: Experiment, unfinished: dict[str, Any] | None) -> dict[str, Any]:
     """Runs; what its caller can mend, and being asked to stop, ends the program in a sentence."""
     load_framework(experiment.virtual_devices)
-    from data.unreadable import unreadable_image
     from low_rank_local_connectivity import training
+    from low_rank_local_connectivity.data.unreadable import unreadable_image
 
     try:
         return run(experiment, unfinished)

@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from data import AUGMENTATIONS, DATASETS, Dataset
-from experiments.backend import backend_name
-from experiments.fields import (
+from low_rank_local_connectivity.data import AUGMENTATIONS, DATASETS, Dataset
+from low_rank_local_connectivity.experiments.backend import backend_name
+from low_rank_local_connectivity.experiments.fields import (
     AT_LEAST_0,
     AT_LEAST_1,
     BELOW_1,
@@ -25,7 +25,7 @@ from experiments.fields import (
     some_of,
 )
 from low_rank_local_connectivity.export import FORMATS
-from models import CONVOLUTIONS, MODELS, Settings, convolution
+from low_rank_local_connectivity.models import CONVOLUTIONS, MODELS, Settings, convolution
 
 # A run is the same run wherever its data and results lie, and however often it is saved.
 PLACES = ("data_dir", "download", "model_dir", "tpu", "peers_timeout")

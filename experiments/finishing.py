@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.experiment import Experiment
-from experiments.flags import in_flags
-from experiments.folder import write_result
+from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.flags import in_flags
+from low_rank_local_connectivity.experiments.folder import write_result
 
 # What a run leaves behind beside its result, and what is said of it until it is there.
 LEFT = ("model", "picture", "export")
@@ -34,8 +34,8 @@ def leave_behind(experiment: Experiment, model, images, result: dict[str, Any]) 
     Returns:
         The result.
     """
-    from data.unreadable import skipped_images
     from low_rank_local_connectivity import training
+    from low_rank_local_connectivity.data.unreadable import skipped_images
 
     folder = Path(experiment.model_dir)
     path = folder / "model.keras"
@@ -105,7 +105,7 @@ def in_a_sentence(error: Exception) -> str:
 
 def first_batch(experiment: Experiment, split: str, size: int) -> Any:
     """Returns the first examples of a split: images as inputs, and their labels."""
-    from data.pipeline import evaluation_batches
+    from low_rank_local_connectivity.data.pipeline import evaluation_batches
 
     examples = experiment.data.load(experiment.data_dir, experiment.download)[split]
     return next(iter(evaluation_batches(experiment.data, examples, size, experiment.seed)))
@@ -121,7 +121,7 @@ def export(model, experiment: Experiment, images) -> None:
     """
     import keras
 
-    from data.pipeline import input_from_bytes
+    from low_rank_local_connectivity.data.pipeline import input_from_bytes
     from low_rank_local_connectivity.export import FORMATS, export_model
 
     folder = Path(experiment.model_dir) / "saved_model"

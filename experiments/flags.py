@@ -11,11 +11,17 @@ from typing import Any
 
 from absl import flags
 
-from data import DATASETS
-from experiments.backend import backend_name
-from experiments.experiment import PLACES, SAVING, Experiment
-from experiments.fields import Group, about, field, takes_none, value_type
-from models import MODELS
+from low_rank_local_connectivity.data import DATASETS
+from low_rank_local_connectivity.experiments.backend import backend_name
+from low_rank_local_connectivity.experiments.experiment import PLACES, SAVING, Experiment
+from low_rank_local_connectivity.experiments.fields import (
+    Group,
+    about,
+    field,
+    takes_none,
+    value_type,
+)
+from low_rank_local_connectivity.models import MODELS
 
 FLAGS = flags.FLAGS
 # Where the files of flags lie that describe the paper's experiments.

@@ -4,12 +4,21 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data import Dataset
-from experiments.backend import load_framework
-from experiments.experiment import Experiment
-from experiments.finishing import complete, first_batch, first_names, leave_behind
-from experiments.folder import differences, read_config, refusal_of_other_flags
-from experiments.memory import check_memory
+from low_rank_local_connectivity.data import Dataset
+from low_rank_local_connectivity.experiments.backend import load_framework
+from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.finishing import (
+    complete,
+    first_batch,
+    first_names,
+    leave_behind,
+)
+from low_rank_local_connectivity.experiments.folder import (
+    differences,
+    read_config,
+    refusal_of_other_flags,
+)
+from low_rank_local_connectivity.experiments.memory import check_memory
 
 if TYPE_CHECKING:
     from low_rank_local_connectivity.training import Placement
@@ -60,9 +69,13 @@ def run(experiment: Experiment, unfinished: dict[str, Any] | None = None) -> dic
 
 def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]:
     """Trains, scores, draws and exports; only the chief of several processes writes."""
-    from data.pipeline import evaluation_batches, steps_per_epoch, training_batches
-    from data.unreadable import refuse_unreadable
     from low_rank_local_connectivity import training
+    from low_rank_local_connectivity.data.pipeline import (
+        evaluation_batches,
+        steps_per_epoch,
+        training_batches,
+    )
+    from low_rank_local_connectivity.data.unreadable import refuse_unreadable
 
     check_memory(experiment)
     training.make_deterministic(experiment.seed, kernels=placement.name != "tpu")

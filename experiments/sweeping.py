@@ -19,9 +19,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from experiments.experiment import Experiment
-from experiments.paper.statistics import mean_and_error, percent
-from experiments.runs import command_line, run_name
+from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error, percent
+from low_rank_local_connectivity.experiments.runs import command_line, run_name
 from low_rank_local_connectivity.training.records import append_record, claimed, read_records
 from low_rank_local_connectivity.training.recovery import STOPPED_STATUS, StoppedError
 

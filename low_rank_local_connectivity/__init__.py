@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     # What `__getattr__` loads, for type checkers and editors.
     from low_rank_local_connectivity import activations as activations
     from low_rank_local_connectivity import conversion as conversion
+    from low_rank_local_connectivity import data as data
     from low_rank_local_connectivity import equivariance as equivariance
+    from low_rank_local_connectivity import experiments as experiments
     from low_rank_local_connectivity import export as export
     from low_rank_local_connectivity import initializers as initializers
     from low_rank_local_connectivity import layers as layers
     from low_rank_local_connectivity import legacy as legacy
+    from low_rank_local_connectivity import models as models
     from low_rank_local_connectivity import ops as ops
     from low_rank_local_connectivity import plots as plots
     from low_rank_local_connectivity import receptive_field as receptive_field
@@ -109,11 +112,14 @@ _PACKAGES = frozenset(
     {
         "activations",
         "conversion",
+        "data",
         "equivariance",
+        "experiments",
         "export",
         "initializers",
         "layers",
         "legacy",
+        "models",
         "ops",
         "plots",
         "receptive_field",

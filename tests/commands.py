@@ -29,9 +29,10 @@ from typing import NoReturn
 ROOT = Path(__file__).parents[1]
 SCRIPT = str(ROOT / "run_experiment.py")
 # What run_experiment.py imports at once, and what a run imports before: Keras first.
-LIGHT = ("absl.app", "data", "experiments.memory", "experiments.needs", "models")
-RUN = ("keras", "low_rank_local_connectivity.training", "low_rank_local_connectivity.export")
-RUN += ("low_rank_local_connectivity.plots", "data.pipeline", "data.folder", "data.imagenet")
+LIBRARY = "low_rank_local_connectivity"
+LIGHT = ("absl.app", f"{LIBRARY}.experiments.command")
+RUN = ("keras", *(f"{LIBRARY}.{name}" for name in ("layers", "training", "export.exporting")))
+RUN += tuple(f"{LIBRARY}.{name}" for name in ("plots", "data.pipeline", "experiments.sweeping"))
 RUN += ("matplotlib.pyplot", "sklearn.datasets", "sklearn.model_selection", "scipy.ndimage", *LIGHT)
 # What frameworks read while they are imported: with other values a command imports them itself.
 READ_BY_IMPORTS = ("KERAS_BACKEND", "KERAS_HOME", "PYTHONPATH")

@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from experiments import finishing
-from experiments.command import checked, run_or_tell
-from experiments.flags import FLAGS as KNOWN_FLAGS
 from low_rank_local_connectivity import plots, training
+from low_rank_local_connectivity.experiments import finishing
+from low_rank_local_connectivity.experiments.command import checked, run_or_tell
+from low_rank_local_connectivity.experiments.flags import FLAGS as KNOWN_FLAGS
 
-RUNNING = "experiments.command.run_or_refuse"
+RUNNING = "low_rank_local_connectivity.experiments.command.run_or_refuse"
 FLAGS = ("--epochs=1", "--filters=3", "--batch_size=64", "--train_examples=64", "--spatial_rank=2")
 
 

@@ -50,8 +50,8 @@ def test_every_extra_is_declared():
 def test_every_experiment_s_flags_are_accepted(command, tmp_path, monkeypatch):
     from absl import flags
 
-    from experiments.command import check_flags
-    from experiments.flags import FLAGS, experiment_from_flags
+    from low_rank_local_connectivity.experiments.command import check_flags
+    from low_rank_local_connectivity.experiments.flags import FLAGS, experiment_from_flags
 
     for part, name in itertools.product(("train", "valid", "test"), ("cats", "dogs")):
         (tmp_path / part / name).mkdir(parents=True)

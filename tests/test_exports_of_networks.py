@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from test_experiment import finish
 
-from experiments.finishing import export
-from experiments.flags import FLAGS, experiment_from_flags
-from models import CONVOLUTIONS, MODELS
+from low_rank_local_connectivity.experiments.finishing import export
+from low_rank_local_connectivity.experiments.flags import FLAGS, experiment_from_flags
+from low_rank_local_connectivity.models import CONVOLUTIONS, MODELS
 
 # SavedModels cannot be written on PyTorch; a run says so and is finished.
 WRITTEN = keras.backend.backend() != "torch"

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from backends import without_values
 
-from data import DATASETS, Examples
-from experiments.command import runs_asked_for
-from experiments.flags import FLAGS, experiment_from_flags
-from experiments.paper.published import PUBLISHED
-from experiments.paper.report import method_name
-from experiments.running import run
 from low_rank_local_connectivity import training
+from low_rank_local_connectivity.data import DATASETS, Examples
+from low_rank_local_connectivity.experiments.command import runs_asked_for
+from low_rank_local_connectivity.experiments.flags import FLAGS, experiment_from_flags
+from low_rank_local_connectivity.experiments.paper.published import PUBLISHED
+from low_rank_local_connectivity.experiments.paper.report import method_name
+from low_rank_local_connectivity.experiments.running import run
 
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
@@ -24,7 +24,7 @@ FILES = sorted((ROOT / "experiments" / "paper").glob("*.flags"))
 PARTS = ("paper_small", "paper_imagenet", "cpu_budget")
 ROWS = [path for path in FILES if path.stem not in PARTS]
 EXAMPLES = 2
-LEAVING = "experiments.running.leave_behind"
+LEAVING = "low_rank_local_connectivity.experiments.running.leave_behind"
 # A file of each recipe; the others with it differ in their images. Of ResNets, whose building takes
 # long, one: the others differ in the kind of layer.
 QUICK = (

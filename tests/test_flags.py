@@ -10,13 +10,17 @@ import commands
 import pytest
 from test_experiment import script
 
-from experiments import backend, folder, memory, needs
-from experiments.command import check_flags, runs_asked_for, train_or_tell
-from experiments.experiment import Experiment
-from experiments.flags import FLAGS, experiment_from_flags, is_sweep
-from experiments.runs import command_line
 from low_rank_local_connectivity import training
-from models import MODELS
+from low_rank_local_connectivity.experiments import backend, folder, memory, needs
+from low_rank_local_connectivity.experiments.command import (
+    check_flags,
+    runs_asked_for,
+    train_or_tell,
+)
+from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.flags import FLAGS, experiment_from_flags, is_sweep
+from low_rank_local_connectivity.experiments.runs import command_line
+from low_rank_local_connectivity.models import MODELS
 
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
@@ -280,7 +284,7 @@ def test_pytorch_and_its_triton_are_loaded_before_tensorflow():
         "        loaded.add(name)\n"
         "sys.meta_path.insert(0, Note())\n"
         "import run_experiment\n"
-        "from experiments import backend\n"
+        "from low_rank_local_connectivity.experiments import backend\n"
         "assert not needed & loaded\n"
         "backend.load_framework()\n"
     )
@@ -293,7 +297,7 @@ def test_an_interrupted_command_ends_in_a_sentence(monkeypatch, capsys, tmp_path
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiments.command.run_or_tell", interrupted)
+    monkeypatch.setattr("low_rank_local_connectivity.experiments.command.run_or_tell", interrupted)
     parsed(f"--model_dir={tmp_path / 'run'}")
     with pytest.raises(SystemExit, match="75"):
         train_or_tell(["run_experiment.py"])

@@ -10,8 +10,8 @@ import commands
 import numpy as np
 import pytest
 
-from data import DATASETS
-from data.folder import ImageFiles, printable, split_of
+from low_rank_local_connectivity.data import DATASETS
+from low_rank_local_connectivity.data.folder import ImageFiles, printable, split_of
 
 pytestmark = pytest.mark.once
 SIZE = 16
@@ -52,13 +52,13 @@ def read(batches):
 
 
 def train(dataset, splits, **arguments):
-    from data.pipeline import training_batches
+    from low_rank_local_connectivity.data.pipeline import training_batches
 
     return training_batches(dataset, splits["train"], batch_size=7, seed=3, **arguments)
 
 
 def evaluate(dataset, examples, batch_size=7, seed=0):
-    from data.pipeline import evaluation_batches
+    from low_rank_local_connectivity.data.pipeline import evaluation_batches
 
     return evaluation_batches(dataset, examples, batch_size, seed)
 
@@ -145,7 +145,7 @@ def test_every_other_visible_file_is_named_as_left_out(root):
 def test_images_of_other_formats_are_examples(root, rng):
     from PIL import Image
 
-    from data.unreadable import skipped_images
+    from low_rank_local_connectivity.data.unreadable import skipped_images
 
     suffixes = itertools.cycle(("bmp", "gif", "webp", "WebP"))
     for path, suffix in zip(sorted((root / "cat").iterdir()), suffixes, strict=False):
@@ -170,7 +170,7 @@ def test_training_evaluation_and_a_server_see_an_image_as_its_camera_held_it(tmp
     """Each of the eight ways to hold a camera is a class."""
     from PIL import Image, ImageOps
 
-    from data.pipeline import input_from_bytes, training_batches
+    from low_rank_local_connectivity.data.pipeline import input_from_bytes, training_batches
 
     rows, columns = np.mgrid[:20, :30]
     picture = Image.fromarray(np.stack([8 * columns, 12 * rows, 0 * rows], -1).astype("uint8"))
@@ -211,7 +211,7 @@ DECOMPOSED = {"cafe\u0301".encode(): "caf\u00e9"}
 
 @pytest.mark.parametrize("names", [NAMES, DECOMPOSED], ids=["composed", "decomposed"])
 def test_classes_and_images_may_have_any_name(names, root, tmp_path_factory):
-    from data.unreadable import skipped_images
+    from low_rank_local_connectivity.data.unreadable import skipped_images
 
     for name in names:
         folder = root / os.fsdecode(name)
@@ -251,7 +251,11 @@ def test_two_folders_that_spell_one_name_are_refused(root, rng):
 
 
 def test_all_unreadable_images_that_are_scored_are_named_at_once(root):
-    from data.unreadable import UnreadableError, refuse_unreadable, unreadable_image
+    from low_rank_local_connectivity.data.unreadable import (
+        UnreadableError,
+        refuse_unreadable,
+        unreadable_image,
+    )
 
     _, splits = opened(root)
     refuse_unreadable(splits.values())
@@ -277,7 +281,7 @@ def test_all_unreadable_images_that_are_scored_are_named_at_once(root):
 def test_a_folder_is_listed_before_any_framework_loads(root):
     code = f"""
 import sys
-from data import DATASETS
+from low_rank_local_connectivity.data import DATASETS
 print(sum(DATASETS["folder"].at({str(root)!r}).split_sizes), *sys.modules)
 """
     run = commands.new_python("-c", code, cwd=commands.ROOT)
@@ -400,7 +404,7 @@ def test_inputs_are_standardised_per_channel(tmp_path):
 
 
 def train_one(dataset, splits):
-    from data.pipeline import training_batches
+    from low_rank_local_connectivity.data.pipeline import training_batches
 
     return training_batches(dataset, splits["train"], batch_size=2, epochs=1, seed=0)
 
@@ -439,7 +443,7 @@ def files_of(examples):
 
 
 def test_unreadable_training_images_are_skipped_and_named(root, tmp_path):
-    from data.unreadable import skipped_images
+    from low_rank_local_connectivity.data.unreadable import skipped_images
 
     dataset, splits = opened(root)
     broken = spoil(files_of(splits["train"])[::5])
@@ -455,7 +459,7 @@ def test_unreadable_training_images_are_skipped_and_named(root, tmp_path):
 
 
 def test_skipping_moves_no_other_image_and_the_epoch_ends_as_it_began(root):
-    from data.pipeline import training_batches
+    from low_rank_local_connectivity.data.pipeline import training_batches
 
     dataset, splits = opened(root)
     examples = splits["train"].subset(56)
@@ -478,7 +482,7 @@ def test_skipping_needs_no_file(root):
 
 
 def test_no_readable_training_image_is_an_error_and_no_hang(root):
-    from data.unreadable import unreadable_image
+    from low_rank_local_connectivity.data.unreadable import unreadable_image
 
     dataset, splits = opened(root)
     images = files_of(splits["train"])
@@ -494,7 +498,7 @@ def test_no_readable_training_image_is_an_error_and_no_hang(root):
 
 @pytest.mark.parametrize("name", ["plain.png", 'a "b" [c] \\d é.png'])
 def test_an_unreadable_image_in_evaluation_is_an_error_that_names_it(name, root):
-    from data.unreadable import unreadable_image
+    from low_rank_local_connectivity.data.unreadable import unreadable_image
 
     dataset, splits = opened(root)
     file = files_of(splits["test"])[1]
@@ -513,7 +517,7 @@ def test_an_unreadable_image_in_evaluation_is_an_error_that_names_it(name, root)
 def test_the_name_survives_a_model_s_evaluation(root):
     import keras
 
-    from data.unreadable import unreadable_image
+    from low_rank_local_connectivity.data.unreadable import unreadable_image
 
     dataset, splits = opened(root)
     broken = files_of(splits["test"])[1]
@@ -557,9 +561,9 @@ def test_images_are_read_in_parallel_under_determinism(part, tmp_path):
 import os, sys, threading, time
 import numpy as np
 import tensorflow as tf
-from data import DATASETS
-from data.folder import ImageFiles
-from data.pipeline import evaluation_batches, training_batches
+from low_rank_local_connectivity.data import DATASETS
+from low_rank_local_connectivity.data.folder import ImageFiles
+from low_rank_local_connectivity.data.pipeline import evaluation_batches, training_batches
 tf.random.set_seed(1)
 tf.config.experimental.enable_op_determinism()
 # A pipe holds up whoever opens it to read, until somebody opens it to write.

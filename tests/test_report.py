@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from experiments.paper import report
-from experiments.paper.published import PUBLISHED
+from low_rank_local_connectivity.experiments.paper import report
+from low_rank_local_connectivity.experiments.paper.published import PUBLISHED
 
 pytestmark = pytest.mark.once
 BASE = {

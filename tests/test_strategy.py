@@ -212,8 +212,8 @@ def test_a_signal_to_one_worker_saves_and_stops_the_job(told, by_two_workers, tm
 @only_tensorflow
 @pytest.mark.slow
 def test_what_several_workers_score_is_what_they_save(by_two_workers):
-    from data import DATASETS
-    from data.pipeline import evaluation_batches
+    from low_rank_local_connectivity.data import DATASETS
+    from low_rank_local_connectivity.data.pipeline import evaluation_batches
 
     result = json.loads((by_two_workers / "result.json").read_text())
     model = session.load(by_two_workers / "model.keras", result["model_sha256"])

@@ -13,8 +13,8 @@ import commands
 import numpy as np
 import pytest
 
-from experiments import sweeping as sweep
-from experiments.paper.statistics import mean_and_error
+from low_rank_local_connectivity.experiments import sweeping as sweep
+from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error
 from low_rank_local_connectivity.training import StoppedError, records
 
 pytestmark = pytest.mark.once
@@ -176,7 +176,7 @@ def test_a_killed_sweeps_run_keeps_its_lock(tmp_path):
     """The child goes on without its parent, and nobody starts it a second time."""
     code = (
         "import sys, pathlib\n"
-        "from experiments import sweeping as sweep\n"
+        "from low_rank_local_connectivity.experiments import sweeping as sweep\n"
         f"folder = pathlib.Path({str(tmp_path)!r})\n"
         "child = 'import time; print(1, flush=True); time.sleep(60)'\n"
         "run = sweep.Run('one', {}, [sys.executable, '-c', child], folder / 'one')\n"

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from experiments.paper import statistics
-from experiments.paper.published import PUBLISHED
-from experiments.paper.statistics import mean_and_error, percent
-from experiments.sweeping import choose_rank
+from low_rank_local_connectivity.experiments.paper import statistics
+from low_rank_local_connectivity.experiments.paper.published import PUBLISHED
+from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error, percent
+from low_rank_local_connectivity.experiments.sweeping import choose_rank
 from low_rank_local_connectivity.plots import bars_with_errors, lines_with_errors
 from low_rank_local_connectivity.training.records import given_path, read_records, replacing
 

@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.paper.statistics import mean_and_error
 from low_rank_local_connectivity import plots, training
+from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error
 from low_rank_local_connectivity.training.records import (
     append_record,
     given_path,
