@@ -238,7 +238,7 @@ def test_a_worker_that_never_starts_ends_the_wait_in_time(tmp_path):
 @pytest.mark.once
 def test_batches_that_replicas_cannot_share_are_refused():
     placement = strategy.Placement("mirrored", replicas=4)
-    with pytest.raises(ValueError, match=re.escape("a multiple of the 4 replicas. Received: --b")):
+    with pytest.raises(ValueError, match=re.escape("a multiple of the 4 replicas. Received: b")):
         placement.check_batch_size(30)
     placement.check_batch_size(32)
 
