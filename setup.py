@@ -33,5 +33,9 @@ if __name__ == "__main__":
             "Changelog": f"{REPOSITORY}/blob/HEAD/CHANGELOG.md",
         },
         packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-        package_data={PACKAGE: ["py.typed"], f"{PACKAGE}.experiments.paper": ["*.flags"]},
+        package_data={
+            PACKAGE: ["py.typed"],
+            f"{PACKAGE}.experiments.paper": ["*.flags"],
+            f"{PACKAGE}.plans": ["coefficients.json"],
+        },
     )

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from low_rank_local_connectivity import legacy as legacy
     from low_rank_local_connectivity import models as models
     from low_rank_local_connectivity import ops as ops
+    from low_rank_local_connectivity import plans as plans
     from low_rank_local_connectivity import plots as plots
     from low_rank_local_connectivity import receptive_field as receptive_field
     from low_rank_local_connectivity import regularizers as regularizers
@@ -121,6 +122,7 @@ _PACKAGES = frozenset(
         "legacy",
         "models",
         "ops",
+        "plans",
         "plots",
         "receptive_field",
         "regularizers",

@@ -1,6 +1,7 @@
 """What tests need of a backend and Keras does not offer alike on all of them."""
 
 import contextlib
+import functools
 
 import keras
 import numpy as np
@@ -48,32 +49,34 @@ def arrays_of(outputs):
 
 
 def compute(function, *arrays):
-    """Returns what function(*arrays) does with tensors copied to NumPy, on JAX compiled whole."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        function = jax.jit(function)
-    return arrays_of(function(*arrays))
-
-
-def call(layer, inputs, **arguments):
-    """Returns layer(inputs, **arguments) with every output as an array, on JAX compiled.
+    """Returns function(*arrays) with every tensor as an array, on JAX compiled.
 
     JAX would compile each operation of an eager call alone, once for every shape.
     """
+    layer = getattr(function, "__self__", None)  # of a layer's method
+    return _compute(function, layer.variables if isinstance(layer, keras.Layer) else [], arrays)
+
+
+def call(layer, inputs, **arguments):
+    """Returns layer(inputs, **arguments) as compute does."""
+    if keras.backend.backend() == "jax":
+        inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
+        if not layer.built:
+            layer.build(inputs.shape)
+    return _compute(functools.partial(layer, **arguments), layer.variables, [inputs])
+
+
+def _compute(function, variables, arrays):
     if keras.backend.backend() != "jax":
-        return arrays_of(layer(inputs, **arguments))
+        return arrays_of(function(*arrays))
     import jax
 
-    def apply(values, inputs):
-        with keras.StatelessScope(zip(layer.variables, values, strict=True)):
-            return layer(inputs, **arguments)
+    def apply(values, *arrays):
+        with keras.StatelessScope(zip(variables, values, strict=True)):
+            return function(*arrays)
 
-    if not layer.built:
-        layer.build(inputs.shape)
-    values = [variable.value for variable in layer.variables]
-    inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
-    return arrays_of(jax.jit(apply)(values, inputs))
+    # As constants the variables would be folded into what is compiled.
+    return arrays_of(jax.jit(apply)([variable.value for variable in variables], *arrays))
 
 
 def outputs_and_gradients(layer, inputs, projection, **arguments):

@@ -32,7 +32,14 @@ SCRIPT = str(ROOT / "run_experiment.py")
 LIBRARY = "low_rank_local_connectivity"
 LIGHT = ("absl.app", f"{LIBRARY}.experiments.command")
 RUN = ("keras", *(f"{LIBRARY}.{name}" for name in ("layers", "training", "export.exporting")))
-RUN += tuple(f"{LIBRARY}.{name}" for name in ("plots", "data.pipeline", "experiments.sweeping"))
+RUN += tuple(
+    f"{LIBRARY}.{name}"
+    for name in (
+        "plots",
+        "low_rank_local_connectivity.data.pipeline",
+        "low_rank_local_connectivity.experiments.sweeping",
+    )
+)
 RUN += ("matplotlib.pyplot", "sklearn.datasets", "sklearn.model_selection", "scipy.ndimage", *LIGHT)
 # What frameworks read while they are imported: with other values a command imports them itself.
 READ_BY_IMPORTS = ("KERAS_BACKEND", "KERAS_HOME", "PYTHONPATH")

@@ -33,9 +33,10 @@ def packages() -> Iterator[str]:
 
 
 def public(module: ModuleType) -> dict[str, object]:
-    """Returns what a package says is public, or what another module defines."""
+    """Returns what a package says is public or has moved, or what another module defines."""
     if hasattr(module, "__path__"):
-        return {name: getattr(module, name) for name in module.__all__}
+        names = (*module.__all__, *getattr(module, "_MOVED", ()))
+        return {name: getattr(module, name) for name in names}
     return {
         name: value
         for name, value in vars(module).items()

@@ -44,6 +44,7 @@ MAY_IMPORT["tests"] = {*MAY_IMPORT["benchmarks"], "tests"}
 # What the parts that run on every backend may import beside the standard library.
 PORTABLE = {
     f"{LIBRARY}/ops": {"keras", "numpy", LIBRARY},
+    f"{LIBRARY}/plans": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/layers": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/conversion": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/equivariance": {"keras", "numpy", LIBRARY},
@@ -59,6 +60,7 @@ PORTABLE = {
 NAMES_A_BACKEND = {
     f"{LIBRARY}/ops/constants.py": {"torch"},
     f"{LIBRARY}/ops/gradients.py": {"jax", "torch"},
+    f"{LIBRARY}/plans/machine.py": {"tensorflow", "jax", "torch"},
 }
 OPTIONAL = {"tensorflow", "matplotlib", "sklearn", "scipy", "tensorflow_datasets", "absl"}
 

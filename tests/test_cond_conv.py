@@ -9,11 +9,7 @@ from reference import finite_difference, local_convolution, output_shape
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.layers.configured_layer import from_channels_last
 from low_rank_local_connectivity.ops import Windows
-from low_rank_local_connectivity.ops.cond_conv import (
-    conditional_convolution,
-    convolve_by_mixed_kernels,
-    mix_responses,
-)
+from low_rank_local_connectivity.plans import CONDITIONAL, Request
 
 WINDOWS = [
     Windows((3, 2), (1, 1), (1, 1), "valid"),
@@ -36,14 +32,14 @@ def loop_over_examples(inputs, kernels, routing, windows):
 
 @pytest.mark.parametrize("experts", [2, 6])
 @pytest.mark.parametrize("windows", WINDOWS, ids=["valid", "strided", "dilated", "pointwise"])
-def test_mixing_kernels_and_mixing_responses_are_a_loop_over_examples(windows, experts, rng):
+def test_every_plan_is_a_loop_over_examples(windows, experts, rng):
     inputs = rng.normal(size=(5, 8, 11, 4)).astype("float32")
     kernels = rng.normal(size=(experts, *windows.sizes, 4, 7)).astype("float32")
     routing = rng.normal(size=(5, experts)).astype("float32")
     expected = loop_over_examples(inputs.astype("float64"), kernels, routing, windows)
     arguments = [keras.ops.convert_to_tensor(x) for x in (inputs, kernels, routing)]
-    for way in (convolve_by_mixed_kernels, mix_responses, conditional_convolution):
-        found = to_numpy(way(*arguments, windows))
+    for plan in CONDITIONAL:
+        found = to_numpy(plan.apply(Request(windows, inputs.shape, 7, experts), *arguments))
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
