@@ -28,19 +28,12 @@ from typing import NoReturn
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = str(ROOT / "run_experiment.py")
-# What run_experiment.py imports at once, and what a run imports before: Keras first.
 LIBRARY = "low_rank_local_connectivity"
+# What run_experiment.py imports at once, and what a run imports before: Keras first.
 LIGHT = ("absl.app", f"{LIBRARY}.experiments.command")
-RUN = ("keras", *(f"{LIBRARY}.{name}" for name in ("layers", "training", "export.exporting")))
-RUN += tuple(
-    f"{LIBRARY}.{name}"
-    for name in (
-        "plots",
-        "low_rank_local_connectivity.data.pipeline",
-        "low_rank_local_connectivity.experiments.sweeping",
-    )
-)
-RUN += ("matplotlib.pyplot", "sklearn.datasets", "sklearn.model_selection", "scipy.ndimage", *LIGHT)
+PARTS = ("layers", "training", "export.exporting", "plots", "data.pipeline")
+RUN = ("keras", *(f"{LIBRARY}.{part}" for part in PARTS), "matplotlib.pyplot")
+RUN += ("sklearn.datasets", "sklearn.model_selection", "scipy.ndimage", *LIGHT)
 # What frameworks read while they are imported: with other values a command imports them itself.
 READ_BY_IMPORTS = ("KERAS_BACKEND", "KERAS_HOME", "PYTHONPATH")
 POLL = 0.01
