@@ -21,7 +21,7 @@ from low_rank_local_connectivity.experiments.folder import (
 from low_rank_local_connectivity.experiments.memory import check_memory
 
 if TYPE_CHECKING:
-    from low_rank_local_connectivity.training import Placement
+    from low_rank_local_connectivity.training import Placement, Recovery
 
 
 def run(experiment: Experiment, unfinished: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -70,69 +70,27 @@ def run(experiment: Experiment, unfinished: dict[str, Any] | None = None) -> dic
 def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]:
     """Trains, scores, draws and exports; only the chief of several processes writes."""
     from low_rank_local_connectivity import training
-    from low_rank_local_connectivity.data.pipeline import (
-        evaluation_batches,
-        steps_per_epoch,
-        training_batches,
-    )
-    from low_rank_local_connectivity.data.unreadable import refuse_unreadable
+    from low_rank_local_connectivity.data.pipeline import evaluation_batches
 
     check_memory(experiment)
     training.make_deterministic(experiment.seed, kernels=placement.name != "tpu")
     training.set_precision(experiment.precision)
-    dataset = experiment.data
-    splits = dataset.load(experiment.data_dir, experiment.download)
-    if experiment.train_examples:
-        splits["train"] = splits["train"].subset(experiment.train_examples)
-    refuse_unreadable((splits["valid"], splits["test"]))
-    folder = Path(experiment.model_dir)
+    splits = splits_of(experiment)
     with placement.scope():
         model = placement.model(experiment.build())
     parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
-    sizes = ", ".join(f"{len(splits[name]):,} {name}" for name in splits)
-    shared = f" {placement.replicas} replicas." if placement.replicas > 1 else ""
-    print(f"{dataset.name}: {sizes}. {experiment.layers_in_words}: ", end="")
-    print(f"{parameters:,} trainable parameters.{shared} Files in {folder}.", flush=True)
-
-    if placement.chief:
-        report_left_out(dataset, experiment.data_dir)
-    size, seed, epochs = experiment.batch_size, experiment.seed, experiment.epochs
-    train, steps = splits["train"], steps_per_epoch(splits["train"], size)
+    tell_beginning(experiment, placement, splits, parameters)
     valid_batches, test_batches = (
-        evaluation_batches(dataset, splits[name], size, seed) for name in ("valid", "test")
+        evaluation_batches(experiment.data, splits[name], experiment.batch_size, experiment.seed)
+        for name in ("valid", "test")
     )
-    skipped = folder / "skipped.txt" if placement.chief else None
-
-    def batches_left(start: int):
-        # Only now is it certain that what lies in the folder can be continued by this run.
-        if placement.chief:
-            (folder / "result.json").unlink(missing_ok=True)  # of fewer epochs
-            training.write_json(folder / "config.json", experiment.config())
-        return training_batches(dataset, train, size, epochs, seed, start, skipped)
-
-    recovery = training.Recovery(
-        folder,
-        steps,
-        experiment.checkpoint_steps,
-        experiment.checkpoint_minutes,
-        experiment.keep_checkpoints,
-        placement,
-    )
-    training.train(
-        model,
-        experiment.recipe(steps),
-        batches_left,
-        placement.batches(valid_batches, size, len(splits["valid"])),
-        recovery,
-        placement,
-    )
+    recovery = train(experiment, placement, model, splits, valid_batches)
     if placement.chief:
         check_trained_as_asked(experiment)
+    shared = placement.batches(test_batches, experiment.batch_size, len(splits["test"]))
     result = {
         "valid_accuracy": recovery.rows[-1]["val_accuracy"],
-        "test_accuracy": training.score(
-            model, placement.batches(test_batches, size, len(splits["test"]))
-        ),
+        "test_accuracy": training.score(model, shared),
         "train_accuracy": recovery.rows[-1]["accuracy"],
         "parameters": parameters,
         "seconds": round(recovery.seconds, 1),
@@ -142,6 +100,75 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
         images, _ = next(iter(test_batches))
         result = leave_behind(experiment, model, images, result)
     return result
+
+
+def splits_of(experiment: Experiment) -> dict[str, Any]:
+    """Returns the examples of each split by its name, those to be scored checked."""
+    from low_rank_local_connectivity.data.unreadable import refuse_unreadable
+
+    splits = experiment.data.load(experiment.data_dir, experiment.download)
+    if experiment.train_examples:
+        splits["train"] = splits["train"].subset(experiment.train_examples)
+    refuse_unreadable((splits["valid"], splits["test"]))
+    return splits
+
+
+def tell_beginning(
+    experiment: Experiment, placement: "Placement", splits: dict[str, Any], parameters: int
+) -> None:
+    """Prints what is about to be trained, on what and where."""
+    dataset = experiment.data
+    sizes = ", ".join(f"{len(splits[name]):,} {name}" for name in splits)
+    shared = f" {placement.replicas} replicas." if placement.replicas > 1 else ""
+    print(f"{dataset.name}: {sizes}. {experiment.layers_in_words}: ", end="")
+    print(f"{parameters:,} trainable parameters.{shared} ", end="")
+    print(f"Files in {Path(experiment.model_dir)}.", flush=True)
+    if placement.chief:
+        report_left_out(dataset, experiment.data_dir)
+
+
+def train(
+    experiment: Experiment,
+    placement: "Placement",
+    model: Any,
+    splits: dict[str, Any],
+    valid_batches: Any,
+) -> "Recovery":
+    """Trains a model in place from where its folder says that it is; returns what is known of it.
+
+    Args:
+        experiment: The run.
+        placement: Where it is trained.
+        model: The network, with its initial weights.
+        splits: The examples of each split by its name.
+        valid_batches: Pairs of images and labels, to score the model on between epochs.
+    """
+    from low_rank_local_connectivity import training
+    from low_rank_local_connectivity.data.pipeline import steps_per_epoch, training_batches
+
+    folder, size, seed = Path(experiment.model_dir), experiment.batch_size, experiment.seed
+    dataset, examples = experiment.data, splits["train"]
+    steps = steps_per_epoch(examples, size)
+    skipped = folder / "skipped.txt" if placement.chief else None
+
+    def batches_left(start: int):
+        # Only now is it certain that what lies in the folder can be continued by this run.
+        if placement.chief:
+            (folder / "result.json").unlink(missing_ok=True)  # of fewer epochs
+            training.write_json(folder / "config.json", experiment.config())
+        return training_batches(dataset, examples, size, experiment.epochs, seed, start, skipped)
+
+    recovery = training.Recovery(
+        folder,
+        steps,
+        experiment.checkpoint_steps,
+        experiment.checkpoint_minutes,
+        experiment.keep_checkpoints,
+        placement,
+    )
+    shared = placement.batches(valid_batches, size, len(splits["valid"]))
+    training.train(model, experiment.recipe(steps), batches_left, shared, recovery, placement)
+    return recovery
 
 
 def check_trained_as_asked(experiment: Experiment) -> None:

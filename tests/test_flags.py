@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import re
 import tomllib
 from pathlib import Path
 
@@ -18,7 +19,15 @@ from low_rank_local_connectivity.experiments.command import (
     train_or_tell,
 )
 from low_rank_local_connectivity.experiments.experiment import Experiment
-from low_rank_local_connectivity.experiments.flags import FLAGS, experiment_from_flags, is_sweep
+from low_rank_local_connectivity.experiments.fields import Group, about
+from low_rank_local_connectivity.experiments.flags import (
+    FIELDS,
+    FLAGS,
+    experiment_from_flags,
+    in_flags,
+    is_sweep,
+    parse_flags,
+)
 from low_rank_local_connectivity.experiments.runs import command_line
 from low_rank_local_connectivity.models import MODELS
 
@@ -384,3 +393,70 @@ def test_a_device_without_memory_left_is_told(error):
     sentence = training.out_of_memory(error)
     assert sentence.startswith("The device's memory must hold the network and a step of its")
     assert training.out_of_memory(ValueError("no")) is None
+
+
+def test_an_experiment_without_arguments_is_the_one_without_flags(monkeypatch):
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    assert check() == Experiment()
+    given = Experiment(epochs=20, input_dependent=True, model_dir="run")
+    assert given == check("--epochs=20", "--input_dependent", "--model_dir=run")
+    with pytest.raises(ValueError, match="precision") as caught:
+        Experiment(precision="float64")
+    assert str(caught.value) == (
+        "--precision must be one of float32, mixed_bfloat16, mixed_float16. "
+        "Received: --precision=float64."
+    )
+
+
+@pytest.mark.parametrize("flag", ["--help", "--helpshort", "-?"])
+def test_help_lists_every_flag_once_in_its_group(flag, tmp_path):
+    done = commands.new_python(ROOT / "run_experiment.py", flag, cwd=tmp_path)
+    assert done.returncode == 1
+    groups = re.split(r"^(\S.*):$", done.stdout.partition("\nflags:\n")[2], flags=re.MULTILINE)[1:]
+    assert groups[::2] == [group.value for group in Group]
+    found = {
+        name: re.findall(r"^  --(?:\[no\])?(\w+):", text, re.MULTILINE)
+        for name, text in zip(groups[::2], groups[1::2], strict=True)
+    }
+    for name, names in found.items():
+        assert names == sorted(one for one in FIELDS if about(FIELDS[one]).group == name)
+
+
+def test_a_file_of_the_paper_is_found_by_its_name_from_every_folder(monkeypatch, tmp_path):
+    expected = parsed_as_a_command("--flagfile=experiments/paper/fig3_mnist_layer1.flags")
+    monkeypatch.chdir(tmp_path)
+    for place in ("", "experiments/", f"{ROOT}/experiments/paper/"):
+        assert parsed_as_a_command(f"--flagfile={place}fig3_mnist_layer1.flags") == expected
+    assert expected.epochs == 150
+    (tmp_path / "fig3_mnist_layer1.flags").write_text("--epochs=7\n")
+    assert parsed_as_a_command("--flagfile=fig3_mnist_layer1.flags").epochs == 7
+    with pytest.raises(absl.flags.Error, match="Unable to open flagfile"):
+        parsed_as_a_command("--flagfile=nowhere.flags")
+
+
+def parsed_as_a_command(*flags: str) -> Experiment:
+    for name in FLAGS:
+        FLAGS[name].unparse()
+    parse_flags(["run_experiment.py", *flags])
+    return experiment_from_flags()
+
+
+def test_every_strategy_of_the_library_is_one_of_the_flag_s():
+    from low_rank_local_connectivity.training.strategy import STRATEGIES
+
+    assert set(about(FIELDS["strategy"]).accepted.choices) == {"auto", *STRATEGIES}
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "`data_dir` must be. Received: data_dir=a.",
+            "--data_dir must be. Received: --data_dir=a.",
+        ),
+        ("strategy=tpu needs a TPU.", "--strategy=tpu needs a TPU."),
+        ("--seed=3 in /runs/seed=3 of `name`", "--seed=3 in /runs/seed=3 of `name`"),
+    ],
+)
+def test_arguments_are_told_as_flags_and_nothing_else_is(said, told):
+    assert in_flags(said) == told
