@@ -6,6 +6,7 @@ import itertools
 import re
 import types
 import typing
+from typing import Any
 
 import keras
 import numpy as np
@@ -203,20 +204,21 @@ def test_a_plan_that_is_named_is_taken_whatever_it_costs():
 
 @pytest.mark.once
 def test_the_names_that_ops_had_still_answer(monkeypatch):
+    old: Any = ops  # type checkers know where the names are now
     sizes = {"sizes": (28, 29), "channels": 64, "filters": 64}
     for rank, batch, backend in itertools.product((1, 2, 8, 30), (None, 1, 64), BACKENDS):
-        counts = ops.Request.of(WINDOWS, **sizes, rank=rank, batch=batch, training=True)
+        counts = old.Request.of(WINDOWS, **sizes, rank=rank, batch=batch, training=True)
         asked = request(rank, batch, backend=backend)
         for limit in (None, 10**7):
             monkeypatch.setattr(moved, "memory_bytes", lambda limit=limit: limit)
-            assert ops.choose_plan(counts, backend) == choose(BOTH, asked, limit).name
+            assert old.choose_plan(counts, backend) == choose(BOTH, asked, limit).name
     assert counts.slabs == 3
     large = ((9, 9, 1, 1), (3, 3, 8, 8))
-    found = [ops.choose_strategy(large, backend=backend) for backend in BACKENDS]
+    found = [old.choose_strategy(large, backend=backend) for backend in BACKENDS]
     assert found == ["factored", "dense", "factored"]
-    assert ops.choose_strategy(FACTORS, backend="tensorflow") == "dense"
+    assert old.choose_strategy(FACTORS, backend="tensorflow") == "dense"
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        _ = ops.nothing
+        _ = old.nothing
 
 
 REFUSED = {
