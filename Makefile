@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := .venv-lowest/bin
-LOWEST_TESTS := low_rank_local_connectivity models tests/test_contract.py \
+LOWEST_TESTS := low_rank_local_connectivity tests/test_contract.py \
 	tests/test_identities.py tests/test_weights.py tests/test_networks.py tests/test_training.py \
 	tests/test_data.py tests/test_export_signatures.py tests/test_plots.py tests/test_tf_keras.py
 LOWEST_TESTS_ON_JAX := tests/test_identities.py tests/test_weights.py

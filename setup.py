@@ -1,6 +1,7 @@
-"""Where the checkout's folders go when installed, and where the repository is.
+"""Which packages there are, and where the repository is; pyproject.toml says everything else.
 
-pyproject.toml says everything else.
+`low_rank_local_connectivity` holds links to the folders data, models and experiments beside it:
+they are its parts, in a checkout as when installed.
 """
 
 import re
@@ -31,11 +32,10 @@ if __name__ == "__main__":
             "Issues": f"{REPOSITORY}/issues",
             "Changelog": f"{REPOSITORY}/blob/HEAD/CHANGELOG.md",
         },
-        packages=[
-            *find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-            f"{PACKAGE}.data",
-            f"{PACKAGE}.models",
-        ],
-        package_dir={f"{PACKAGE}.data": "data", f"{PACKAGE}.models": "models"},
-        package_data={PACKAGE: ["py.typed"], f"{PACKAGE}.plans": ["coefficients.json"]},
+        packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+        package_data={
+            PACKAGE: ["py.typed"],
+            f"{PACKAGE}.experiments.paper": ["*.flags"],
+            f"{PACKAGE}.plans": ["coefficients.json"],
+        },
     )

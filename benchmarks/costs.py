@@ -8,10 +8,10 @@ Counted from shapes by `models.accounting`; prints a Markdown table and draws it
 import argparse
 from pathlib import Path
 
-from data import DATASETS
+from low_rank_local_connectivity.data import DATASETS
+from low_rank_local_connectivity.models import MODELS, Settings, convolution
+from low_rank_local_connectivity.models.accounting import LayerCost, layer_costs
 from low_rank_local_connectivity.plots import lines_with_errors
-from models import MODELS, Settings, convolution
-from models.accounting import LayerCost, layer_costs
 
 LOW_RANK = "low_rank_locally_connected2d"
 KINDS = {

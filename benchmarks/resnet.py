@@ -15,7 +15,7 @@ import keras
 
 from benchmarks.memory import alone, status_megabytes
 from benchmarks.steps import alternate, training_step
-from models import MODELS, Settings, convolution
+from low_rank_local_connectivity.models import MODELS, Settings, convolution
 
 LOW_RANK = "low_rank_locally_connected2d"
 KINDS = {

@@ -21,7 +21,7 @@ from low_rank_local_connectivity.conversion import convert, fold_batch_normaliza
 from low_rank_local_connectivity.export import FORMATS, export_model
 from low_rank_local_connectivity.export.forms import bank_by_bank
 from low_rank_local_connectivity.export.signatures import Served, ports
-from models import MODELS, Settings, convolution
+from low_rank_local_connectivity.models import MODELS, Settings, convolution
 
 BATCHES = (1, 16, 128)
 LOW_RANK = "low rank, K=4"

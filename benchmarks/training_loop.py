@@ -15,8 +15,10 @@ from typing import Any
 
 from absl import flags
 
-import run_experiment
-from experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments import running
+from low_rank_local_connectivity.experiments.backend import load_framework
+from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.flags import experiment_from_flags
 
 READY = 32
 
@@ -78,7 +80,7 @@ def run(experiment: Experiment) -> Watch:
         return fit(model, batches, callbacks=[*callbacks, callback], **arguments)
 
     keras.Model.fit = watched_fit
-    run_experiment.run(experiment)
+    running.run(experiment)
     return watches[0]
 
 
@@ -86,8 +88,8 @@ def main() -> None:
     """Measures the run that the flags describe."""
     with tempfile.TemporaryDirectory() as folder:
         flags.FLAGS([*sys.argv, f"--model_dir={folder}/run", "--export_formats=none"])
-        experiment = run_experiment.experiment_from_flags()
-        run_experiment.load_framework()
+        experiment = experiment_from_flags()
+        load_framework()
         watch = run(experiment)
     script, bare = statistics.median(watch.script), statistics.median(watch.bare)
     print(f"script: {script:.2f} steps per second")

@@ -100,7 +100,7 @@ def find_folder(data_dir: str | None) -> None:
     """
     if data_dir is None or not Path(data_dir).expanduser().is_dir():
         raise FileNotFoundError(
-            f"The dataset 'folder' needs a folder. Received: --data_dir={data_dir}. {LAYOUTS}"
+            f"The dataset 'folder' needs a folder. Received: data_dir={data_dir}. {LAYOUTS}"
         )
 
 
@@ -183,7 +183,7 @@ def list_images(root: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
     if len(classes) < 2:
         raise ValueError(
             "The dataset 'folder' needs at least 2 classes, each in a folder. Received: "
-            f"{len(classes)} in --data_dir={root}. {LAYOUTS}"
+            f"{len(classes)} in data_dir={root}. {LAYOUTS}"
         )
     listed = _listed_by_split(root, classes) if divided else _listed_by_hash(root, classes)
     _check_splits(root, classes, listed)
@@ -227,7 +227,7 @@ def _listed_by_split(root: Path, classes: tuple[str, ...]) -> Listed:
     if unknown:
         raise ValueError(
             f"A folder with train/ must have no folders but {', '.join(SPLITS)}. Received: "
-            f"{unknown[0]!r} in --data_dir={root}. Rename or move it."
+            f"{unknown[0]!r} in data_dir={root}. Rename or move it."
         )
     listed: Listed = {name: ([], []) for name in SPLITS}
     hold_out = not _folders(root / "valid")
@@ -314,14 +314,14 @@ def _check_splits(root: Path, classes: tuple[str, ...], listed: Listed) -> None:
         if not paths:
             counts = ", ".join(f"{len(listed[name][0])} {name}" for name in SPLITS)
             raise ValueError(
-                f"Every split must have images. Received: {counts} in --data_dir={root}. Add "
+                f"Every split must have images. Received: {counts} in data_dir={root}. Add "
                 f"images, or put some into {split}/<class>/ yourself."
             )
     untrained = sorted(set(range(len(classes))) - set(listed["train"][1]))
     if untrained:
         raise ValueError(
             "Every class must have training images. Received: none for "
-            f"{classes[untrained[0]]!r} in --data_dir={root}. Add images to that class."
+            f"{classes[untrained[0]]!r} in data_dir={root}. Add images to that class."
         )
 
 

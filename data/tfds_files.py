@@ -33,9 +33,9 @@ def find_prepared(name: str, data_dir: str | None) -> None:
     folder = Path(data_dir or default_data_dir()).expanduser()
     if not any(folder.glob(f"{name}/*/dataset_info.json")):
         raise FileNotFoundError(
-            f"The dataset {name!r} must be prepared in --data_dir. Looked for "
-            f"{folder / name}/<version>/dataset_info.json and found none. Add --download to fetch "
-            "it there, or give the folder that holds it with --data_dir."
+            f"The dataset {name!r} must be prepared in `data_dir`. Looked for "
+            f"{folder / name}/<version>/dataset_info.json and found none. Add `download` to fetch "
+            "it there, or give the folder that holds it with `data_dir`."
         )
 
 

@@ -1,8 +1,10 @@
-"""Which backend Keras will take, told before it is loaded."""
+"""Which backend Keras will take, told before it is loaded; and loading it."""
 
+import importlib
 import importlib.util
 import json
 import os
+import tempfile
 from pathlib import Path
 
 # Backends that can train, and the module that each needs.
@@ -45,3 +47,37 @@ def check_backend() -> None:
             "Images are read by TensorFlow on every backend, and it is not installed: "
             f"pip install '{PROJECT}[experiments]'."
         )
+
+
+def load_framework(virtual_devices: int | None = None) -> None:
+    """Imports Keras and its backend, which tell of the machine on the way; errors are shown.
+
+    Args:
+        virtual_devices: How many devices to make of the CPU; one if None.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if virtual_devices is not None:
+        known = os.environ.get("XLA_FLAGS", "")
+        count = f"--xla_force_host_platform_device_count={virtual_devices}"
+        os.environ["XLA_FLAGS"] = f"{known} {count}".strip()  # JAX reads it when it is imported
+    with tempfile.TemporaryFile() as notes:
+        standard_error = os.dup(2)
+        os.dup2(notes.fileno(), 2)
+        try:
+            # Keras and its backend first: PyTorch's Triton ends the process if it is loaded after
+            # TensorFlow, which the data pipeline needs on every backend.
+            importlib.import_module("low_rank_local_connectivity.layers")
+            import tensorflow as tf
+
+            if virtual_devices is not None:
+                (cpu,) = tf.config.list_physical_devices("CPU")
+                parts = [tf.config.LogicalDeviceConfiguration() for _ in range(virtual_devices)]
+                tf.config.set_logical_device_configuration(cpu, parts)
+            del tf
+        except BaseException:
+            notes.seek(0)
+            os.write(standard_error, notes.read())
+            raise
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)

@@ -9,83 +9,258 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from data import AUGMENTATIONS, DATASETS, Dataset
-from experiments.backend import backend_name
-from models import CONVOLUTIONS, MODELS, Settings, convolution
+from low_rank_local_connectivity.data import AUGMENTATIONS, DATASETS, Dataset
+from low_rank_local_connectivity.experiments.backend import backend_name
+from low_rank_local_connectivity.experiments.fields import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    BELOW_1,
+    POSITIVE,
+    UINT32,
+    Accepted,
+    Group,
+    about,
+    field,
+    one_of,
+    some_of,
+)
+from low_rank_local_connectivity.export import FORMATS
+from low_rank_local_connectivity.models import CONVOLUTIONS, MODELS, Settings, convolution
 
 # A run is the same run wherever its data and results lie, and however often it is saved.
 PLACES = ("data_dir", "download", "model_dir", "tpu", "peers_timeout")
-# Formats, and what each needs that comes with neither the library nor the experiments.
-EXPORT_FORMATS: dict[str, tuple[str, ...]] = {
-    "tf_saved_model": (),
-    "onnx": ("onnx", "onnxruntime", "tf2onnx"),
-    "litert": ("ai_edge_litert",),
-    "litert_int8": ("ai_edge_litert",),
-}
 SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints")
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One run, with every choice made; the fields are the flags of the same names.
+    """One run, with every choice made; the flags of a command are made from the fields.
+
+    Fields that are None by default and must have a value get one that depends on the others, as
+    their meaning says.
 
     Raises:
         ValueError: If a field is out of its range, or fields contradict each other.
+
+    Example:
+        >>> experiment = Experiment(epochs=20, input_dependent=True)
+        >>> experiment.warmup_epochs, experiment.share_row_combining_weights
+        (2, False)
     """
 
-    dataset: str
-    data_dir: str | None
-    download: bool
-    train_examples: int | None
-    image_size: int | None
-    augment: tuple[str, ...]
-    eval_crop: float | None
-    translate: bool
-    canvas_size: int | None
-    network: str
-    layer_types: tuple[str, ...]
-    insert_layer: str | None
-    replace: tuple[str, ...]
-    replace_with: str
-    spatial_rank: int
-    kernel_size: int
-    filters: int
-    normalize_weights: str | None
-    combining_weights_initializer: str
-    share_row_combining_weights: bool
-    share_col_combining_weights: bool
-    input_dependent: bool
-    use_spatial_bias: bool
-    locally_connected_fan: str
-    coord_conv: bool
-    batch_size: int
-    epochs: int
-    optimizer: str
-    peak_learning_rate: float
-    warmup_epochs: int
-    schedule: str
-    momentum: float
-    weight_decay: float
-    label_smoothing: float
-    precision: str
-    validation_every: int
-    seed: int
-    strategy: str
-    tpu: str | None
-    synchronized_batch_norm: bool
-    virtual_devices: int | None
-    peers_timeout: float
-    checkpoint_steps: int | None
-    checkpoint_minutes: float | None
-    keep_checkpoints: int
-    model_dir: str
-    export_formats: tuple[str, ...]
-    serving_batch_size: int | None
+    dataset: str = field("digits", "Images to classify.", Group.DATA, one_of(DATASETS))
+    data_dir: str | None = field(
+        None, "Folder of prepared data. [tensorflow-datasets' own]", Group.DATA, path=True
+    )
+    download: bool = field(False, "Whether data that is not there may be downloaded.", Group.DATA)
+    train_examples: int | None = field(
+        None, "Size of a fixed subset to train on. [all]", Group.DATA
+    )
+    image_size: int | None = field(
+        None,
+        "Pixels per side, of datasets that have any: imagenet2012, folder. [224]",
+        Group.DATA,
+    )
+    augment: tuple[str, ...] = field(
+        (),
+        "What training does to each image at random, in every epoch anew: crop takes 8 to 100 % of "
+        "its area and resizes that, flip mirrors every second image; crop,flip does both; none "
+        "leaves images as they are. Not for classes that depend on where something is, or on left "
+        "and right.",
+        Group.DATA,
+        some_of(AUGMENTATIONS, "takes {}, or none", nothing="none"),
+    )
+    eval_crop: float | None = field(
+        None,
+        "Side of the central square that evaluation sees of each image of folder or imagenet2012, "
+        "as a share of the shorter side; 0.875 is customary with --augment=crop. [the whole image]",
+        Group.DATA,
+        Accepted("must be above 0 and at most 1", lambda share: 0 < share <= 1),
+    )
+    translate: bool = field(False, "Whether images lie anywhere in a canvas of noise.", Group.DATA)
+    canvas_size: int | None = field(
+        None,
+        "Pixels per side of the canvas. [1.5 times the larger side of an image]",
+        Group.DATA,
+    )
+    network: str = field("simple_network", "Network to train.", Group.NETWORK, one_of(MODELS))
+    layer_types: tuple[str, ...] = field(
+        ("conv2d", "conv2d", "low_rank_locally_connected2d"),
+        "Kind of each layer, first to last, conv2d where none is named: "
+        f"{', '.join(CONVOLUTIONS)}.",
+        Group.NETWORK,
+        some_of(CONVOLUTIONS, "takes names among {}"),
+    )
+    insert_layer: str | None = field(
+        None,
+        "Kind of a layer added after a ResNet's first.",
+        Group.NETWORK,
+        one_of(CONVOLUTIONS),
+    )
+    replace: tuple[str, ...] = field(
+        (),
+        "Stages of a ResNet whose 3x3 convolutions are replaced: conv2 to conv5, or all.",
+        Group.NETWORK,
+    )
+    replace_with: str = field(
+        "low_rank_locally_connected2d",
+        "Kind of the layers that replace them.",
+        Group.NETWORK,
+        one_of(CONVOLUTIONS),
+    )
+    spatial_rank: int = field(
+        4, "Filter banks of a low-rank layer, or a width to match.", Group.LOW_RANK, AT_LEAST_1
+    )
+    kernel_size: int = field(3, "Taps of each layer per axis.", Group.NETWORK, AT_LEAST_1)
+    filters: int = field(64, "Filters of each layer.", Group.NETWORK, AT_LEAST_1)
+    normalize_weights: str | None = field(
+        "softmax", "How combining weights normalise.", Group.LOW_RANK, one_of(("softmax", "norm"))
+    )
+    combining_weights_initializer: str = field(
+        "conv_init",
+        "Initial combining weights.",
+        Group.LOW_RANK,
+        one_of(
+            (
+                "conv_init",
+                "glorot_normal",
+                "glorot_uniform",
+                "he_normal",
+                "he_uniform",
+                "lecun_normal",
+                "lecun_uniform",
+                "ones",
+                "random_normal",
+                "random_uniform",
+                "truncated_normal",
+                "zeros",
+            )
+        ),
+    )
+    share_row_combining_weights: bool = field(
+        None, "Whether each row has logits. [unless input-dependent]", Group.LOW_RANK
+    )
+    share_col_combining_weights: bool = field(
+        None, "Whether each column has logits. [unless input-dependent]", Group.LOW_RANK
+    )
+    input_dependent: bool = field(
+        False, "Whether combining weights depend on the input.", Group.LOW_RANK
+    )
+    use_spatial_bias: bool = field(
+        True, "Whether low-rank layers have a spatial bias.", Group.LOW_RANK
+    )
+    locally_connected_fan: str = field(
+        "position",
+        "Fans of locally connected layers' initial values; the paper's were 'kernel'.",
+        Group.NETWORK,
+        one_of(("position", "kernel")),
+    )
+    coord_conv: bool = field(
+        False, "Whether the network's input gets coordinate channels.", Group.NETWORK
+    )
+    batch_size: int = field(
+        64, "Examples per step, over all devices.", Group.OPTIMISATION, AT_LEAST_1
+    )
+    epochs: int = field(30, "Passes over the training examples.", Group.OPTIMISATION, AT_LEAST_1)
+    optimizer: str = field(
+        "adam",
+        "Adam, or SGD with Nesterov's momentum.",
+        Group.OPTIMISATION,
+        one_of(("adam", "sgd")),
+    )
+    peak_learning_rate: float = field(
+        0.01,
+        "Highest learning rate.",
+        Group.OPTIMISATION,
+        Accepted("must be a positive number", POSITIVE.holds),
+    )
+    warmup_epochs: int = field(
+        None, "Epochs of rising learning rate. [a tenth of them]", Group.OPTIMISATION
+    )
+    schedule: str = field(
+        "cosine",
+        "How the rate falls: to 0, to a tenth at 1/3, 2/3 and 8/9 of the way, or not.",
+        Group.OPTIMISATION,
+        one_of(("cosine", "steps", "constant")),
+    )
+    momentum: float = field(0.9, "Momentum of SGD.", Group.OPTIMISATION, BELOW_1)
+    weight_decay: float = field(
+        0.0,
+        "L2 penalty: what of a kernel is added to its gradient.",
+        Group.OPTIMISATION,
+        AT_LEAST_0,
+    )
+    label_smoothing: float = field(
+        0.0, "Share of the target spread over all classes.", Group.OPTIMISATION, BELOW_1
+    )
+    precision: str = field(
+        "float32",
+        "What layers compute in; weights are float32.",
+        Group.OPTIMISATION,
+        one_of(("float32", "mixed_bfloat16", "mixed_float16")),
+    )
+    validation_every: int = field(
+        1, "Epochs from one validation score to the next.", Group.OPTIMISATION, AT_LEAST_1
+    )
+    seed: int = field(
+        0, "Seed of everything random; of a sweep, the first one.", Group.OPTIMISATION, UINT32
+    )
+    strategy: str = field(
+        "auto",
+        "Where to train: auto takes what there is. Under JAX, auto is all devices.",
+        Group.DEVICES,
+        one_of(("auto", "one_device", "mirrored", "multi_worker", "tpu")),
+    )
+    tpu: str | None = field(
+        None, "Name or address of a TPU; local on a TPU's own machine.", Group.DEVICES
+    )
+    synchronized_batch_norm: bool = field(
+        False, "Whether replicas share batch statistics. [each its own]", Group.DEVICES
+    )
+    virtual_devices: int | None = field(
+        None,
+        "Devices to make of the CPU, to try out a strategy. [one]",
+        Group.DEVICES,
+        AT_LEAST_1,
+    )
+    peers_timeout: float = field(
+        300.0, "Seconds to wait for the other workers at the start.", Group.DEVICES, POSITIVE
+    )
+    checkpoint_steps: int | None = field(
+        None, "Steps between checkpoints. [every epoch's end]", Group.SAVING, AT_LEAST_1
+    )
+    checkpoint_minutes: float | None = field(
+        None, "Minutes between checkpoints. [no limit]", Group.SAVING, POSITIVE
+    )
+    keep_checkpoints: int = field(
+        2, "How many of the newest to keep, beside the best.", Group.SAVING, AT_LEAST_1
+    )
+    model_dir: str = field(
+        None,
+        "Folder of the run's files, or the sweep's. [runs/<dataset>-<network>-<seed or sweep>, and "
+        "what of a run differs from the defaults]",
+        Group.SAVING,
+        path=True,
+    )
+    export_formats: tuple[str, ...] = field(
+        ("tf_saved_model",),
+        f"Formats to export: {', '.join(FORMATS)}; or none.",
+        Group.EXPORT,
+        some_of(FORMATS, "takes {}, or none for no export"),
+    )
+    serving_batch_size: int | None = field(
+        None,
+        "Batch at which to measure whether the converted model is faster to serve. [1]",
+        Group.EXPORT,
+        AT_LEAST_1,
+    )
 
     def __post_init__(self) -> None:
-        names = ("spatial_rank", "kernel_size", "filters", "batch_size", "epochs")
-        for name in (*names, "validation_every"):
-            self._require(name, getattr(self, name) >= 1, "must be at least 1")
+        self._fill()
+        for one in dataclasses.fields(self):
+            value, accepted = getattr(self, one.name), about(one).accepted
+            if accepted is not None and value is not None:
+                self._require(one.name, accepted.holds(value), accepted.words)
         self._check_data()
         if MODELS[self.network].stages:
             self._check_residual_layers()
@@ -100,7 +275,19 @@ class Experiment:
             "needs --share_row_combining_weights and --share_col_combining_weights off",
         )
         self._check_training()
-        self._check_export()
+        self._check_packages()
+
+    def _fill(self) -> None:
+        """Gives fields that are None, and must not be, their values."""
+        defaults = {
+            "share_row_combining_weights": not self.input_dependent,
+            "share_col_combining_weights": not self.input_dependent,
+            "warmup_epochs": self.epochs // 10,
+            "model_dir": f"runs/{self.dataset}-{self.network}-{self.seed}",
+        }
+        for name, value in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)  # the way in to a frozen dataclass
 
     def _require(self, name: str, holds: bool, sentence: str) -> None:
         if not holds:
@@ -129,21 +316,14 @@ class Experiment:
         self._require("train_examples", some, sentence)
 
     def _check_views(self) -> None:
-        known = set(self.augment) <= set(AUGMENTATIONS)
-        self._require("augment", known, f"takes {', '.join(AUGMENTATIONS)}, or none")
         if self.eval_crop is not None:
             of_files = DATASETS[self.dataset].encoded
             sentence = f"goes with images of sizes of their own, not {self.dataset}"
             self._require("eval_crop", of_files, sentence)
-            within = 0 < self.eval_crop <= 1
-            self._require("eval_crop", within, "must be above 0 and at most 1")
 
     def _check_layers(self) -> None:
         network = MODELS[self.network]
         count = network.num_layers
-        listed = ", ".join(CONVOLUTIONS)
-        known = set(self.layer_types) <= set(CONVOLUTIONS)
-        self._require("layer_types", known, f"takes names among {listed}")
         few = len(self.layer_types) <= count
         self._require("layer_types", few, f"names at most the {count} layers of {self.network}")
         for name in ("insert_layer", "replace"):
@@ -204,33 +384,17 @@ class Experiment:
         examples = self.train_examples or self.placed.split_sizes[0]
         sentence = f"must be at most the {examples} training examples"
         self._require("batch_size", self.batch_size <= examples, sentence)
-        rate = self.peak_learning_rate
-        sentence = "must be a positive number"
-        self._require("peak_learning_rate", 0 < rate < math.inf, sentence)
         below = 0 <= self.warmup_epochs < self.epochs
         self._require("warmup_epochs", below, f"must be from 0 to below --epochs={self.epochs}")
-        for name in ("momentum", "label_smoothing"):
-            self._require(name, 0 <= getattr(self, name) < 1, "must be from 0 to below 1")
-        self._require("weight_decay", 0 <= self.weight_decay < math.inf, "must be at least 0")
-        self._require("seed", 0 <= self.seed < 2**32, "must be from 0 to 4294967295")
-        for name in ("checkpoint_steps", "keep_checkpoints", "virtual_devices"):
-            value = getattr(self, name)
-            self._require(name, value is None or value >= 1, "must be at least 1")
-        for name in ("checkpoint_minutes", "peers_timeout"):
-            value = getattr(self, name)
-            self._require(name, value is None or 0 < value < math.inf, "must be positive")
 
-    def _check_export(self) -> None:
-        known = set(self.export_formats) <= set(EXPORT_FORMATS)
-        listed = ", ".join(EXPORT_FORMATS)
-        self._require("export_formats", known, f"takes {listed}, or none for no export")
-        # Now rather than after hours of training.
-        needed = [package for name in self.export_formats for package in EXPORT_FORMATS[name]]
-        missing = [package for package in needed if importlib.util.find_spec(package) is None]
+    def _check_packages(self) -> None:
+        """Refuses exports whose packages are missing: now rather than after hours of training."""
+        # TensorFlow, which every run needs, has a sentence of its own.
+        needed = {name for kind in self.export_formats for name in FORMATS[kind].packages}
+        needed.discard("tensorflow")
+        missing = sorted(name for name in needed if importlib.util.find_spec(name) is None)
         sentence = f"needs {', '.join(missing)}: pip install 'low-rank-local-connectivity[export]'"
         self._require("export_formats", not missing, sentence)
-        size = self.serving_batch_size
-        self._require("serving_batch_size", size is None or size >= 1, "must be at least 1")
 
     @functools.cached_property
     def placed(self) -> Dataset:

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from data import DATASETS
-from experiments.experiment import PLACES, SAVING, Experiment
+from low_rank_local_connectivity.data import DATASETS
+from low_rank_local_connectivity.experiments.experiment import PLACES, SAVING, Experiment
 
 # What `config.json` has not always told, and how what is no flag is spelled.
 UNTOLD_ONCE = ("backend", "images")

@@ -6,8 +6,8 @@ import math
 import os
 from pathlib import Path
 
-from experiments.backend import backend_name
-from experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.backend import backend_name
+from low_rank_local_connectivity.experiments.experiment import Experiment
 
 # Moments that an optimizer keeps of every weight.
 MOMENTS = {"adam": 2, "sgd": 1}
@@ -72,7 +72,7 @@ def _count(experiment: Experiment) -> tuple[int, int, int]:
     import keras
 
     from low_rank_local_connectivity import training
-    from models.accounting import step_bytes, weight_bytes
+    from low_rank_local_connectivity.models.accounting import step_bytes, weight_bytes
 
     training.set_precision(experiment.precision)
     with keras.StatelessScope(initialize_variables=False):

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from data import DATASETS
-from experiments.backend import backend_name
-from experiments.experiment import Experiment
-from models import MODELS
+from low_rank_local_connectivity.data import DATASETS
+from low_rank_local_connectivity.experiments.backend import backend_name
+from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.models import MODELS
 
 # Datasets that come without files.
 WITHOUT_FILES = ("digits", "synthetic")

@@ -28,11 +28,12 @@ from typing import NoReturn
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = str(ROOT / "run_experiment.py")
+LIBRARY = "low_rank_local_connectivity"
 # What run_experiment.py imports at once, and what a run imports before: Keras first.
-LIGHT = ("absl.app", "data", "experiments.memory", "experiments.needs", "models")
-RUN = ("keras", "low_rank_local_connectivity.training", "low_rank_local_connectivity.export")
-RUN += ("low_rank_local_connectivity.plots", "data.pipeline", "data.folder", "data.imagenet")
-RUN += ("matplotlib.pyplot", "sklearn.datasets", "sklearn.model_selection", "scipy.ndimage", *LIGHT)
+LIGHT = ("absl.app", f"{LIBRARY}.experiments.command")
+PARTS = ("layers", "training", "export.exporting", "plots", "data.pipeline")
+RUN = ("keras", *(f"{LIBRARY}.{part}" for part in PARTS), "matplotlib.pyplot")
+RUN += ("sklearn.datasets", "sklearn.model_selection", "scipy.ndimage", *LIGHT)
 # What frameworks read while they are imported: with other values a command imports them itself.
 READ_BY_IMPORTS = ("KERAS_BACKEND", "KERAS_HOME", "PYTHONPATH")
 POLL = 0.01

@@ -18,17 +18,18 @@ LIBRARY = "low_rank_local_connectivity"
 LISTED = Path(__file__).with_suffix(".txt")
 
 
-# What the documents do not name: how receptive fields and conversions walk through a model.
-INTERNAL = {"graph", "window_rules"}
+# What the documents do not name: how receptive fields and conversions walk through a model, and how
+# Keras comes to know the layers.
+INTERNAL = {"graph", "registration", "window_rules"}
 
 
 def packages() -> Iterator[str]:
-    """Names the library, its packages and its modules outside of them, then the other folders."""
+    """Names the library, its packages and its modules outside of them."""
     yield LIBRARY
     for module in pkgutil.iter_modules([str(ROOT / LIBRARY)]):
         if module.name not in INTERNAL:
             yield f"{LIBRARY}.{module.name}"
-    yield from ("data", "models", "experiments", "experiments.studies")
+    yield from (f"{LIBRARY}.experiments.{name}" for name in ("paper", "studies"))
 
 
 def public(module: ModuleType) -> dict[str, object]:
@@ -62,12 +63,12 @@ def published() -> Iterator[str]:
     """Yields a line for every name: where it is, then its arguments."""
     for package in packages():
         module = importlib.import_module(package)
-        prefix = package if package.startswith(LIBRARY) else f"{LIBRARY}.{package}"
         for name, value in sorted(public(module).items()):
-            yield f"{prefix}.{name} {arguments(value)}".rstrip()
-    flags = importlib.import_module("run_experiment").FLAGS
-    for flag in sorted(flags.get_flags_for_module("run_experiment"), key=lambda flag: flag.name):
-        yield f"--{flag.name}"
+            yield f"{package}.{name} {arguments(value)}".rstrip()
+    for flag in sorted(
+        importlib.import_module("low_rank_local_connectivity.experiments.flags").FIELDS
+    ):
+        yield f"--{flag}"
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from low_rank_local_connectivity import layers
-from models import Settings, convolution
-from models.accounting import layer_costs, total_cost
-from models.resnet import resnet
-from models.simple_network import simple_network
+from low_rank_local_connectivity.models import Settings, convolution
+from low_rank_local_connectivity.models.accounting import layer_costs, total_cost
+from low_rank_local_connectivity.models.resnet import resnet
+from low_rank_local_connectivity.models.simple_network import simple_network
 
 SHAPE = (16, 19, 24)
 LOW_RANK = {"filters": 32, "kernel_size": 3, "spatial_rank": 6}

@@ -1,12 +1,16 @@
 """What fails after training: it costs no result, and the same command tries it again."""
 
 import json
+import sys
 
 import pytest
 
-import run_experiment
 from low_rank_local_connectivity import plots, training
+from low_rank_local_connectivity.experiments import finishing
+from low_rank_local_connectivity.experiments.command import checked, run_or_tell
+from low_rank_local_connectivity.experiments.flags import FLAGS as KNOWN_FLAGS
 
+RUNNING = "low_rank_local_connectivity.experiments.command.run_or_refuse"
 FLAGS = ("--epochs=1", "--filters=3", "--batch_size=64", "--train_examples=64", "--spatial_rank=2")
 
 
@@ -17,11 +21,12 @@ def command(monkeypatch, tmp_path):
     monkeypatch.setattr(training, "make_deterministic", lambda *_, **__: None)
 
     def run(*flags):
-        for name in run_experiment.FLAGS:
-            run_experiment.FLAGS[name].unparse()
+        for name in KNOWN_FLAGS:
+            KNOWN_FLAGS[name].unparse()
         argv = ["run_experiment.py", f"--model_dir={tmp_path / 'run'}", *FLAGS, *flags]
-        rest = run_experiment.FLAGS(argv)
-        return run_experiment.run_or_tell(*run_experiment.checked(rest))
+        monkeypatch.setattr(sys, "argv", argv)
+        rest = KNOWN_FLAGS(argv)
+        return run_or_tell(*checked(rest))
 
     return run
 
@@ -43,7 +48,7 @@ def failing(folder, error, seen):
 @pytest.mark.parametrize(
     ("what", "owner", "name", "error", "sentence"),
     [
-        ("export", run_experiment, "export", TypeError("broken\n  here"), "TypeError: broken here"),
+        ("export", finishing, "export", TypeError("broken\n  here"), "TypeError: broken here"),
         ("picture", plots, "combining_weight_maps", ValueError("No ink."), "No ink."),
         ("model", training, "save", OSError(28, "No space left on device"), "The disk of"),
     ],
@@ -76,7 +81,7 @@ def test_a_failure_after_training_costs_no_result_and_is_tried_again(
         assert completed[key] == result[key]
     assert (tmp_path / "run" / "combining_weights.png").exists()
     assert (tmp_path / "run" / "model.keras").exists()
-    monkeypatch.setattr(run_experiment, "run_or_refuse", None)  # done: nothing is run
+    monkeypatch.setattr(RUNNING, None)  # done: nothing is run
     assert command(*flags) == 0
 
 
@@ -95,7 +100,7 @@ def test_a_finished_run_answers_for_nothing_that_it_did_not_run(command, monkeyp
     lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["epoch", "1", "2", "3"]
     assert json.loads((tmp_path / "run" / "config.json").read_text())["epochs"] == 3
-    monkeypatch.setattr(run_experiment, "run_or_refuse", None)
+    monkeypatch.setattr(RUNNING, None)
     assert command(*more) == 0
 
 

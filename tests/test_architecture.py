@@ -1,7 +1,7 @@
 """Which folder may import which."""
 
 import ast
-import itertools
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +9,17 @@ from pathlib import Path
 import commands
 import pytest
 
+from low_rank_local_connectivity import layers
+
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
-OURS = {"low_rank_local_connectivity", "models", "data", "experiments", "run_experiment", "tests"}
 LIBRARY = "low_rank_local_connectivity"
+# Folders that are linked into the package, and the only names that they are imported by.
+LINKED = {name: f"{LIBRARY}.{name}" for name in ("models", "data", "experiments")}
+OURS = {LIBRARY, *LINKED, *LINKED.values(), "benchmarks", "run_experiment", "tests"}
 # The house from the ground up: every part may import what is on lower floors, and nothing else.
 FLOORS = (
+    "registration",
     "ops",
     "kernels",
     "activations initializers regularizers plans",
@@ -32,8 +37,10 @@ FLOORS = (
 ROOMS = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
 # What each part may import of ours; relative imports stay inside their folder.
 MAY_IMPORT = {LIBRARY: {LIBRARY}, "models": {LIBRARY}, "data": set()}
-MAY_IMPORT["experiments"] = {LIBRARY, "models", "data", "experiments"}
-MAY_IMPORT["benchmarks"] = {*MAY_IMPORT["experiments"], "benchmarks", "run_experiment"}
+MAY_IMPORT["experiments"] = {LIBRARY, *LINKED.values()}
+MAY_IMPORT["run_experiment"] = {LINKED["experiments"]}
+MAY_IMPORT["benchmarks"] = {*MAY_IMPORT["experiments"], "benchmarks"}
+MAY_IMPORT["tests"] = {*MAY_IMPORT["benchmarks"], "tests"}
 # What the parts that run on every backend may import beside the standard library.
 PORTABLE = {
     f"{LIBRARY}/ops": {"keras", "numpy", LIBRARY},
@@ -59,7 +66,7 @@ OPTIONAL = {"tensorflow", "matplotlib", "sklearn", "scipy", "tensorflow_datasets
 
 
 def imports(path: Path, everywhere: bool = True) -> set[str]:
-    """Top-level names that a module imports absolutely, inside functions too if `everywhere`."""
+    """What a module imports absolutely, by its top-level name or that of a linked folder."""
     tree = ast.parse(path.read_text())
     nodes = ast.walk(tree) if everywhere else tree.body
     names = set()
@@ -67,13 +74,19 @@ def imports(path: Path, everywhere: bool = True) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add(node.module)
-    return {name.partition(".")[0] for name in names}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return set(map(owner, names))
+
+
+def owner(name: str) -> str:
+    """What of ours, or which package of others, holds a module or a name in it."""
+    linked = ".".join(name.split(".")[:2])
+    return linked if linked in LINKED.values() else name.partition(".")[0]
 
 
 def modules(folder: str) -> list[Path]:
     path = ROOT / folder
-    files = [path.with_suffix(".py"), *path.rglob("*.py")]
+    files = [path.with_suffix(".py"), *([] if path.is_symlink() else path.rglob("*.py"))]
     return sorted(file for file in files if file.is_file())
 
 
@@ -81,6 +94,8 @@ def modules(folder: str) -> list[Path]:
 def test_imports_point_one_way(folder):
     for path in modules(folder):
         forbidden = imports(path) & OURS - MAY_IMPORT[folder]
+        if path == ROOT / LIBRARY / "__init__.py":
+            forbidden -= set(LINKED.values())  # it hands out its parts
         assert not forbidden, f"{path.relative_to(ROOT)} imports {sorted(forbidden)}"
 
 
@@ -141,15 +156,6 @@ def test_data_does_not_depend_on_keras_and_its_global_settings():
         assert not imports(path) & {"keras", "jax", "torch"}, path.name
 
 
-def test_no_file_mixes_the_two_names_of_models_and_data():
-    folders = ("tests", "benchmarks", "experiments")
-    for path in [*itertools.chain(*map(modules, folders)), ROOT / "run_experiment.py"]:
-        if path != Path(__file__):
-            text = path.read_text()
-            for name in ("models", "data"):
-                assert f"{LIBRARY}.{name}" not in text, f"{path} should say {name!r}"
-
-
 EXTRAS = [f"{LIBRARY}.{name}" for name in ("export", "plots", "legacy", "equivariance")]
 
 
@@ -165,8 +171,49 @@ def test_importing_the_library_loads_no_extra():
     assert not set(run.stdout.split()) & OPTIONAL
 
 
-def test_importing_models_data_and_experiments_loads_no_framework():
-    code = "import sys, models, data, experiments.folder; print(*sys.modules)"
-    run = commands.new_python("-c", code, cwd=ROOT)
+def test_a_folder_beside_the_package_is_its_part():
+    for name, installed in LINKED.items():
+        link = ROOT / LIBRARY / name
+        assert link.is_symlink()
+        assert link.resolve() == ROOT / name
+        module = importlib.import_module(installed)
+        assert Path(str(module.__file__)).resolve() == ROOT / name / "__init__.py"
+
+
+def printed(code: str) -> set[str]:
+    """The words that a process of its own prints, on the backend that loads soonest."""
+    run = commands.new_python("-c", code, cwd=ROOT, KERAS_BACKEND="jax")
     assert run.returncode == 0, run.stderr
-    assert not set(run.stdout.split()) & {"keras", "tensorflow", "jax", "torch", LIBRARY}
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "part", ["", ".export", ".export.formats", ".models", ".data", ".experiments.command"]
+)
+def test_a_framework_is_loaded_when_it_is_used(part):
+    loaded = printed(f"import sys, {LIBRARY}{part}; print(*sys.modules)")
+    assert LIBRARY in loaded
+    assert not loaded & {"keras", "tensorflow", "jax", "torch"}
+
+
+ORDERS = {
+    "after": "keras, {}",
+    "before": "{}, keras",
+    "before a light part": "{}.export, keras",
+    "by a part": "{}.ops, keras",
+    "by its classes": "{}.layers, keras",
+    "by a part of a light part": "{}.export.exporting, keras",
+    "by training": "{}.training.records, keras",
+    "by a part that is asked for": "{0} as lrlc; lrlc.plots; import keras",
+    "before TensorFlow": "{}, tensorflow as tf; tf.keras.layers; import keras",
+}
+
+
+@pytest.mark.parametrize("imports", ORDERS.values(), ids=ORDERS)
+def test_keras_knows_the_layers_wherever_both_are_imported(imports):
+    pytest.importorskip("jax", reason="JAX is not installed")
+    code = f"import {imports.format(LIBRARY)}; "
+    code += f"print(*[k for k in keras.saving.get_custom_objects() if k.startswith('{LIBRARY}>')])"
+    found = printed(code)
+    assert {f"{LIBRARY}>{name}" for name in layers.__all__ if name.endswith("Conv2D")} <= found
+    assert f"{LIBRARY}>LowRankLocallyConnected3D" in found

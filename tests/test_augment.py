@@ -10,8 +10,8 @@ import commands
 import numpy as np
 import pytest
 
-from data import DATASETS, Dataset, Examples
-from experiments.folder import check_folder
+from low_rank_local_connectivity.data import DATASETS, Dataset, Examples
+from low_rank_local_connectivity.experiments.folder import check_folder
 
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
@@ -48,7 +48,7 @@ def opened(root, augment=(), eval_crop=None) -> tuple[Any, dict[str, Any]]:
 
 
 def trained(dataset, examples, epochs=1, **arguments):
-    from data.pipeline import training_batches
+    from low_rank_local_connectivity.data.pipeline import training_batches
 
     batches = training_batches(dataset, examples, 5, epochs=epochs, seed=3, **arguments)
     images, labels = zip(*batches.as_numpy_iterator(), strict=True)
@@ -56,7 +56,7 @@ def trained(dataset, examples, epochs=1, **arguments):
 
 
 def evaluated(dataset, examples):
-    from data.pipeline import evaluation_batches
+    from low_rank_local_connectivity.data.pipeline import evaluation_batches
 
     images, labels = zip(*evaluation_batches(dataset, examples, 5).as_numpy_iterator(), strict=True)
     return np.concatenate(images), np.concatenate(labels)
@@ -103,7 +103,7 @@ def test_evaluation_sees_the_whole_image_or_the_central_square_that_is_asked_for
 
 @pytest.mark.parametrize("share", [None, 0.6])
 def test_a_server_sees_what_evaluation_sees(share, root):
-    from data.pipeline import input_from_bytes
+    from low_rank_local_connectivity.data.pipeline import input_from_bytes
 
     dataset, splits = opened(root, augment=("crop", "flip"), eval_crop=share)
     images, _ = evaluated(dataset, splits["valid"])
@@ -210,12 +210,12 @@ def test_a_central_square_must_lie_in_images_of_sizes_of_their_own(name, share):
 
 
 def experiment(*arguments):
-    import run_experiment
+    from low_rank_local_connectivity.experiments.flags import FLAGS, experiment_from_flags
 
-    for name in run_experiment.FLAGS:
-        run_experiment.FLAGS[name].unparse()
-    run_experiment.FLAGS(["run_experiment.py", *arguments])
-    return run_experiment.experiment_from_flags()
+    for name in FLAGS:
+        FLAGS[name].unparse()
+    FLAGS(["run_experiment.py", *arguments])
+    return experiment_from_flags()
 
 
 def test_nothing_is_cropped_or_mirrored_by_default_but_by_the_recipes_of_imagenet(monkeypatch):
@@ -223,7 +223,7 @@ def test_nothing_is_cropped_or_mirrored_by_default_but_by_the_recipes_of_imagene
     for name in ("digits", "imagenet2012"):
         plain = experiment(f"--dataset={name}")
         assert (plain.data.augment, plain.data.eval_crop) == ((), None)
-    recipes = sorted(Path("experiments").glob("imagenet_*.flags"))
+    recipes = sorted(Path("experiments/paper").glob("imagenet_*.flags"))
     assert recipes
     for path in recipes:
         recipe = experiment(f"--flagfile={path}")

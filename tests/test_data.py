@@ -10,7 +10,7 @@ import commands
 import numpy as np
 import pytest
 
-from data import DATASETS, Dataset, Examples
+from low_rank_local_connectivity.data import DATASETS, Dataset, Examples
 
 pytestmark = pytest.mark.once
 
@@ -132,9 +132,9 @@ def test_missing_data_is_said_at_once_without_a_network(name, stored_as, tmp_pat
         DATASETS[name].load(str(tmp_path))
     assert time.monotonic() - started < 2
     assert str(caught.value) == (
-        f"The dataset {stored_as!r} must be prepared in --data_dir. Looked for "
-        f"{tmp_path / stored_as}/<version>/dataset_info.json and found none. Add --download to "
-        "fetch it there, or give the folder that holds it with --data_dir."
+        f"The dataset {stored_as!r} must be prepared in `data_dir`. Looked for "
+        f"{tmp_path / stored_as}/<version>/dataset_info.json and found none. Add `download` to "
+        "fetch it there, or give the folder that holds it with `data_dir`."
     )
 
 
@@ -161,7 +161,7 @@ print("checked")
 
 
 def test_every_epoch_has_its_own_order_and_no_example_twice():
-    from data.pipeline import steps_per_epoch, training_batches
+    from low_rank_local_connectivity.data.pipeline import steps_per_epoch, training_batches
 
     dataset, examples = numbered(23)
     batches = training_batches(dataset, examples, batch_size=5, epochs=3, seed=1)
@@ -176,7 +176,7 @@ def test_every_epoch_has_its_own_order_and_no_example_twice():
 
 
 def test_a_run_continued_after_any_step_sees_what_it_would_have_seen():
-    from data.pipeline import training_batches
+    from low_rank_local_connectivity.data.pipeline import training_batches
 
     dataset, examples = numbered(23)
     _, whole = arrays(training_batches(dataset, examples, 5, epochs=3, seed=1))
@@ -188,7 +188,7 @@ def test_a_run_continued_after_any_step_sees_what_it_would_have_seen():
 
 
 def test_evaluation_gives_every_example_once():
-    from data.pipeline import evaluation_batches
+    from low_rank_local_connectivity.data.pipeline import evaluation_batches
 
     dataset, examples = numbered(23)
     _, labels = arrays(evaluation_batches(dataset, examples, 5))
@@ -196,7 +196,7 @@ def test_evaluation_gives_every_example_once():
 
 
 def test_a_batch_larger_than_the_data_is_refused():
-    from data.pipeline import training_batches
+    from low_rank_local_connectivity.data.pipeline import training_batches
 
     dataset, examples = numbered(4)
     with pytest.raises(ValueError, match="Received: batch_size=5 with 4 training examples"):
@@ -323,10 +323,10 @@ def tiny_imagenet(tmp_path_factory):
 @pytest.fixture
 def imagenet(tiny_imagenet, monkeypatch):
     """The dataset at 8x8 and its splits, the first 6 training images held out."""
-    import data.imagenet
+    from low_rank_local_connectivity.data import imagenet
 
     splits = {"train": "train[6:]", "valid": "train[:6]", "test": "validation"}
-    monkeypatch.setattr(data.imagenet, "SPLITS", splits)
+    monkeypatch.setattr(imagenet, "SPLITS", splits)
     dataset = DATASETS["imagenet2012"].at(tiny_imagenet, image_size=8)
     return dataset, dataset.load(tiny_imagenet)
 
@@ -338,7 +338,7 @@ def check_gray_levels(dataset, images, labels):
 
 
 def test_imagenet_s_splits_are_streamed_whole_and_without_overlap(imagenet):
-    from data.pipeline import evaluation_batches
+    from low_rank_local_connectivity.data.pipeline import evaluation_batches
 
     dataset, splits = imagenet
     assert [len(splits[name]) for name in ("train", "valid", "test")] == [34, 6, 10]
@@ -354,7 +354,7 @@ def test_imagenet_s_splits_are_streamed_whole_and_without_overlap(imagenet):
 def test_imagenet_s_training_order_is_a_function_of_seed_and_epoch(imagenet):
     import tensorflow as tf
 
-    from data.pipeline import training_batches
+    from low_rank_local_connectivity.data.pipeline import training_batches
 
     dataset, splits = imagenet
     images, whole = arrays(training_batches(dataset, splits["train"], 5, epochs=3, seed=1))
@@ -411,11 +411,11 @@ def whole_is_asked_for(file):
 
 
 def test_a_damaged_file_of_records_is_named(damaged, monkeypatch):
-    import data.imagenet
-    from data.pipeline import evaluation_batches, training_batches
-    from data.unreadable import refuse_unreadable, unreadable_image
+    from low_rank_local_connectivity.data import imagenet
+    from low_rank_local_connectivity.data.pipeline import evaluation_batches, training_batches
+    from low_rank_local_connectivity.data.unreadable import refuse_unreadable, unreadable_image
 
-    monkeypatch.setattr(data.imagenet, "SPLITS", {"train": "train", "test": "validation"})
+    monkeypatch.setattr(imagenet, "SPLITS", {"train": "train", "test": "validation"})
     folder, damage = damaged
     dataset = DATASETS["imagenet2012"].at(folder, image_size=8)
     splits = dataset.load(folder)
@@ -439,8 +439,8 @@ def test_a_damaged_file_of_records_is_named(damaged, monkeypatch):
 def test_a_damaged_file_of_records_that_are_read_into_memory_is_named(how, damaged):
     import tensorflow as tf
 
-    from data.tfds_files import collect_splits, open_prepared
-    from data.unreadable import UnreadableError
+    from low_rank_local_connectivity.data.tfds_files import collect_splits, open_prepared
+    from low_rank_local_connectivity.data.unreadable import UnreadableError
 
     folder, damage = damaged
     files = damage(how)
@@ -456,9 +456,9 @@ def test_a_damaged_file_of_records_that_are_read_into_memory_is_named(how, damag
 
 
 def test_a_split_that_was_not_prepared_is_said(tiny_imagenet, monkeypatch):
-    import data.imagenet
+    from low_rank_local_connectivity.data import imagenet
 
-    monkeypatch.setattr(data.imagenet, "SPLITS", {"train": "train", "test": "test[:5]"})
+    monkeypatch.setattr(imagenet, "SPLITS", {"train": "train", "test": "test[:5]"})
     with pytest.raises(FileNotFoundError) as caught:
         DATASETS["imagenet2012"].load(tiny_imagenet)
     assert str(caught.value) == (
@@ -471,7 +471,7 @@ def test_a_split_that_was_not_prepared_is_said(tiny_imagenet, monkeypatch):
 def test_files_that_cannot_be_streamed_are_refused():
     from types import SimpleNamespace
 
-    from data.tfds_records import PreparedRecords
+    from low_rank_local_connectivity.data.tfds_records import PreparedRecords
 
     info = SimpleNamespace(splits={"train"}, file_format=SimpleNamespace(value="array_record"))
     builder = SimpleNamespace(name="imagenet2012", data_dir="/d", info=info)
@@ -541,7 +541,7 @@ def places(images):
 
 
 def test_images_lie_everywhere_in_the_canvas_equally_often():
-    from data.pipeline import training_batches
+    from low_rank_local_connectivity.data.pipeline import training_batches
 
     dataset, examples = marked(50)
     images, _ = arrays(training_batches(dataset, examples, 50, epochs=56, seed=0))
@@ -559,7 +559,7 @@ def test_images_lie_everywhere_in_the_canvas_equally_often():
 
 
 def test_places_are_new_in_every_epoch_and_fixed_in_evaluation():
-    from data.pipeline import evaluation_batches, training_batches
+    from low_rank_local_connectivity.data.pipeline import evaluation_batches, training_batches
 
     dataset, examples = marked(30)
     images, _ = arrays(training_batches(dataset, examples, 30, epochs=2, seed=4))

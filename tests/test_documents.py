@@ -50,7 +50,8 @@ def test_every_extra_is_declared():
 def test_every_experiment_s_flags_are_accepted(command, tmp_path, monkeypatch):
     from absl import flags
 
-    import run_experiment
+    from low_rank_local_connectivity.experiments.command import check_flags
+    from low_rank_local_connectivity.experiments.flags import FLAGS, experiment_from_flags
 
     for part, name in itertools.product(("train", "valid", "test"), ("cats", "dogs")):
         (tmp_path / part / name).mkdir(parents=True)
@@ -62,8 +63,8 @@ def test_every_experiment_s_flags_are_accepted(command, tmp_path, monkeypatch):
     for name in flags.FLAGS:
         flags.FLAGS[name].unparse()
     try:
-        run_experiment.FLAGS(arguments[arguments.index("run_experiment.py") :])
-        run_experiment.check_flags(run_experiment.experiment_from_flags())
+        FLAGS(arguments[arguments.index("run_experiment.py") :])
+        check_flags(experiment_from_flags())
     finally:
         for name, value in saved.items():
             flags.FLAGS[name].value = value

@@ -229,7 +229,7 @@ def test_the_saved_model_and_the_keras_model_reach_the_recorded_accuracy(finishe
     import tensorflow as tf
 
     import low_rank_local_connectivity as package
-    from data import DATASETS
+    from low_rank_local_connectivity.data import DATASETS
 
     assert package.LowRankLocallyConnected2D
     folder, _ = finished
@@ -446,9 +446,11 @@ def test_every_kind_of_layer_trains_from_flags(flags, tmp_path):
 def test_initializers_named_by_the_flag_exist():
     import keras
 
-    import run_experiment
+    from low_rank_local_connectivity.experiments.fields import about
+    from low_rank_local_connectivity.experiments.flags import FIELDS
 
-    for name in set(run_experiment.INITIALIZERS) - {"conv_init"}:
+    names = about(FIELDS["combining_weights_initializer"]).accepted.choices
+    for name in set(names) - {"conv_init"}:
         assert callable(keras.initializers.get(name))
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from test_experiment import finish
 
-import run_experiment
-from models import CONVOLUTIONS, MODELS
+from low_rank_local_connectivity.experiments.finishing import export
+from low_rank_local_connectivity.experiments.flags import FLAGS, experiment_from_flags
+from low_rank_local_connectivity.models import CONVOLUTIONS, MODELS
 
 # SavedModels cannot be written on PyTorch; a run says so and is finished.
 WRITTEN = keras.backend.backend() != "torch"
@@ -29,12 +30,12 @@ EVERY += [[f"--layer_types={kind}", "--filters=4"] for kind in CONVOLUTIONS]
 
 
 def test_the_default_network_is_exported_by_default(tmp_path, rng, capsys):
-    for name in run_experiment.FLAGS:
-        run_experiment.FLAGS[name].unparse()
-    run_experiment.FLAGS(["run_experiment.py", f"--model_dir={tmp_path}", "--filters=4"])
-    experiment = run_experiment.experiment_from_flags()
+    for name in FLAGS:
+        FLAGS[name].unparse()
+    FLAGS(["run_experiment.py", f"--model_dir={tmp_path}", "--filters=4"])
+    experiment = experiment_from_flags()
     images = rng.normal(size=(3, *experiment.data.input_shape)).astype("float32")
-    run_experiment.export(experiment.build(), experiment, images)
+    export(experiment.build(), experiment, images)
     assert_exported(tmp_path, capsys.readouterr().out)
 
 

@@ -9,19 +9,22 @@ import numpy as np
 import pytest
 from backends import without_values
 
-import run_experiment
-from data import DATASETS, Examples
 from low_rank_local_connectivity import training
-from low_rank_local_connectivity.training.published import PUBLISHED
-from low_rank_local_connectivity.training.report import method_name
+from low_rank_local_connectivity.data import DATASETS, Examples
+from low_rank_local_connectivity.experiments.command import runs_asked_for
+from low_rank_local_connectivity.experiments.flags import FLAGS, experiment_from_flags
+from low_rank_local_connectivity.experiments.paper.published import PUBLISHED
+from low_rank_local_connectivity.experiments.paper.report import method_name
+from low_rank_local_connectivity.experiments.running import run
 
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
-FILES = sorted((ROOT / "experiments").glob("*.flags"))
+FILES = sorted((ROOT / "experiments" / "paper").glob("*.flags"))
 # Files that others include, or that stand behind another on the command line.
 PARTS = ("paper_small", "paper_imagenet", "cpu_budget")
 ROWS = [path for path in FILES if path.stem not in PARTS]
 EXAMPLES = 2
+LEAVING = "low_rank_local_connectivity.experiments.running.leave_behind"
 # A file of each recipe; the others with it differ in their images. Of ResNets, whose building takes
 # long, one: the others differ in the kind of layer.
 QUICK = (
@@ -72,10 +75,10 @@ def steps():
 def experiments(path, monkeypatch):
     """All runs that a file describes."""
     monkeypatch.chdir(ROOT)
-    for name in run_experiment.FLAGS:
-        run_experiment.FLAGS[name].unparse()
-    run_experiment.FLAGS(["run_experiment.py", f"--flagfile={path}"])
-    return run_experiment.experiments_of_sweep(run_experiment.experiment_from_flags())
+    for name in FLAGS:
+        FLAGS[name].unparse()
+    FLAGS(["run_experiment.py", f"--flagfile={path}"])
+    return runs_asked_for(experiment_from_flags())
 
 
 def few_examples(dataset):
@@ -114,7 +117,7 @@ def test_every_recipe_and_every_dataset_is_trained_for_a_step(monkeypatch):
 @pytest.mark.parametrize("path", ROWS, ids=[path.stem for path in ROWS])
 def test_a_file_says_what_it_claims_and_its_network_fits_its_images(path, monkeypatch):
     header = path.read_text().splitlines()[:5]
-    command = f"--flagfile=experiments/{path.name}"
+    command = f"--flagfile=experiments/paper/{path.name}"
     for line, start in zip(header, ("Claim", "Published", "Command", "Cost"), strict=False):
         assert line.startswith(f"# {start}")
     assert command in header[2]
@@ -145,8 +148,8 @@ def test_a_file_runs_for_a_step(path, cheaper, monkeypatch, tmp_path):
     # It would hold for all later tests of the process, and XLA refuses to compile some.
     monkeypatch.setattr(training, "make_deterministic", lambda *_, **__: None)
     # What a run leaves behind is tested elsewhere; a file's runs differ in what they train.
-    monkeypatch.setattr(run_experiment, "leave_behind", lambda *arguments: arguments[-1])
-    result = run_experiment.run(dataclasses.replace(chosen, **changes))
+    monkeypatch.setattr(LEAVING, lambda *arguments: arguments[-1])
+    result = run(dataclasses.replace(chosen, **changes))
     assert 0 <= result["test_accuracy"] <= 1
     assert list((tmp_path / "run" / "checkpoints").glob("step_000000001.npz"))
 
@@ -161,20 +164,20 @@ def test_every_published_row_has_a_file(monkeypatch):
         for row, (mean, error) in rows.items():
             names = (row, f"{row}, the release's initial values")
             found = [described[dataset, name] for name in names if (dataset, name) in described]
-            assert found, f"{dataset}, {row}: add experiments/{dataset}_<row>.flags"
+            assert found, f"{dataset}, {row}: add experiments/paper/{dataset}_<row>.flags"
             texts = [path.read_text() for path in found]
             if not any(path.stem.startswith("fig") for path in found):
                 assert any(f"{mean:.2f} +- {error:.2f}" in text for text in texts), found
 
 
 def test_the_commands_of_the_script_name_files_that_exist():
-    script = (ROOT / "experiments" / "cpu.sh").read_text()
+    script = (ROOT / "experiments" / "paper" / "cpu.sh").read_text()
     found = re.findall(r'row "?([\w${}]+)"?', script)
     assert len(found) > 10
     choices = itertools.product(("mnist", "cifar10"), ("fixed", "input_dependent"))
     for name, (dataset, kind) in itertools.product(found, choices):
         file = name.replace("${name}", dataset).replace("$kind", kind)
-        assert (ROOT / "experiments" / f"{file}.flags").exists(), file
+        assert (ROOT / "experiments" / "paper" / f"{file}.flags").exists(), file
 
 
 def test_datasets_of_the_files_are_known(monkeypatch):

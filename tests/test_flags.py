@@ -2,25 +2,42 @@
 
 import importlib.util
 import itertools
+import re
 import tomllib
 from pathlib import Path
 
+import absl.flags
 import commands
 import pytest
 from test_experiment import script
 
-import run_experiment
-from experiments import backend, folder, memory, needs
-from experiments.experiment import Experiment
 from low_rank_local_connectivity import training
-from models import MODELS
+from low_rank_local_connectivity.experiments import backend, folder, memory, needs
+from low_rank_local_connectivity.experiments.command import (
+    check_flags,
+    runs_asked_for,
+    train_or_tell,
+)
+from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.fields import Group, about
+from low_rank_local_connectivity.experiments.flags import (
+    FIELDS,
+    FLAGS,
+    experiment_from_flags,
+    in_flags,
+    is_sweep,
+    parse_flags,
+)
+from low_rank_local_connectivity.experiments.runs import command_line
+from low_rank_local_connectivity.models import MODELS
 
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
 PLAIN = "--layer_types=conv2d"
 # Files of flags, without those that others include or that stand behind another.
 PARTS = ("paper_small", "paper_imagenet", "cpu_budget")
-ROWS = [path for path in sorted((ROOT / "experiments").glob("*.flags")) if path.stem not in PARTS]
+FILES = sorted((ROOT / "experiments" / "paper").glob("*.flags"))
+ROWS = [path for path in FILES if path.stem not in PARTS]
 NO_EFFECT = {
     "--network=resnet18 --spatial_rank=4": "--spatial_rank needs a low-rank layer, or a wide one "
     "to match it, and would have no effect here. Received: --spatial_rank=4. Leave it out.",
@@ -78,15 +95,15 @@ WITH_AND_WITHOUT = {
 
 def parsed(*flags: str) -> Experiment:
     """Checks flags in this process as a command does, but for the folder and the data."""
-    for name in run_experiment.FLAGS:
-        run_experiment.FLAGS[name].unparse()
-    run_experiment.FLAGS(["run_experiment.py", *flags])
-    return run_experiment.experiment_from_flags()
+    for name in FLAGS:
+        FLAGS[name].unparse()
+    FLAGS(["run_experiment.py", *flags])
+    return experiment_from_flags()
 
 
 def check(*flags: str) -> Experiment:
     experiment = parsed(*flags)
-    run_experiment.check_flags(experiment)
+    check_flags(experiment)
     return experiment
 
 
@@ -107,7 +124,7 @@ def test_every_flag_that_needs_something_is_taken_with_it_and_refused_without(fl
 
 def name_of(flag):
     name = flag.partition("=")[0]
-    return name if name in run_experiment.FLAGS else name.removeprefix("no")
+    return name if name in FLAGS else name.removeprefix("no")
 
 
 def test_every_need_is_in_the_table():
@@ -126,23 +143,24 @@ def test_every_flag_of_a_file_has_an_effect(file, monkeypatch):
     monkeypatch.chdir(ROOT)
     check(f"--flagfile={file}")
     if not file.stem.startswith(("imagenet", "digits")):
-        check(f"--flagfile={file}", "--flagfile=experiments/cpu_budget.flags", "--data_dir=DATA")
+        budget = "--flagfile=experiments/paper/cpu_budget.flags"
+        check(f"--flagfile={file}", budget, "--data_dir=DATA")
 
 
 def test_a_sweep_gives_its_runs_every_flag():
     experiment = check("--num_seeds=1", PLAIN)
-    assert run_experiment.is_sweep()
-    (run,) = run_experiment.experiments_of_sweep(experiment)
-    command = run_experiment.command_line(run)[2:]
+    assert is_sweep()
+    (run,) = runs_asked_for(experiment)
+    command = command_line(run)[2:]
     assert check(*command) == run
-    assert not run_experiment.is_sweep()
+    assert not is_sweep()
 
 
 def test_one_seed_of_a_file_of_flags_is_a_sweep_with_a_record(monkeypatch):
     monkeypatch.chdir(ROOT)
-    experiment = check("--flagfile=experiments/cifar10_convolution.flags", "--num_seeds=1")
-    assert run_experiment.is_sweep()
-    assert len(run_experiment.experiments_of_sweep(experiment)) == 1
+    experiment = check("--flagfile=experiments/paper/cifar10_convolution.flags", "--num_seeds=1")
+    assert is_sweep()
+    assert len(runs_asked_for(experiment)) == 1
 
 
 def test_the_default_folder_tells_runs_apart(monkeypatch):
@@ -189,7 +207,7 @@ def test_a_home_folder_is_spelled_out_in_every_path(name, monkeypatch, tmp_path)
     experiment = parsed("--dataset=mnist", f"--{name}=~/runs/one")
     assert getattr(experiment, name) == f"{tmp_path}/runs/one"
     assert getattr(parsed("--dataset=mnist", f"--{name}=runs/~one"), name) == "runs/~one"
-    with pytest.raises(run_experiment.flags.Error, match="there is no such home folder"):
+    with pytest.raises(absl.flags.Error, match="there is no such home folder"):
         parsed(f"--{name}=~nobody-of-this-name/runs")
 
 
@@ -275,8 +293,9 @@ def test_pytorch_and_its_triton_are_loaded_before_tensorflow():
         "        loaded.add(name)\n"
         "sys.meta_path.insert(0, Note())\n"
         "import run_experiment\n"
+        "from low_rank_local_connectivity.experiments import backend\n"
         "assert not needed & loaded\n"
-        "run_experiment.load_framework()\n"
+        "backend.load_framework()\n"
     )
     done = commands.new_python("-c", code, cwd=ROOT, KERAS_BACKEND="torch")
     # At TensorFlow it ends, and nothing that is needed was missing until then.
@@ -287,10 +306,10 @@ def test_an_interrupted_command_ends_in_a_sentence(monkeypatch, capsys, tmp_path
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_experiment, "run_or_tell", interrupted)
+    monkeypatch.setattr("low_rank_local_connectivity.experiments.command.run_or_tell", interrupted)
     parsed(f"--model_dir={tmp_path / 'run'}")
     with pytest.raises(SystemExit, match="75"):
-        run_experiment.main(["run_experiment.py"])
+        train_or_tell(["run_experiment.py"])
     assert capsys.readouterr().out == (
         "Stopped by SIGINT. The same command goes on from what is saved.\n"
     )
@@ -374,3 +393,70 @@ def test_a_device_without_memory_left_is_told(error):
     sentence = training.out_of_memory(error)
     assert sentence.startswith("The device's memory must hold the network and a step of its")
     assert training.out_of_memory(ValueError("no")) is None
+
+
+def test_an_experiment_without_arguments_is_the_one_without_flags(monkeypatch):
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    assert check() == Experiment()
+    given = Experiment(epochs=20, input_dependent=True, model_dir="run")
+    assert given == check("--epochs=20", "--input_dependent", "--model_dir=run")
+    with pytest.raises(ValueError, match="precision") as caught:
+        Experiment(precision="float64")
+    assert str(caught.value) == (
+        "--precision must be one of float32, mixed_bfloat16, mixed_float16. "
+        "Received: --precision=float64."
+    )
+
+
+@pytest.mark.parametrize("flag", ["--help", "--helpshort", "-?"])
+def test_help_lists_every_flag_once_in_its_group(flag, tmp_path):
+    done = commands.new_python(ROOT / "run_experiment.py", flag, cwd=tmp_path)
+    assert done.returncode == 1
+    groups = re.split(r"^(\S.*):$", done.stdout.partition("\nflags:\n")[2], flags=re.MULTILINE)[1:]
+    assert groups[::2] == [group.value for group in Group]
+    found = {
+        name: re.findall(r"^  --(?:\[no\])?(\w+):", text, re.MULTILINE)
+        for name, text in zip(groups[::2], groups[1::2], strict=True)
+    }
+    for name, names in found.items():
+        assert names == sorted(one for one in FIELDS if about(FIELDS[one]).group == name)
+
+
+def test_a_file_of_the_paper_is_found_by_its_name_from_every_folder(monkeypatch, tmp_path):
+    expected = parsed_as_a_command("--flagfile=experiments/paper/fig3_mnist_layer1.flags")
+    monkeypatch.chdir(tmp_path)
+    for place in ("", "experiments/", f"{ROOT}/experiments/paper/"):
+        assert parsed_as_a_command(f"--flagfile={place}fig3_mnist_layer1.flags") == expected
+    assert expected.epochs == 150
+    (tmp_path / "fig3_mnist_layer1.flags").write_text("--epochs=7\n")
+    assert parsed_as_a_command("--flagfile=fig3_mnist_layer1.flags").epochs == 7
+    with pytest.raises(absl.flags.Error, match="Unable to open flagfile"):
+        parsed_as_a_command("--flagfile=nowhere.flags")
+
+
+def parsed_as_a_command(*flags: str) -> Experiment:
+    for name in FLAGS:
+        FLAGS[name].unparse()
+    parse_flags(["run_experiment.py", *flags])
+    return experiment_from_flags()
+
+
+def test_every_strategy_of_the_library_is_one_of_the_flag_s():
+    from low_rank_local_connectivity.training.strategy import STRATEGIES
+
+    assert set(about(FIELDS["strategy"]).accepted.choices) == {"auto", *STRATEGIES}
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "`data_dir` must be. Received: data_dir=a.",
+            "--data_dir must be. Received: --data_dir=a.",
+        ),
+        ("strategy=tpu needs a TPU.", "--strategy=tpu needs a TPU."),
+        ("--seed=3 in /runs/seed=3 of `name`", "--seed=3 in /runs/seed=3 of `name`"),
+    ],
+)
+def test_arguments_are_told_as_flags_and_nothing_else_is(said, told):
+    assert in_flags(said) == told

@@ -10,8 +10,8 @@ import commands
 import numpy as np
 import pytest
 
-from data import DATASETS
-from data.folder import ImageFiles, printable, split_of
+from low_rank_local_connectivity.data import DATASETS
+from low_rank_local_connectivity.data.folder import ImageFiles, printable, split_of
 
 pytestmark = pytest.mark.once
 SIZE = 16
@@ -52,13 +52,13 @@ def read(batches):
 
 
 def train(dataset, splits, **arguments):
-    from data.pipeline import training_batches
+    from low_rank_local_connectivity.data.pipeline import training_batches
 
     return training_batches(dataset, splits["train"], batch_size=7, seed=3, **arguments)
 
 
 def evaluate(dataset, examples, batch_size=7, seed=0):
-    from data.pipeline import evaluation_batches
+    from low_rank_local_connectivity.data.pipeline import evaluation_batches
 
     return evaluation_batches(dataset, examples, batch_size, seed)
 
@@ -145,7 +145,7 @@ def test_every_other_visible_file_is_named_as_left_out(root):
 def test_images_of_other_formats_are_examples(root, rng):
     from PIL import Image
 
-    from data.unreadable import skipped_images
+    from low_rank_local_connectivity.data.unreadable import skipped_images
 
     suffixes = itertools.cycle(("bmp", "gif", "webp", "WebP"))
     for path, suffix in zip(sorted((root / "cat").iterdir()), suffixes, strict=False):
@@ -170,7 +170,7 @@ def test_training_evaluation_and_a_server_see_an_image_as_its_camera_held_it(tmp
     """Each of the eight ways to hold a camera is a class."""
     from PIL import Image, ImageOps
 
-    from data.pipeline import input_from_bytes, training_batches
+    from low_rank_local_connectivity.data.pipeline import input_from_bytes, training_batches
 
     rows, columns = np.mgrid[:20, :30]
     picture = Image.fromarray(np.stack([8 * columns, 12 * rows, 0 * rows], -1).astype("uint8"))
@@ -211,7 +211,7 @@ DECOMPOSED = {"cafe\u0301".encode(): "caf\u00e9"}
 
 @pytest.mark.parametrize("names", [NAMES, DECOMPOSED], ids=["composed", "decomposed"])
 def test_classes_and_images_may_have_any_name(names, root, tmp_path_factory):
-    from data.unreadable import skipped_images
+    from low_rank_local_connectivity.data.unreadable import skipped_images
 
     for name in names:
         folder = root / os.fsdecode(name)
@@ -251,7 +251,11 @@ def test_two_folders_that_spell_one_name_are_refused(root, rng):
 
 
 def test_all_unreadable_images_that_are_scored_are_named_at_once(root):
-    from data.unreadable import UnreadableError, refuse_unreadable, unreadable_image
+    from low_rank_local_connectivity.data.unreadable import (
+        UnreadableError,
+        refuse_unreadable,
+        unreadable_image,
+    )
 
     _, splits = opened(root)
     refuse_unreadable(splits.values())
@@ -277,7 +281,7 @@ def test_all_unreadable_images_that_are_scored_are_named_at_once(root):
 def test_a_folder_is_listed_before_any_framework_loads(root):
     code = f"""
 import sys
-from data import DATASETS
+from low_rank_local_connectivity.data import DATASETS
 print(sum(DATASETS["folder"].at({str(root)!r}).split_sizes), *sys.modules)
 """
     run = commands.new_python("-c", code, cwd=commands.ROOT)
@@ -300,7 +304,7 @@ LAYOUTS = (
 
 @pytest.mark.parametrize("folder", [None, "/no/such/folder"])
 def test_no_folder_is_refused(folder):
-    expected = f"The dataset 'folder' needs a folder. Received: --data_dir={folder}. {LAYOUTS}"
+    expected = f"The dataset 'folder' needs a folder. Received: data_dir={folder}. {LAYOUTS}"
     assert refusal(folder, FileNotFoundError) == expected
     with pytest.raises(FileNotFoundError, match="needs a folder"):
         DATASETS["folder"].load(folder)
@@ -310,7 +314,7 @@ def test_fewer_than_two_classes_are_refused(root):
     shutil.rmtree(root / "cat")
     assert refusal(root) == (
         "The dataset 'folder' needs at least 2 classes, each in a folder. Received: 1 in "
-        f"--data_dir={root}. {LAYOUTS}"
+        f"data_dir={root}. {LAYOUTS}"
     )
 
 
@@ -327,7 +331,7 @@ def test_a_split_without_images_is_refused(tmp_path, rng):
     for where in ("train/a", "train/b", "valid/b"):
         write(tmp_path / where / "1.png", rng)
     assert refusal(tmp_path) == (
-        f"Every split must have images. Received: 2 train, 1 valid, 0 test in --data_dir={tmp_path}"
+        f"Every split must have images. Received: 2 train, 1 valid, 0 test in data_dir={tmp_path}"
         ". Add images, or put some into test/<class>/ yourself."
     )
 
@@ -337,7 +341,7 @@ def test_a_class_without_training_images_is_refused(root, rng):
     write(root / "owl" / f"{held_out}.png", rng)
     assert refusal(root) == (
         "Every class must have training images. Received: none for 'owl' in "
-        f"--data_dir={root}. Add images to that class."
+        f"data_dir={root}. Add images to that class."
     )
 
 
@@ -355,7 +359,7 @@ def test_another_name_for_a_split_is_refused(tmp_path, rng):
         write(tmp_path / where / "1.png", rng)
     assert refusal(tmp_path) == (
         "A folder with train/ must have no folders but train, valid, test. Received: 'val' in "
-        f"--data_dir={tmp_path}. Rename or move it."
+        f"data_dir={tmp_path}. Rename or move it."
     )
 
 
@@ -400,7 +404,7 @@ def test_inputs_are_standardised_per_channel(tmp_path):
 
 
 def train_one(dataset, splits):
-    from data.pipeline import training_batches
+    from low_rank_local_connectivity.data.pipeline import training_batches
 
     return training_batches(dataset, splits["train"], batch_size=2, epochs=1, seed=0)
 
@@ -439,7 +443,7 @@ def files_of(examples):
 
 
 def test_unreadable_training_images_are_skipped_and_named(root, tmp_path):
-    from data.unreadable import skipped_images
+    from low_rank_local_connectivity.data.unreadable import skipped_images
 
     dataset, splits = opened(root)
     broken = spoil(files_of(splits["train"])[::5])
@@ -455,7 +459,7 @@ def test_unreadable_training_images_are_skipped_and_named(root, tmp_path):
 
 
 def test_skipping_moves_no_other_image_and_the_epoch_ends_as_it_began(root):
-    from data.pipeline import training_batches
+    from low_rank_local_connectivity.data.pipeline import training_batches
 
     dataset, splits = opened(root)
     examples = splits["train"].subset(56)
@@ -478,7 +482,7 @@ def test_skipping_needs_no_file(root):
 
 
 def test_no_readable_training_image_is_an_error_and_no_hang(root):
-    from data.unreadable import unreadable_image
+    from low_rank_local_connectivity.data.unreadable import unreadable_image
 
     dataset, splits = opened(root)
     images = files_of(splits["train"])
@@ -494,7 +498,7 @@ def test_no_readable_training_image_is_an_error_and_no_hang(root):
 
 @pytest.mark.parametrize("name", ["plain.png", 'a "b" [c] \\d é.png'])
 def test_an_unreadable_image_in_evaluation_is_an_error_that_names_it(name, root):
-    from data.unreadable import unreadable_image
+    from low_rank_local_connectivity.data.unreadable import unreadable_image
 
     dataset, splits = opened(root)
     file = files_of(splits["test"])[1]
@@ -513,7 +517,7 @@ def test_an_unreadable_image_in_evaluation_is_an_error_that_names_it(name, root)
 def test_the_name_survives_a_model_s_evaluation(root):
     import keras
 
-    from data.unreadable import unreadable_image
+    from low_rank_local_connectivity.data.unreadable import unreadable_image
 
     dataset, splits = opened(root)
     broken = files_of(splits["test"])[1]
@@ -557,9 +561,9 @@ def test_images_are_read_in_parallel_under_determinism(part, tmp_path):
 import os, sys, threading, time
 import numpy as np
 import tensorflow as tf
-from data import DATASETS
-from data.folder import ImageFiles
-from data.pipeline import evaluation_batches, training_batches
+from low_rank_local_connectivity.data import DATASETS
+from low_rank_local_connectivity.data.folder import ImageFiles
+from low_rank_local_connectivity.data.pipeline import evaluation_batches, training_batches
 tf.random.set_seed(1)
 tf.config.experimental.enable_op_determinism()
 # A pipe holds up whoever opens it to read, until somebody opens it to write.

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 
-from experiments.folder import digest, read_result
 from low_rank_local_connectivity import layers
+from low_rank_local_connectivity.experiments.folder import digest, read_result
 from low_rank_local_connectivity.training import checkpoints, session
 
 pytestmark = pytest.mark.once

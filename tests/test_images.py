@@ -23,7 +23,7 @@ def encode(image, file_format, **options):
 
 
 def decoded(encoded, channels=3):
-    from data.images import decode
+    from low_rank_local_connectivity.data.images import decode
 
     return decode(encoded, channels).numpy()
 
@@ -52,7 +52,7 @@ def bicubic_matrix(old, new):
     ("old", "new"), [((138, 69), (32, 16)), ((5, 6), (15, 9)), ((7, 4), (7, 4))]
 )
 def test_tf1_bicubic_is_keys_kernel_from_the_corner_without_antialiasing(old, new, rng):
-    from data.images import resize_bicubic_tf1
+    from low_rank_local_connectivity.data.images import resize_bicubic_tf1
 
     images = rng.uniform(size=(2, *old, 3)).astype("float32")
     rows, columns = bicubic_matrix(old[0], new[0]), bicubic_matrix(old[1], new[1])
@@ -62,7 +62,7 @@ def test_tf1_bicubic_is_keys_kernel_from_the_corner_without_antialiasing(old, ne
 
 
 def test_tf1_bicubic_is_exact_where_the_paper_uses_it_and_is_not_clipped(rng):
-    from data.images import resize_bicubic_tf1
+    from low_rank_local_connectivity.data.images import resize_bicubic_tf1
 
     # 138 / 32 is 4 5/16: every place is in the table.
     images = rng.integers(0, 2, (1, 138, 138, 1)).astype("float32")
@@ -75,7 +75,7 @@ def test_tf1_bicubic_is_exact_where_the_paper_uses_it_and_is_not_clipped(rng):
 
 
 def test_a_face_is_138_pixels_from_row_40_and_column_20(rng):
-    from data.celeba import face_and_label
+    from low_rank_local_connectivity.data.celeba import face_and_label
 
     image = rng.integers(0, 256, (218, 178, 3), dtype=np.uint8)
     matrix = bicubic_matrix(138, 32)
@@ -272,7 +272,7 @@ def ramp(height, width):
 
 @pytest.mark.parametrize(("height", "width"), [(40, 64), (64, 40)])
 def test_evaluation_takes_seven_eighths_of_the_shorter_side_from_the_centre(height, width):
-    from data.images import evaluation_view
+    from low_rank_local_connectivity.data.images import evaluation_view
 
     view = evaluation_view(ramp(height, width), 35).numpy()
     top, left = (height - 35) // 2, (width - 35) // 2
@@ -283,7 +283,7 @@ def test_evaluation_takes_seven_eighths_of_the_shorter_side_from_the_centre(heig
 def test_evaluation_resizes_as_pillow_does(method, rng):
     from PIL import Image
 
-    from data.images import evaluation_view
+    from low_rank_local_connectivity.data.images import evaluation_view
 
     image = np.asarray(smooth(rng, 80, 96)).astype("float32")
     view = evaluation_view(image, 31, method).numpy()
@@ -295,7 +295,7 @@ def test_evaluation_resizes_as_pillow_does(method, rng):
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 90), (300, 2), (3, 3)])
 def test_the_smallest_images_have_views(shape):
-    from data.images import evaluation_view, training_view
+    from low_rank_local_connectivity.data.images import evaluation_view, training_view
 
     image = np.full((*shape, 3), 7, "uint8")
     for view in (evaluation_view(image, 8), training_view(image, 8, [1, 2])):
@@ -306,7 +306,7 @@ def boxes(count=400, height=90, width=120, size=30):
     """The sides, in shares of the image's, and the mirrorings of many training views."""
     import tensorflow as tf
 
-    from data.images import training_view
+    from low_rank_local_connectivity.data.images import training_view
 
     image = tf.constant(ramp(height, width))
     keys = tf.stack(
@@ -333,7 +333,7 @@ def test_training_views_have_the_areas_and_aspects_of_their_ranges():
 
 
 def test_a_training_view_is_a_function_of_its_key(rng):
-    from data.images import training_view
+    from low_rank_local_connectivity.data.images import training_view
 
     image = np.asarray(smooth(rng))
     one, again, other = (training_view(image, 20, key).numpy() for key in ([1, 2], [1, 2], [2, 1]))

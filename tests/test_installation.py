@@ -24,7 +24,8 @@ from {LIBRARY}.data import DATASETS
 from {LIBRARY}.models import MODELS, Settings, convolution
 
 folder = pathlib.Path(sys.argv[1])
-for name in ("", ".data", ".models", ".training", ".export", ".legacy", ".plots"):
+PARTS = ("", ".data", ".models", ".experiments", ".training", ".export", ".legacy", ".plots")
+for name in PARTS:
     file = importlib.import_module(lrlc.__name__ + name).__file__
     assert pathlib.Path(file).is_relative_to(folder), file
 assert "digits" in DATASETS and "simple_network" in MODELS
@@ -54,15 +55,40 @@ def test_an_installation_adds_one_name(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     top_levels = {name.partition("/")[0] for name in names}
     assert {name for name in top_levels if not name.endswith(".dist-info")} == {LIBRARY}
-    parts = ("data/digits.py", "models/simple_network.py", "training/session.py", "py.typed")
-    for part in (*parts, "plans/coefficients.json"):
+    parts = ["data/digits.py", "models/simple_network.py", "training/session.py", "py.typed"]
+    parts += ["plans/coefficients.json"]
+    parts += ["experiments/command.py", "experiments/paper/mnist_convolution.flags"]
+    for part in parts:
         assert f"{LIBRARY}/{part}" in names
 
 
-def test_what_is_installed_runs_without_the_checkout(wheel, tmp_path):
-    folder = tmp_path / "installed"
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """The folder into which the wheel is installed."""
+    folder = tmp_path_factory.mktemp("installed")
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder]
     subprocess.run([*install, wheel], check=True)
+    return folder
+
+
+def test_the_installed_command_trains_without_the_checkout(installed, tmp_path):
+    flags = ["--flagfile=digits_low_rank.flags", "--epochs=1", "--filters=3", "--model_dir=run"]
+    flags += ["--train_examples=64", "--export_formats=none"]
+    run = subprocess.run(
+        [sys.executable, installed / "bin" / "lrlc-train", *flags],
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1].startswith("Result: test accuracy ")
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_what_is_installed_runs_without_the_checkout(installed, tmp_path):
+    folder = installed
     environment = {**os.environ, "PYTHONPATH": str(folder), "KERAS_BACKEND": "jax"}
     command = [sys.executable, "-c", PROGRAM, str(folder)]
     run = subprocess.run(

@@ -8,8 +8,8 @@ import pytest
 from backends import to_numpy, without_values
 
 from low_rank_local_connectivity import training
-from models import CONVOLUTIONS, MODELS, Settings, convolution
-from models.convolutions import Site
+from low_rank_local_connectivity.models import CONVOLUTIONS, MODELS, Settings, convolution
+from low_rank_local_connectivity.models.convolutions import Site
 
 IMAGE_SHAPE, SMALL_IMAGE, CLASSES = (36, 38, 3), (12, 14, 3), 5
 ODD = {"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1}

@@ -471,7 +471,7 @@ def test_a_chain_with_its_channels_first_becomes_one(rng):
 @pytest.mark.once
 def test_pictures_of_kernels_are_drawn(tmp_path, rng):
     pytest.importorskip("matplotlib")
-    from experiments.studies import kronecker_pictures as pictures
+    from low_rank_local_connectivity.experiments.studies import kronecker_pictures as pictures
 
     pictures.draw(tmp_path / "kernels.png")
     assert (tmp_path / "kernels.png").stat().st_size > 1000

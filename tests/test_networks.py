@@ -10,15 +10,21 @@ import pytest
 from backends import to_numpy
 
 from low_rank_local_connectivity import layers
-from models import CONVOLUTIONS, MODELS, Settings, builders, convolution
-from models.convolutions import (
+from low_rank_local_connectivity.models import (
+    CONVOLUTIONS,
+    MODELS,
+    Settings,
+    builders,
+    convolution,
+)
+from low_rank_local_connectivity.models.convolutions import (
     Site,
     kernel_decay,
     low_rank_parameters,
     matching_width,
     wide_filters,
 )
-from models.simple_network import simple_network
+from low_rank_local_connectivity.models.simple_network import simple_network
 
 PLAIN, LOW_RANK, WIDE = "conv2d", "low_rank_locally_connected2d", "wide_conv2d"
 

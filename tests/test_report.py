@@ -3,13 +3,16 @@
 import itertools
 import json
 import math
+from pathlib import Path
 
+import commands
 import pytest
 
-from low_rank_local_connectivity.training import report
-from low_rank_local_connectivity.training.published import PUBLISHED
+from low_rank_local_connectivity.experiments.paper import report
+from low_rank_local_connectivity.experiments.paper.published import PUBLISHED
 
 pytestmark = pytest.mark.once
+ROOT = Path(__file__).parents[1]
 BASE = {
     "dataset": "mnist",
     "translate": False,
@@ -324,3 +327,12 @@ def test_a_folder_that_cannot_be_written_is_refused_in_a_sentence(records, tmp_p
 def test_no_records_make_no_report(tmp_path):
     with pytest.raises(ValueError, match=r"^A report needs at least one record. Received: none.$"):
         report.write([], tmp_path / "out")
+
+
+def test_the_report_s_old_name_forwards_to_it(tmp_path):
+    records = tmp_path / "records.jsonl"
+    records.write_text(json.dumps(record({}, 0.9, 0.8)) + "\n")
+    arguments = ["-m", "low_rank_local_connectivity.training.report", records]
+    done = commands.new_python(*arguments, f"--out={tmp_path / 'out'}", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "| convolution |" in (tmp_path / "out" / "report.md").read_text()

@@ -8,8 +8,8 @@ from keras import layers
 
 from low_rank_local_connectivity import ScaleConv2D, ScaleSpaceLifting2D
 from low_rank_local_connectivity.equivariance import ScaleSpaceAction, error
-from models import MODELS, Scales
-from models.scale_networks import scale_resnet, simple_scale_network
+from low_rank_local_connectivity.models import MODELS, Scales
+from low_rank_local_connectivity.models.scale_networks import scale_resnet, simple_scale_network
 
 # Convolutions; the small networks have 3.
 DEPTHS = {"scale_resnet18": 21, "deformable_scale_resnet18": 21, "scale_resnet34": 37}

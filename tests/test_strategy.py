@@ -225,8 +225,8 @@ def test_a_signal_to_one_worker_saves_and_stops_the_job(told, by_two_workers, tm
 @only_tensorflow
 @pytest.mark.slow
 def test_what_several_workers_score_is_what_they_save(by_two_workers):
-    from data import DATASETS
-    from data.pipeline import evaluation_batches
+    from low_rank_local_connectivity.data import DATASETS
+    from low_rank_local_connectivity.data.pipeline import evaluation_batches
 
     result = json.loads((by_two_workers / "result.json").read_text())
     model = session.load(by_two_workers / "model.keras", result["model_sha256"])
@@ -251,7 +251,7 @@ def test_a_worker_that_never_starts_ends_the_wait_in_time(tmp_path):
 @pytest.mark.once
 def test_batches_that_replicas_cannot_share_are_refused():
     placement = strategy.Placement("mirrored", replicas=4)
-    with pytest.raises(ValueError, match=re.escape("a multiple of the 4 replicas. Received: --b")):
+    with pytest.raises(ValueError, match=re.escape("a multiple of the 4 replicas. Received: b")):
         placement.check_batch_size(30)
     placement.check_batch_size(32)
 
@@ -302,9 +302,7 @@ def test_a_cluster_without_addresses_is_refused(config, message, monkeypatch):
 
 @pytest.mark.skipif(TENSORFLOW, reason="TensorFlow has these strategies")
 def test_other_backends_refuse_tensorflows_strategies():
-    with pytest.raises(
-        ValueError, match=r"--strategy=mirrored needs TensorFlow\. Received: KERAS_"
-    ):
+    with pytest.raises(ValueError, match=r"strategy=mirrored needs TensorFlow\. Received: KERAS_"):
         strategy.place("mirrored")
 
 

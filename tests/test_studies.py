@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.studies import images, patch_matching, quadrant, study
-from experiments.studies.study import Options, Study
+from low_rank_local_connectivity.experiments.studies import images, patch_matching, quadrant, study
+from low_rank_local_connectivity.experiments.studies.study import Options, Study
 
 STUDIES = (
     "aligned",
@@ -215,7 +215,7 @@ def test_own_weights_reach_the_network(tmp_path, rng):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_says_what_it_claims_and_when_that_is_so(name):
-    found = importlib.import_module(f"experiments.studies.{name}").STUDY
+    found = importlib.import_module(f"low_rank_local_connectivity.experiments.studies.{name}").STUDY
     assert found.name == name
     assert found.claim.endswith(".")
     assert found.criterion.endswith(".")
@@ -225,7 +225,7 @@ def test_every_study_says_what_it_claims_and_when_that_is_so(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_runs_to_its_table_and_picture(name, tmp_path):
-    found = importlib.import_module(f"experiments.studies.{name}").STUDY
+    found = importlib.import_module(f"low_rank_local_connectivity.experiments.studies.{name}").STUDY
     study.main(found, ["--seeds=1", "--epochs=1", f"--output={tmp_path}"])
     assert "**Outcome" in (tmp_path / f"{name}.md").read_text()
     assert (tmp_path / f"{name}.png").exists()
@@ -234,7 +234,7 @@ def test_every_study_runs_to_its_table_and_picture(name, tmp_path):
 @pytest.mark.slow
 def test_the_cascade_is_one_convolution_but_for_same_padding_s_border(tmp_path):
     study.main(
-        importlib.import_module("experiments.studies.cascade").STUDY,
+        importlib.import_module("low_rank_local_connectivity.experiments.studies.cascade").STUDY,
         ["--seeds=1", f"--output={tmp_path}"],
     )
     assert "**Outcome (met; 1 seed).**" in (tmp_path / "cascade.md").read_text()

@@ -13,7 +13,9 @@ import commands
 import numpy as np
 import pytest
 
-from low_rank_local_connectivity.training import StoppedError, records, sweep
+from low_rank_local_connectivity.experiments import sweeping as sweep
+from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error
+from low_rank_local_connectivity.training import StoppedError, records
 
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
@@ -174,7 +176,7 @@ def test_a_killed_sweeps_run_keeps_its_lock(tmp_path):
     """The child goes on without its parent, and nobody starts it a second time."""
     code = (
         "import sys, pathlib\n"
-        "from low_rank_local_connectivity.training import sweep\n"
+        "from low_rank_local_connectivity.experiments import sweeping as sweep\n"
         f"folder = pathlib.Path({str(tmp_path)!r})\n"
         "child = 'import time; print(1, flush=True); time.sleep(60)'\n"
         "run = sweep.Run('one', {}, [sys.executable, '-c', child], folder / 'one')\n"
@@ -250,7 +252,7 @@ def test_standard_errors_are_scipys(rng):
     from scipy import stats
 
     values = rng.normal(size=7)
-    mean, error = sweep.mean_and_error(values)
+    mean, error = mean_and_error(values)
     assert mean == pytest.approx(np.mean(values))
     assert error == pytest.approx(stats.sem(values))
-    assert np.isnan(sweep.mean_and_error([0.5])[1])
+    assert np.isnan(mean_and_error([0.5])[1])

@@ -352,7 +352,7 @@ def test_errors_of_a_full_disk_are_said_in_a_sentence():
     ours = OSError(errno.ENOSPC, "No space left on device")
     theirs = tf.errors.ResourceExhaustedError(None, None, "x.data; No space left on device")
     for error in (ours, theirs):
-        assert records.full_disk(error).startswith("The disk of --model_dir must have room. Rec")
+        assert records.full_disk(error).startswith("The disk of `model_dir` must have room. Rec")
     assert records.full_disk(OSError(errno.EACCES, "Permission denied")) is None
 
 

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from low_rank_local_connectivity.models import CONVOLUTIONS, MODELS, Settings, convolution
 from low_rank_local_connectivity.training import Placement, Recipe, session
-from models import CONVOLUTIONS, MODELS, Settings, convolution
 
 pytestmark = [
     pytest.mark.once,

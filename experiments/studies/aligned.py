@@ -8,8 +8,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.studies.images import image_shape, on_canvas, splits
-from experiments.studies.study import (
+from low_rank_local_connectivity import (
+    CoordConv2D,
+    FullConv2D,
+    LocallyConnected2D,
+    LowRankLocallyConnected2D,
+)
+from low_rank_local_connectivity.experiments.studies.images import image_shape, on_canvas, splits
+from low_rank_local_connectivity.experiments.studies.study import (
     Options,
     Record,
     Study,
@@ -20,12 +26,6 @@ from experiments.studies.study import (
     percent,
     rows,
     train,
-)
-from low_rank_local_connectivity import (
-    CoordConv2D,
-    FullConv2D,
-    LocallyConnected2D,
-    LowRankLocallyConnected2D,
 )
 
 # Pixels that the canvas is larger than the images.

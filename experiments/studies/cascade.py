@@ -8,8 +8,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.studies.study import Options, Record, Study, main, mean, rows, values
 from low_rank_local_connectivity import FullConv2D, conversion
+from low_rank_local_connectivity.experiments.studies.study import (
+    Options,
+    Record,
+    Study,
+    main,
+    mean,
+    rows,
+    values,
+)
 
 # Dilations that are powers of the kernel's size: the kernels' Kronecker product.
 TAPS, LEVELS = 3, 3

@@ -7,8 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.studies.images import image_shape, splits
-from experiments.studies.study import (
+from low_rank_local_connectivity import KroneckerConv2D, conversion, plots
+from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error
+from low_rank_local_connectivity.experiments.studies.images import image_shape, splits
+from low_rank_local_connectivity.experiments.studies.study import (
     Options,
     Record,
     Study,
@@ -20,8 +22,6 @@ from experiments.studies.study import (
     train,
     values,
 )
-from low_rank_local_connectivity import KroneckerConv2D, conversion, plots
-from low_rank_local_connectivity.training.sweep import mean_and_error
 
 EPOCHS = 40
 # Filters of the layers behind the first, each 3x3 and factored into 3x3 over a part of the channels

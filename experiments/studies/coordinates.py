@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.studies.study import (
+from low_rank_local_connectivity import AddCoordinates2D, LowRankLocallyConnected2D
+from low_rank_local_connectivity.experiments.studies.study import (
     Options,
     Record,
     Study,
@@ -19,7 +20,6 @@ from experiments.studies.study import (
     rows,
     train,
 )
-from low_rank_local_connectivity import AddCoordinates2D, LowRankLocallyConnected2D
 
 CANVAS, MARGIN = 24, 4
 WIDTH, EPOCHS = 24, 80

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 from scipy import ndimage
 
-from experiments.studies.images import image_shape, splits
-from experiments.studies.study import (
+from low_rank_local_connectivity import DeformableConv2D, SpatialTransformer2D
+from low_rank_local_connectivity.experiments.studies.images import image_shape, splits
+from low_rank_local_connectivity.experiments.studies.study import (
     Options,
     Record,
     Study,
@@ -23,7 +24,6 @@ from experiments.studies.study import (
     train,
     values,
 )
-from low_rank_local_connectivity import DeformableConv2D, SpatialTransformer2D
 
 # Pixels, in images of 28, by which a warp moves things: standard deviation, and its smoothness.
 STRENGTHS = (0.0, 1.0, 2.0, 3.0, 4.0)

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.studies.study import (
+from low_rank_local_connectivity import DilatedContext2D, equivariance, plots
+from low_rank_local_connectivity.experiments.studies.study import (
     Options,
     Record,
     Study,
@@ -18,7 +19,6 @@ from experiments.studies.study import (
     rows,
     train,
 )
-from low_rank_local_connectivity import DilatedContext2D, equivariance, plots
 
 SIZE, CHANNELS = 48, 8
 COUNTS = {"train": 300, "valid": 60, "test": 40}

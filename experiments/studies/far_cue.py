@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.studies.study import (
+from low_rank_local_connectivity import DilatedContext2D
+from low_rank_local_connectivity.experiments.studies.study import (
     Options,
     Record,
     Study,
@@ -19,7 +20,6 @@ from experiments.studies.study import (
     train,
     values,
 )
-from low_rank_local_connectivity import DilatedContext2D
 
 # The label of the middle pixel is the colour of the corner, 12 pixels from it.
 SIZE, DISTANCE = 25, 12

@@ -1,6 +1,6 @@
 """Draws what valid, same and full convolutions make of an object in a corner and in the middle.
 
-    python -m experiments.studies.feature_maps
+    python -m low_rank_local_connectivity.experiments.studies.feature_maps
 
 Three layers of random 3x3 filters with ReLU; of each padding one channel of the last map, for an
 object in the middle, at the border and in the corner, and the largest response, over all of it.
@@ -11,8 +11,8 @@ import argparse
 import keras
 import numpy as np
 
-from experiments.studies.study import RESULTS
 from low_rank_local_connectivity import FullConv2D
+from low_rank_local_connectivity.experiments.studies.study import RESULTS
 from low_rank_local_connectivity.training.records import given_path
 
 SIZE, THING = 24, 7

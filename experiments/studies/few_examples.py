@@ -7,8 +7,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.studies.images import few, image_shape, on_canvas, splits
-from experiments.studies.study import (
+from low_rank_local_connectivity import FullConv2D
+from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error
+from low_rank_local_connectivity.experiments.studies.images import (
+    few,
+    image_shape,
+    on_canvas,
+    splits,
+)
+from low_rank_local_connectivity.experiments.studies.study import (
     Options,
     Record,
     Study,
@@ -20,8 +27,6 @@ from experiments.studies.study import (
     values,
     with_error,
 )
-from low_rank_local_connectivity import FullConv2D
-from low_rank_local_connectivity.training.sweep import mean_and_error
 
 # Pixels that the canvas is larger than the images.
 MARGIN = 16

@@ -7,9 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.studies.few_examples import network
-from experiments.studies.images import image_shape, on_canvas, splits
-from experiments.studies.study import (
+from low_rank_local_connectivity import equivariance
+from low_rank_local_connectivity.experiments.studies.few_examples import network
+from low_rank_local_connectivity.experiments.studies.images import image_shape, on_canvas, splits
+from low_rank_local_connectivity.experiments.studies.study import (
     Options,
     Record,
     Study,
@@ -20,7 +21,6 @@ from experiments.studies.study import (
     rows,
     train,
 )
-from low_rank_local_connectivity import equivariance
 
 # Pixels that the canvas is larger than the images.
 MARGIN = 16

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from data import DATASETS
-from experiments.studies.study import Examples, Options
+from low_rank_local_connectivity.data import DATASETS
+from low_rank_local_connectivity.experiments.studies.study import Examples, Options
 
 # No more of each split, so that a study takes minutes; digits have fewer.
 MOST = {"train": 2000, "valid": 500, "test": 1000}

@@ -1,6 +1,6 @@
 """Pictures of large kernels that have few parameters.
 
-    python -m experiments.studies.kronecker_pictures --output=pictures
+    python -m low_rank_local_connectivity.experiments.studies.kronecker_pictures --output=pictures
 
 Writes `kronecker_kernels.png`: kernels of 27 x 27 taps, drawn at random in families that a layer
 can learn: Kronecker products of three 3 x 3 kernels (27 parameters), of one such kernel three

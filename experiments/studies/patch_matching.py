@@ -9,7 +9,9 @@ import numpy as np
 from scipy import ndimage
 from sklearn.datasets import load_sample_images
 
-from experiments.studies.study import (
+from low_rank_local_connectivity import FullConv2D
+from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error
+from low_rank_local_connectivity.experiments.studies.study import (
     Examples,
     Options,
     Record,
@@ -21,8 +23,6 @@ from experiments.studies.study import (
     values,
     with_error,
 )
-from low_rank_local_connectivity import FullConv2D
-from low_rank_local_connectivity.training.sweep import mean_and_error
 
 PATCH = 32
 # Columns of the two photographs from which each split cuts; no pixel is in two splits.

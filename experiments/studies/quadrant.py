@@ -1,6 +1,7 @@
-"""In which quadrant is the image? How wide a black border hides the answer from a network.
+r"""In which quadrant is the image? How wide a black border hides the answer from a network.
 
-    python -m experiments.studies.quadrant --network=resnet18 --dataset=cifar10 --data_dir=DATA
+    python -m low_rank_local_connectivity.experiments.studies.quadrant --network=resnet18 \
+        --dataset=cifar10 --data_dir=DATA
 
 `--weights=FILE` adds a frozen network with weights of one's own.
 """
@@ -12,8 +13,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.studies.images import splits
-from experiments.studies.study import (
+from low_rank_local_connectivity import FullConv2D
+from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error
+from low_rank_local_connectivity.experiments.studies.images import splits
+from low_rank_local_connectivity.experiments.studies.study import (
     Examples,
     Options,
     Record,
@@ -26,9 +29,7 @@ from experiments.studies.study import (
     train,
     with_error,
 )
-from low_rank_local_connectivity import FullConv2D
-from low_rank_local_connectivity.training.sweep import mean_and_error
-from models import MODELS
+from low_rank_local_connectivity.models import MODELS
 
 # Between the two places: a multiple of every network's total stride, so that what a network
 # without borders sees is the same in both.

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.studies.study import (
+from low_rank_local_connectivity import FullConv2D, WithBackground
+from low_rank_local_connectivity.experiments.studies.study import (
     Options,
     Record,
     Study,
@@ -20,7 +21,6 @@ from experiments.studies.study import (
     rows,
     train,
 )
-from low_rank_local_connectivity import FullConv2D, WithBackground
 
 SIZE, SQUARE, GAP = 32, 4, 5
 SHIFTS = (0, 1, 2, 4, 8, 12, 16)

@@ -7,8 +7,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.studies.study import Options, Record, Study, main, mean, rows, values
 from low_rank_local_connectivity import FullConv2D
+from low_rank_local_connectivity.experiments.studies.study import (
+    Options,
+    Record,
+    Study,
+    main,
+    mean,
+    rows,
+    values,
+)
 
 EPOCHS = 150
 # Small logits at first, since one filter with momentum dies easily: it then responds to nothing.

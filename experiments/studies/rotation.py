@@ -7,8 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiments.studies.images import on_canvas, splits
-from experiments.studies.study import (
+from low_rank_local_connectivity import equivariance
+from low_rank_local_connectivity.experiments.studies.images import on_canvas, splits
+from low_rank_local_connectivity.experiments.studies.study import (
     Examples,
     Options,
     Record,
@@ -22,8 +23,7 @@ from experiments.studies.study import (
     train,
     values,
 )
-from low_rank_local_connectivity import equivariance
-from models.group_network import group_network
+from low_rank_local_connectivity.models.group_network import group_network
 
 # 16x16 digits turned by 45 degrees need 23 pixels; MNIST's lie in the middle 20x20 of 28x28, and
 # photographs, which have no background, lose their corners.

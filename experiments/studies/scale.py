@@ -9,22 +9,6 @@ import keras
 import numpy as np
 from scipy import ndimage
 
-from experiments.studies.images import image_shape, splits
-from experiments.studies.study import (
-    Examples,
-    Options,
-    Record,
-    Study,
-    accuracy,
-    curve,
-    draw_curves,
-    main,
-    mean,
-    percent,
-    rows,
-    train,
-    with_error,
-)
 from low_rank_local_connectivity import (
     DeformableConv2D,
     DeformableScaleConv2D,
@@ -39,6 +23,22 @@ from low_rank_local_connectivity import (
     ScaleSpaceLifting2D,
     equivariance,
     plots,
+)
+from low_rank_local_connectivity.experiments.studies.images import image_shape, splits
+from low_rank_local_connectivity.experiments.studies.study import (
+    Examples,
+    Options,
+    Record,
+    Study,
+    accuracy,
+    curve,
+    draw_curves,
+    main,
+    mean,
+    percent,
+    rows,
+    train,
+    with_error,
 )
 
 # Trained on images reduced by a factor drawn from here, tested at 1 / s for each s.

@@ -6,7 +6,9 @@ from typing import Any
 
 import keras
 
-from experiments.studies.scale import (
+from low_rank_local_connectivity import DeformableScaleConv2D, ScaleConv2D, plots
+from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error
+from low_rank_local_connectivity.experiments.studies.scale import (
     LEVELS,
     RATE,
     SCALES,
@@ -14,7 +16,7 @@ from experiments.studies.scale import (
     scores,
     shape_of,
 )
-from experiments.studies.study import (
+from low_rank_local_connectivity.experiments.studies.study import (
     Options,
     Record,
     Study,
@@ -24,8 +26,6 @@ from experiments.studies.study import (
     percent,
     rows,
 )
-from low_rank_local_connectivity import DeformableScaleConv2D, ScaleConv2D, plots
-from low_rank_local_connectivity.training.sweep import mean_and_error
 
 KINDS = {"DSS": ScaleConv2D, "deformable DSS": DeformableScaleConv2D}
 USUAL = {"base": 2, "wider": 1, "rate": RATE, "interaction": 1, "levels": LEVELS}

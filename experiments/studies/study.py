@@ -13,13 +13,13 @@ import keras
 import numpy as np
 
 from low_rank_local_connectivity import plots, training
+from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error
 from low_rank_local_connectivity.training.records import (
     append_record,
     given_path,
     read_records,
     versions,
 )
-from low_rank_local_connectivity.training.sweep import mean_and_error
 
 RESULTS = Path(__file__).parent / "results"
 # The data set that needs no file, and all those whose images a study can use.
@@ -121,7 +121,7 @@ def main(study: Study, arguments: Sequence[str] | None = None) -> None:
         seconds = round(time.monotonic() - started, 1)
         about = {"name": name, "condition": condition, "seed": seed, "seconds": seconds}
         append_record(path, {**about, "versions": versions(), "found": found})
-        print(f"{study.name}: {name}, {seconds} s: {_short(found)}", flush=True)  # noqa: T201
+        print(f"{study.name}: {name}, {seconds} s: {_short(found)}", flush=True)
     report(study, options)
 
 
@@ -184,7 +184,7 @@ def report(study: Study, options: Options) -> None:
     study.file(options, "md").write_text(text)
     if study.draw is not None:
         study.draw(found, study.file(options, "png"))
-    print(text)  # noqa: T201
+    print(text)
 
 
 def _records(path: Path) -> list[Record]:

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from scipy import signal
 
-from experiments.studies.study import (
+from low_rank_local_connectivity import KroneckerConv2D
+from low_rank_local_connectivity.experiments.studies.study import (
     Examples,
     Options,
     Record,
@@ -19,7 +20,6 @@ from experiments.studies.study import (
     rows,
     train,
 )
-from low_rank_local_connectivity import KroneckerConv2D
 
 TAPS, SIZE = 27, 48
 COUNTS = {"train": 24, "valid": 24, "test": 48}

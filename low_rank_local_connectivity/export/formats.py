@@ -1,6 +1,8 @@
 """The formats: how each is written, and how it is run for verification.
 
-Each needs packages that not every installation has, which are imported where they are used.
+Each needs packages that not every installation has, and imports them where it is used. Keras is
+imported there too, so that a command can be checked against the formats before a framework is
+loaded.
 """
 
 import contextlib
@@ -13,13 +15,14 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
-from low_rank_local_connectivity.export.signatures import Served
 from low_rank_local_connectivity.export.warmup import prediction_log
+
+if TYPE_CHECKING:
+    from low_rank_local_connectivity.export.signatures import Served
 
 # Inputs by name to outputs by name.
 Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
@@ -41,8 +44,8 @@ class Format:
     file: str
     backends: tuple[str, ...]
     packages: dict[str, str]
-    write: Callable[[Served, Path], None]
-    run: Callable[[Path, Served], Run]
+    write: Callable[["Served", Path], None]
+    run: Callable[[Path, "Served"], Run]
     integers: bool = False
 
     def require(self, name: str) -> None:
@@ -52,6 +55,8 @@ class Format:
             ValueError: If the backend cannot write it.
             ImportError: If a package is missing.
         """
+        import keras
+
         backend = keras.backend.backend()
         if backend not in self.backends:
             raise ValueError(
@@ -86,7 +91,8 @@ def quietly() -> Iterator[None]:
             os.environ["TF_CPP_MIN_LOG_LEVEL"] = level
 
 
-def _write_saved_model(served: Served, folder: Path, batch_size: int | None = None) -> None:
+def _write_saved_model(served: "Served", folder: Path, batch_size: int | None = None) -> None:
+    import keras
     import tensorflow as tf
 
     archive = keras.export.ExportArchive()
@@ -114,7 +120,7 @@ def _write_saved_model(served: Served, folder: Path, batch_size: int | None = No
         writer.write(request)
 
 
-def _serving_bytes(served: Served, serve: Callable[..., Any]) -> Any:
+def _serving_bytes(served: "Served", serve: Callable[..., Any]) -> Any:
     """Returns the signature that takes encoded images; the model has one input."""
     import tensorflow as tf
 
@@ -142,7 +148,7 @@ def encoded_name(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def _run_saved_model(path: Path, served: Served) -> Run:
+def _run_saved_model(path: Path, served: "Served") -> Run:
     import tensorflow as tf
 
     del served
@@ -169,7 +175,8 @@ def run_serving_bytes(path: Path) -> Callable[[Sequence[bytes]], dict[str, np.nd
     return run
 
 
-def _write_onnx(served: Served, path: Path) -> None:
+def _write_onnx(served: "Served", path: Path) -> None:
+    import keras
     import onnx
 
     from low_rank_local_connectivity.export.onnx_names import rename_values
@@ -190,7 +197,7 @@ def _write_onnx(served: Served, path: Path) -> None:
     onnx.save(file, str(path))
 
 
-def _run_onnx(path: Path, served: Served) -> Run:
+def _run_onnx(path: Path, served: "Served") -> Run:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -198,19 +205,19 @@ def _run_onnx(path: Path, served: Served) -> Run:
     return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def _converter(served: Served, folder: Path, batch_size: int | None = None) -> Any:
+def _converter(served: "Served", folder: Path, batch_size: int | None = None) -> Any:
     import tensorflow as tf
 
     _write_saved_model(dataclasses.replace(served, preprocess=None), folder, batch_size)
     return tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=["serving_default"])
 
 
-def _write_litert(served: Served, path: Path) -> None:
+def _write_litert(served: "Served", path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, quietly():
         path.write_bytes(_converter(served, Path(folder) / "1").convert())
 
 
-def _write_litert_int8(served: Served, path: Path) -> None:
+def _write_litert_int8(served: "Served", path: Path) -> None:
     import tensorflow as tf
 
     calibration: Any = served.representative
@@ -231,7 +238,7 @@ def _write_litert_int8(served: Served, path: Path) -> None:
         path.write_bytes(converter.convert())
 
 
-def _run_litert(path: Path, served: Served) -> Run:
+def _run_litert(path: Path, served: "Served") -> Run:
     from ai_edge_litert.interpreter import Interpreter
 
     del served
@@ -239,7 +246,7 @@ def _run_litert(path: Path, served: Served) -> Run:
     return lambda inputs: runner(**inputs)
 
 
-def _run_litert_int8(path: Path, served: Served) -> Run:
+def _run_litert_int8(path: Path, served: "Served") -> Run:
     run_one = _run_litert(path, served)
 
     def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -263,7 +270,7 @@ FORMATS = {
         "model.onnx",
         # PyTorch's exporter does not see into a gradient of one's own, nor Keras's on JAX.
         ("tensorflow",),
-        dict.fromkeys(("onnx", "onnxruntime"), EXPORT),
+        dict.fromkeys(("onnx", "onnxruntime", "tf2onnx"), EXPORT),
         _write_onnx,
         _run_onnx,
     ),

@@ -136,7 +136,7 @@ class Checkpoints:
         if problems:
             raise RunError(
                 f"A run that was begun must have a checkpoint that can be read. Received: "
-                f"{' '.join(problems)} Give another --model_dir to start over."
+                f"{' '.join(problems)} Give another `model_dir` to start over."
             )
         return None
 

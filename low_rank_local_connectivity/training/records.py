@@ -42,7 +42,7 @@ def full_disk(error: BaseException) -> str | None:
     if getattr(error, "errno", None) != errno.ENOSPC and text not in str(error):
         return None
     return (
-        f"The disk of --model_dir must have room. Received: {text}. What was saved before is "
+        f"The disk of `model_dir` must have room. Received: {text}. What was saved before is "
         "intact; make room and run the same command again."
     )
 
@@ -58,7 +58,7 @@ def out_of_memory(error: BaseException) -> str | None:
         return None
     return (
         "The device's memory must hold the network and a step of its training. Received: "
-        f"{told.splitlines()[0]} Choose a smaller --batch_size, smaller images or other layers."
+        f"{told.splitlines()[0]} Choose a smaller `batch_size`, smaller images or other layers."
     )
 
 

@@ -94,7 +94,7 @@ class Recovery(keras.callbacks.Callback):
             raise RunError(
                 "A run that was begun must have a checkpoint. Received: "
                 f"{self.checkpoints.folder} without one, beside {self.metrics_path}. Put it back, "
-                "or give another --model_dir to start over."
+                "or give another `model_dir` to start over."
             )
         if found is None:
             return 0
@@ -104,7 +104,7 @@ class Recovery(keras.callbacks.Callback):
             raise RunError(
                 "A run must be continued on the backend that it was started on. Received: "
                 f"KERAS_BACKEND={here} for a run on {about['backend']}. Set it to "
-                f"{about['backend']}, or give another --model_dir."
+                f"{about['backend']}, or give another `model_dir`."
             )
         count = len(variables)
         for variable, array in zip(variables, arrays[:count], strict=True):

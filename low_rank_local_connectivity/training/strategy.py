@@ -11,14 +11,13 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
 from low_rank_local_connectivity.training.records import RunError
 
-STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 # Seconds that a worker waits for the others to start.
 PEERS_TIMEOUT = 300
 
@@ -28,7 +27,7 @@ class Placement:
     """The devices that compute a run's steps.
 
     Args:
-        name: One of `STRATEGIES`, not `"auto"`.
+        name: One of `STRATEGIES`, or `"data_parallel"` under JAX.
         replicas: Copies of the model that share each batch.
         workers: Processes of the job.
         chief: Whether this process writes the run's files.
@@ -86,8 +85,8 @@ class Placement:
         """Raises a `RunError` if the replicas cannot share batches evenly."""
         if batch_size % self.replicas:
             raise RunError(
-                f"--batch_size must be a multiple of the {self.replicas} replicas. Received: "
-                f"--batch_size={batch_size}. Choose "
+                f"`batch_size` must be a multiple of the {self.replicas} replicas. Received: "
+                f"batch_size={batch_size}. Choose "
                 f"{batch_size - batch_size % self.replicas + self.replicas}, for instance."
             )
 
@@ -138,7 +137,7 @@ def place(name: str, tpu: str | None = None, timeout: float = PEERS_TIMEOUT) -> 
     """Sets up where training runs.
 
     Args:
-        name: One of `STRATEGIES`. `"auto"` takes the TPU if one is named, all workers if
+        name: One of `STRATEGIES`, or `"auto"`, which takes the TPU if one is named, all workers if
             `TF_CONFIG` lists some, all GPUs if there are several, and one device otherwise; on JAX
             every available device.
         tpu: Name or address of a TPU, as `TPUClusterResolver` takes it; `"local"` on a TPU's own
@@ -151,9 +150,10 @@ def place(name: str, tpu: str | None = None, timeout: float = PEERS_TIMEOUT) -> 
     Raises:
         RunError: If the backend or the environment lacks what is requested.
     """
-    if name not in STRATEGIES:
+    if name not in ("auto", *STRATEGIES):
         raise RunError(
-            f"`name` must be one of {', '.join(STRATEGIES)}. Received: name={name!r}. Choose one."
+            f"`name` must be one of {', '.join(('auto', *STRATEGIES))}. Received: name={name!r}. "
+            "Choose one."
         )
     backend = keras.backend.backend()
     if backend == "jax":
@@ -162,16 +162,14 @@ def place(name: str, tpu: str | None = None, timeout: float = PEERS_TIMEOUT) -> 
         _require_plain(name, backend)
         return ONE_DEVICE
     name = _choose(tpu) if name == "auto" else name
-    makers = {"mirrored": _mirrored, "multi_worker": lambda: _multi_worker(timeout)}
-    makers |= {"tpu": lambda: _tpu(tpu), "one_device": lambda: ONE_DEVICE}
-    return makers[name]()
+    return STRATEGIES[name](tpu, timeout)
 
 
 def _require_plain(name: str, backend: str) -> None:
     if name not in ("auto", "one_device"):
         raise RunError(
-            f"--strategy={name} needs TensorFlow. Received: KERAS_BACKEND={backend}. Take "
-            "--strategy=auto, or KERAS_BACKEND=tensorflow."
+            f"strategy={name} needs TensorFlow. Received: KERAS_BACKEND={backend}. Take "
+            "strategy=auto, or KERAS_BACKEND=tensorflow."
         )
 
 
@@ -223,7 +221,7 @@ def _multi_worker(timeout: float) -> Placement:
     addresses = [address for task in ("chief", "worker") for address in _cluster().get(task, [])]
     if not addresses:
         raise RunError(
-            "--strategy=multi_worker needs the addresses of all workers in TF_CONFIG. Received: "
+            "strategy=multi_worker needs the addresses of all workers in TF_CONFIG. Received: "
             "TF_CONFIG without them. See the README for an example."
         )
     with _ending_after(timeout, addresses):
@@ -276,7 +274,7 @@ def _ending_after(seconds: float, addresses: list[str]) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _tpu(tpu: str | None) -> Placement:
+def _tpu_of(tpu: str | None) -> Placement:
     import tensorflow as tf
 
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="" if tpu is None else tpu)
@@ -284,3 +282,13 @@ def _tpu(tpu: str | None) -> Placement:
     tf.tpu.experimental.initialize_tpu_system(resolver)
     strategy = tf.distribute.TPUStrategy(resolver)
     return Placement("tpu", strategy.num_replicas_in_sync, strategy=strategy)
+
+
+# What makes each, of a TPU's name and the seconds to wait for other workers. The command's field
+# `strategy` lists the names too: it is checked before TensorFlow is loaded.
+STRATEGIES: dict[str, Callable[[str | None, float], Placement]] = {
+    "one_device": lambda _tpu, _timeout: ONE_DEVICE,
+    "mirrored": lambda _tpu, _timeout: _mirrored(),
+    "multi_worker": lambda _tpu, timeout: _multi_worker(timeout),
+    "tpu": lambda tpu, _timeout: _tpu_of(tpu),
+}

@@ -1,0 +1,182 @@
+"""Trains the network that its flags describe, scores it, draws its weights and exports it.
+
+Everything is a flag; `--help` lists them. They become an `Experiment`, which is checked before any
+framework is loaded.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from absl import app, flags, logging
+
+from low_rank_local_connectivity.data import DATASETS
+from low_rank_local_connectivity.experiments.backend import check_backend, load_framework
+from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.flags import (
+    FLAGS,
+    experiment_from_flags,
+    given_flags,
+    help_text,
+    in_flags,
+    is_sweep,
+    parse_flags,
+    ranks,
+    usual_flags,
+)
+from low_rank_local_connectivity.experiments.folder import check_folder, check_writable
+from low_rank_local_connectivity.experiments.needs import check_flags_have_effect
+from low_rank_local_connectivity.experiments.running import run
+from low_rank_local_connectivity.experiments.runs import runs_of_sweep
+
+
+def main() -> None:
+    """Parses the flags and does what they ask for; ends the process with a status."""
+    app.run(train_or_tell, flags_parser=parse)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags; what is wrong with one is said in one sentence."""
+    for one in (HelpByGroup(), ShortHelpByGroup()):
+        one.allow_override = True
+        flags.DEFINE_flag(one)
+    try:
+        return parse_flags(argv)
+    except flags.Error as error:
+        refuse(error)
+
+
+class HelpByGroup(app.HelpFlag):
+    """`--help`, which lists the flags by their groups."""
+
+    def parse(self, arg: Any) -> None:
+        """Prints it and ends the process, as absl's own does."""
+        if self._parse(arg):
+            told = sys.modules["__main__"].__doc__ or __doc__
+            print(f"{told}\nflags:\n{help_text()}\n\nTry --helpfull to get a list of all flags.")
+            sys.exit(1)
+
+
+class ShortHelpByGroup(HelpByGroup):
+    """`--helpshort`, which is `--help`."""
+
+    NAME = "helpshort"
+    SHORT_NAME = None
+
+
+def train_or_tell(argv: list[str]) -> NoReturn:
+    """Runs the experiment that the flags describe, or prints its result if it is finished."""
+    logging.set_verbosity(logging.WARNING)  # TensorFlow tells through it how it saves
+    try:
+        experiment, result = checked(argv)
+    except (ValueError, FileNotFoundError) as error:
+        refuse(error)
+    try:
+        sys.exit(sweep(experiment) if is_sweep() else run_or_tell(experiment, result))
+    except KeyboardInterrupt:
+        print("Stopped by SIGINT. The same command goes on from what is saved.", flush=True)
+        sys.exit(os.EX_TEMPFAIL)
+
+
+def checked(argv: list[str]) -> tuple[Experiment, dict[str, Any] | None]:
+    """Returns the experiment that the flags describe, and its result as far as there is one.
+
+    Raises:
+        ValueError: If a flag, the backend or the folder cannot be what it is.
+        FileNotFoundError: If the data is not there.
+    """
+    if argv[1:]:
+        raise ValueError(f"Only flags are taken. Received: {' '.join(argv[1:])}.")
+    experiment = experiment_from_flags()
+    check_flags(experiment)
+    result = None if is_sweep() else check_folder(experiment, FLAGS.allow_other_flags)
+    if result is None or "failed" in result:
+        if not experiment.download:
+            DATASETS[experiment.dataset].find(experiment.data_dir)
+        check_backend()
+        check_writable(Path(experiment.model_dir))
+    return experiment, result
+
+
+def check_flags(experiment: Experiment) -> None:
+    """Checks what the flags say beside an experiment: of a sweep, and of others' effect.
+
+    Raises:
+        ValueError: If one is out of its range or has no effect.
+    """
+    runs = runs_asked_for(experiment)
+    if not FLAGS.every_flag_given:
+        check_flags_have_effect(given_flags(), usual_flags(), runs, is_sweep())
+
+
+def runs_asked_for(experiment: Experiment) -> list[Experiment]:
+    """Returns the runs that the flags ask for."""
+    if not is_sweep():
+        return [experiment]
+    return runs_of_sweep(experiment, FLAGS.num_seeds, ranks())
+
+
+def sweep(experiment: Experiment) -> int:
+    """Trains what is missing of a sweep and returns an exit status."""
+    load_framework()
+    from low_rank_local_connectivity.experiments.sweeping import run_sweep
+
+    return run_sweep(runs_asked_for(experiment), Path(experiment.model_dir))
+
+
+def run_or_tell(experiment: Experiment, result: dict[str, Any] | None) -> int:
+    """Runs what is missing of a run, prints its result and returns an exit status."""
+    if result is None or "failed" in result:
+        result = run_or_refuse(experiment, result)
+    print(summary(result, experiment.model_dir))
+    failed = result.get("failed", {})
+    for name, sentence in failed.items():
+        tell(f"The {name} failed: {sentence}")
+    if failed:
+        print("The result stands, and the same command tries the rest again.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def summary(result: dict[str, Any], folder: str) -> str:
+    """Returns a result in one line."""
+    return (
+        f"Result: test accuracy {result['test_accuracy']:.4f}, valid accuracy "
+        f"{result['valid_accuracy']:.4f}, {result['parameters']:,} parameters, "
+        f"{result['seconds']:.1f} s, in {folder}"
+    )
+
+
+def run_or_refuse(experiment: Experiment, unfinished: dict[str, Any] | None) -> dict[str, Any]:
+    """Runs; what its caller can mend, and being asked to stop, ends the program in a sentence."""
+    load_framework(experiment.virtual_devices)
+    from low_rank_local_connectivity import training
+    from low_rank_local_connectivity.data.unreadable import unreadable_image
+
+    try:
+        return run(experiment, unfinished)
+    except training.StoppedError as stopped:
+        print(stopped, flush=True)
+        sys.exit(training.STOPPED_STATUS)
+    except training.RunError as error:
+        refuse(error)
+    except Exception as error:
+        if gone := training.lost_peer(error):
+            tell(gone)
+            os._exit(1)  # the usual way out waits ten more seconds for the one that is gone
+        sentence = unreadable_image(error) or training.full_disk(error)
+        sentence = sentence or training.out_of_memory(error)
+        if sentence is None:
+            raise
+        refuse(sentence)
+
+
+def refuse(error: Exception | str) -> NoReturn:
+    """Ends the program over something that its caller can mend."""
+    tell(str(error))
+    sys.exit(2)
+
+
+def tell(sentence: str) -> None:
+    """Prints a sentence to the standard error, with the name of the program before it."""
+    print(f"{Path(sys.argv[0]).name}: {in_flags(sentence)}", file=sys.stderr, flush=True)

@@ -1,0 +1,120 @@
+"""What a field of an experiment says of itself: its default, its meaning, the values it takes."""
+
+import dataclasses
+import enum
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+class Group(enum.StrEnum):
+    """Where `--help` lists a field, in this order."""
+
+    DATA = "Data"
+    NETWORK = "Network"
+    LOW_RANK = "Low-rank layers"
+    OPTIMISATION = "Optimisation"
+    DEVICES = "Devices"
+    SAVING = "Saving"
+    EXPORT = "Export"
+
+
+@dataclasses.dataclass(frozen=True)
+class Accepted:
+    """The values that a field takes.
+
+    Args:
+        words: What must hold, in words that follow the field's name.
+        holds: Function of a value to whether it does.
+        choices: The names that values are chosen from, where they are names.
+        nothing: How a command spells that none of them is chosen.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+    choices: tuple[str, ...] = ()
+    nothing: str = ""
+
+
+def one_of(choices: Iterable[str]) -> Accepted:
+    """Returns that a value must be one of some names."""
+    names = tuple(choices)
+    return Accepted(f"must be one of {', '.join(names)}", names.__contains__, names)
+
+
+def some_of(choices: Iterable[str], words: str = "takes {}", nothing: str = "") -> Accepted:
+    """Returns that every item of a value must be one of some names.
+
+    Args:
+        choices: The names.
+        words: What must hold, with `{}` where the names are listed.
+        nothing: How a command spells that there is no item.
+    """
+    names = tuple(choices)
+    sentence = words.format(", ".join(names))
+    return Accepted(sentence, lambda items: set(items) <= set(names), names, nothing)
+
+
+AT_LEAST_1 = Accepted("must be at least 1", lambda value: value >= 1)
+AT_LEAST_0 = Accepted("must be at least 0", lambda value: 0 <= value < math.inf)
+BELOW_1 = Accepted("must be from 0 to below 1", lambda value: 0 <= value < 1)
+POSITIVE = Accepted("must be positive", lambda value: 0 < value < math.inf)
+UINT32 = Accepted("must be from 0 to 4294967295", lambda value: 0 <= value < 2**32)
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What a field says of itself beside its default and its type.
+
+    Args:
+        meaning: What `--help` says of it.
+        group: Where `--help` lists it.
+        accepted: The values that it takes, beside None; None if its type says all.
+        path: Whether it is the path of a file or folder.
+    """
+
+    meaning: str
+    group: Group
+    accepted: Accepted | None = None
+    path: bool = False
+
+
+def field(
+    default: Any,
+    meaning: str,
+    group: Group,
+    accepted: Accepted | None = None,
+    *,
+    path: bool = False,
+) -> Any:
+    """Returns a dataclass's field; for the arguments see `About`."""
+    about = About(meaning, group, accepted, path)
+    return dataclasses.field(default=default, metadata={"about": about})
+
+
+def about(one: dataclasses.Field) -> About:
+    """Returns what a field says of itself."""
+    return one.metadata["about"]
+
+
+def value_type(one: dataclasses.Field) -> type:
+    """Returns the type of a field's values that are not None.
+
+    Example:
+        >>> @dataclasses.dataclass
+        ... class Owner:
+        ...     names: tuple[str, ...] | None
+        >>> value_type(dataclasses.fields(Owner)[0])
+        <class 'tuple'>
+    """
+    annotation: Any = one.type
+    if isinstance(annotation, types.UnionType):
+        (annotation,) = set(typing.get_args(annotation)) - {types.NoneType}
+    return typing.get_origin(annotation) or annotation
+
+
+def takes_none(one: dataclasses.Field) -> bool:
+    """Returns whether a field that is not None by default may be None."""
+    return one.default is not None and types.NoneType in typing.get_args(one.type)

@@ -1,0 +1,154 @@
+"""What a trained run leaves behind: its result, the model, its pictures and its exports."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.flags import in_flags
+from low_rank_local_connectivity.experiments.folder import write_result
+
+# What a run leaves behind beside its result, and what is said of it until it is there.
+LEFT = ("model", "picture", "export")
+NOT_YET = "The run ended before."
+# Validation images that exports in integers are calibrated on.
+CALIBRATED_ON = 256
+# Names that are printed of files that were left out.
+SHOWN_NAMES = 10
+
+
+def leave_behind(experiment: Experiment, model, images, result: dict[str, Any]) -> dict[str, Any]:
+    """Writes the result, the trained model, its pictures and its exports.
+
+    The result comes first, so that nothing that fails after the training costs it. What has not
+    been done, and why, stands in it under `failed` until the same command has done it.
+
+    Args:
+        experiment: The run.
+        model: The trained model.
+        images: A few test images, to draw weights for that depend on the input.
+        result: What is known of the result.
+
+    Returns:
+        The result.
+    """
+    from low_rank_local_connectivity import training
+    from low_rank_local_connectivity.data.unreadable import skipped_images
+
+    folder = Path(experiment.model_dir)
+    path = folder / "model.keras"
+    skipped = skipped_images(folder / "skipped.txt")
+    result = {**result, "skipped_images": len(skipped), "failed": dict.fromkeys(LEFT, NOT_YET)}
+    write_result(folder, result)
+    if skipped:
+        print(f"{len(skipped)} training images could not be read and were skipped: ", end="")
+        print(first_names(skipped))
+    plain = None
+    with attempting("model", folder, result):
+        training.save(model, path)
+        # As a server will: without the strategy that trained it.
+        plain = training.load(path, training.file_digest(path))
+        result["model_sha256"] = training.file_digest(path)
+    return result if plain is None else complete(experiment, plain, images, result)
+
+
+def complete(experiment: Experiment, model, images, result: dict[str, Any]) -> dict[str, Any]:
+    """Draws and exports a trained model as far as its result says that this is missing.
+
+    Args:
+        experiment: The run.
+        model: The model, as it was saved.
+        images: A few test images.
+        result: The result, without what is missing.
+
+    Returns:
+        The result, as it stands in `result.json`.
+    """
+    from low_rank_local_connectivity import plots
+
+    folder = Path(experiment.model_dir)
+    missing = dict(result["failed"])
+    if "picture" in missing:
+        with attempting("picture", folder, result):
+            shown = images[: plots.EXAMPLES]
+            plots.combining_weight_maps(model, folder / "combining_weights.png", shown)
+    if "export" in missing:
+        with attempting("export", folder, result):
+            export(model, experiment, images)
+    return result
+
+
+@contextlib.contextmanager
+def attempting(name: str, folder: Path, result: dict[str, Any]) -> Iterator[None]:
+    """Notes in a run's result whether what is within succeeds; an error ends there."""
+    from low_rank_local_connectivity import training
+
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost the result
+        result["failed"][name] = in_flags(training.full_disk(error) or in_a_sentence(error))
+    else:
+        del result["failed"][name]
+    if not result["failed"]:
+        del result["failed"]
+    write_result(folder, result)
+
+
+def in_a_sentence(error: Exception) -> str:
+    """Returns an error's own words in a line; one that was not meant for readers, with its kind."""
+    words = " ".join(str(error).split())
+    told = isinstance(error, (ValueError, ImportError)) and words
+    return words if told else f"{type(error).__name__}: {words or 'no message'}"
+
+
+def first_batch(experiment: Experiment, split: str, size: int) -> Any:
+    """Returns the first examples of a split: images as inputs, and their labels."""
+    from low_rank_local_connectivity.data.pipeline import evaluation_batches
+
+    examples = experiment.data.load(experiment.data_dir, experiment.download)[split]
+    return next(iter(evaluation_batches(experiment.data, examples, size, experiment.seed)))
+
+
+def export(model, experiment: Experiment, images) -> None:
+    """Writes the exports that the flags ask for, as far as the backend can.
+
+    Args:
+        model: The trained model.
+        experiment: The run.
+        images: A few test images, to verify on.
+    """
+    import keras
+
+    from low_rank_local_connectivity.data.pipeline import input_from_bytes
+    from low_rank_local_connectivity.export import FORMATS, export_model
+
+    folder = Path(experiment.model_dir) / "saved_model"
+    backend = keras.backend.backend()
+    formats = [name for name in experiment.export_formats if backend in FORMATS[name].backends]
+    for name in sorted(set(experiment.export_formats) - set(formats)):
+        print(f"No {name}: it cannot be written on {backend}. Load model.keras under TensorFlow.")
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed here, or went on
+    if not formats:
+        return
+    # Not on test images: what integers are calibrated on is seen, as what is trained on is.
+    integers = any(FORMATS[name].integers for name in formats)
+    seen = first_batch(experiment, "valid", CALIBRATED_ON) if integers else (None, None)
+    export_model(
+        model,
+        folder,
+        formats,
+        convert="measure",
+        representative=seen[0],
+        labels=seen[1],
+        sample=images,
+        serving_batch_size=experiment.serving_batch_size,
+        preprocess=input_from_bytes(experiment.data),
+        class_names=experiment.data.class_names,
+    )
+
+
+def first_names(names: list[str]) -> str:
+    """Returns the first of some names, and dots if there are more."""
+    return ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")

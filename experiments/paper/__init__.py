@@ -1,0 +1,3 @@
+"""The paper's experiments: files of flags, the published numbers, and a report beside them."""
+
+__all__: list[str] = []

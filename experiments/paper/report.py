@@ -1,0 +1,622 @@
+"""Tables and pictures from the records of finished runs.
+
+    python -m low_rank_local_connectivity.experiments.paper.report RECORDS --out=FOLDER
+
+Runs are grouped by dataset and budget, and within a group by method; a method's rank is the one
+with the highest mean validation accuracy. Means are over seeds, with standard errors; methods are
+compared by a paired t-test over the seeds that both have. Published numbers stand beside ours.
+A single seed has no error, and says nothing about an order.
+"""
+
+import argparse
+import dataclasses
+import math
+import sys
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from low_rank_local_connectivity.experiments.paper import statistics
+from low_rank_local_connectivity.experiments.paper.published import PUBLISHED
+from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error, percent
+from low_rank_local_connectivity.experiments.sweeping import choose_rank
+from low_rank_local_connectivity.plots import bars_with_errors, lines_with_errors
+from low_rank_local_connectivity.training.records import given_path, read_records, replacing
+
+Record = dict[str, Any]
+
+# Fields that make a method, beside the rank; all others make the budget.
+METHOD = (
+    "layer_types",
+    "insert_layer",
+    "replace",
+    "replace_with",
+    "normalize_weights",
+    "combining_weights_initializer",
+    "share_row_combining_weights",
+    "share_col_combining_weights",
+    "input_dependent",
+    "use_spatial_bias",
+    "locally_connected_fan",
+    "coord_conv",
+)
+# What every record's config and result must have.
+SETTINGS = ("dataset", "network", "spatial_rank", "seed", *METHOD)
+MEASURED = ("valid_accuracy", "test_accuracy", "train_accuracy", "parameters")
+NEITHER = ("spatial_rank", "seed", "strategy", "export_formats", "serving_batch_size")
+NAMES = {
+    "conv2d": "convolution",
+    "wide_conv2d": "wide convolution",
+    "coord_conv2d": "CoordConv",
+    "locally_connected2d": "locally connected",
+    "low_rank_locally_connected2d": "LRLC",
+}
+ACCURACY = "test accuracy, %\n(bars: standard error over several seeds)"
+UNKNOWN = "-"
+RELEASED = ", the release's initial values"
+# Methods to compare: as a rule the paper has the first above the second.
+ORDER = (
+    ("LRLC, layer 3", "convolution"),
+    ("LRLC, layer 3", "convolution + spatial bias, layer 3"),
+    ("input-dependent LRLC, layer 3", "LRLC, layer 3"),
+    ("convolution", "locally connected, layer 3, the release's initial values"),
+    ("LRLC, layer 3", "locally connected, layer 3, the release's initial values"),
+    ("LRLC, layer 3", "locally connected, layer 3"),
+    ("LRLC, layer 3", "CoordConv"),
+    ("LRLC, layer 3", "wide convolution, layer 3"),
+    (
+        "locally connected, layer 3",
+        "locally connected, layer 3" + RELEASED,
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """All runs of one method on one dataset with one budget.
+
+    Args:
+        name: The method in words.
+        records: Its runs, of every rank and seed.
+    """
+
+    name: str
+    records: tuple[Record, ...]
+
+    @property
+    def ranks(self) -> list[int]:
+        """The ranks there are, ascending."""
+        return sorted({record["config"]["spatial_rank"] for record in self.records})
+
+    @property
+    def rank(self) -> int:
+        """The rank chosen on the validation split."""
+        return choose_rank(self.records)
+
+    def results(self, rank: int | None = None) -> dict[int, dict[str, Any]]:
+        """Returns the results at a rank, by default the chosen one, by seed."""
+        rank = self.rank if rank is None else rank
+        return {
+            record["config"]["seed"]: record["result"]
+            for record in self.records
+            if record["config"]["spatial_rank"] == rank
+        }
+
+    def accuracy(self, split: str, rank: int | None = None) -> tuple[float, float]:
+        """Returns the mean accuracy on a split and its standard error over seeds."""
+        results = self.results(rank).values()
+        return mean_and_error([result[f"{split}_accuracy"] for result in results])
+
+    def parameters(self, rank: int | None = None) -> int:
+        """Returns the number of trainable parameters at a rank."""
+        return next(iter(self.results(rank).values()))["parameters"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """All methods on one dataset with one budget, in the paper's order."""
+
+    dataset: str
+    budget: dict[str, Any]
+    methods: tuple[Method, ...]
+
+    @property
+    def title(self) -> str:
+        """The dataset, and whether its images are translated."""
+        return self.dataset + (", translated" if self.budget.get("translate") else "")
+
+    def method(self, name: str) -> Method | None:
+        """Returns the method of a name, if it was run."""
+        return next((method for method in self.methods if method.name == name), None)
+
+
+def method_name(config: dict[str, Any]) -> str:
+    """Returns a run's method in the words of the tables.
+
+    The rank has no part in it, but that rank 1 under softmax is a convolution with a spatial bias.
+
+    Args:
+        config: A run's flags' values.
+
+    Example:
+        >>> config = {"network": "simple_network", "coord_conv": False}
+        >>> method_name({**config, "layer_types": ["conv2d", "wide_conv2d"]})
+        'wide convolution, layer 2'
+    """
+    kind, where = _kind_and_place(config)
+    name = NAMES.get(kind, kind.replace("_", " "))
+    if kind == "conv2d" and config["coord_conv"]:
+        name = "CoordConv"
+    variants = []
+    if kind == "low_rank_locally_connected2d":
+        name, variants = _low_rank_name(config)
+    if kind == "locally_connected2d" and config["locally_connected_fan"] == "kernel":
+        variants = [RELEASED.removeprefix(", ")]
+    return ", ".join([name, *where, *variants])
+
+
+def _kind_and_place(config: dict[str, Any]) -> tuple[str, list[str]]:
+    if config["network"] != "simple_network":
+        if config["insert_layer"]:
+            return config["insert_layer"], ["inserted"]
+        if config["replace"]:
+            return config["replace_with"], ["+".join(config["replace"])]
+        return "conv2d", []
+    others = [i for i, kind in enumerate(config["layer_types"], 1) if kind != "conv2d"]
+    if not others:
+        return "conv2d", []
+    kinds = dict.fromkeys(config["layer_types"][index - 1] for index in others)
+    kind = next(iter(kinds))
+    if others == [1, 2, 3]:
+        return kind, ["all layers"]
+    return kind, [f"layer{'s' if len(others) > 1 else ''} {'+'.join(map(str, others))}"]
+
+
+def _low_rank_name(config: dict[str, Any]) -> tuple[str, list[str]]:
+    fixed = not config["input_dependent"]
+    softmax = config["normalize_weights"] == "softmax"
+    if fixed and softmax and config["spatial_rank"] == 1:
+        return "convolution + spatial bias", []
+    variants = []
+    rows, cols = (config[f"share_{axis}_combining_weights"] for axis in ("row", "col"))
+    if fixed and not (rows and cols):
+        variants.append("full weights" if not rows and not cols else "rows" if rows else "columns")
+    if not softmax:
+        variants.append(f"normalisation {config['normalize_weights'] or 'none'}")
+    if config["combining_weights_initializer"] != "conv_init":
+        variants.append(f"initialised by {config['combining_weights_initializer']}")
+    if not config["use_spatial_bias"]:
+        variants.append("no spatial bias")
+    return ("LRLC" if fixed else "input-dependent LRLC"), variants
+
+
+def group(records: Sequence[Record]) -> list[Group]:
+    """Sorts records into datasets, budgets and methods."""
+    sorted_out: dict[tuple, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    budgets = {}
+    for record in records:
+        config = record["config"]
+        budget = _budget(config)
+        key = (
+            config["dataset"],
+            tuple(sorted((name, str(value)) for name, value in budget.items())),
+        )
+        budgets[key] = budget
+        sorted_out[key][method_name(config)].append(record)
+    groups = []
+    for key, methods in sorted(sorted_out.items()):
+        dataset, _ = key
+        order = list(PUBLISHED.get(dataset, PUBLISHED["mnist"]))
+        names = sorted(methods, key=lambda name: (_place(name, order), name))
+        found = tuple(Method(name, tuple(methods[name])) for name in names)
+        groups.append(Group(dataset, budgets[key], found))
+    return groups
+
+
+def _budget(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns what is set of the flags that are no part of a method.
+
+    Flags that are off or left out are too: so a record from before a flag existed is of the same
+    budget as one from after.
+    """
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in (*METHOD, *NEITHER, "dataset") and value not in (None, False, [])
+    }
+
+
+def _place(name: str, order: list[str]) -> int:
+    matching = [place for place, row in enumerate(order) if name.startswith(row)]
+    return max(matching, default=len(order))
+
+
+def table(group: Group) -> str:
+    """Returns a group's accuracies in percent as a Markdown table, beside the published ones."""
+    published = {} if group.budget.get("translate") else PUBLISHED.get(group.dataset, {})
+    lines = [
+        "| method | rank | seeds | parameters | train | valid | test | published |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for method in group.methods:
+        has_rank = any(word in method.name for word in ("LRLC", "wide"))
+        few = f" of {', '.join(map(str, method.ranks))}" if len(method.ranks) > 1 else ""
+        cells = [
+            method.name,
+            f"{method.rank}{few}" if has_rank else "",
+            str(len(method.results())),
+            f"{method.parameters():,}",
+            *(percent(*method.accuracy(split)) for split in ("train", "valid", "test")),
+            _published(published, method.name),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _published(published: dict[str, tuple[float, float]], name: str) -> str:
+    known = _as_run(published)
+    return "{:.2f} ± {:.2f}".format(*known[name]) if name in known else ""
+
+
+def _as_run(published: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Returns published rows under the names of methods here.
+
+    The paper's locally connected layers started from the release's initial values.
+    """
+    return {
+        row + (RELEASED if row.startswith("locally") else ""): values
+        for row, values in published.items()
+    }
+
+
+def comparisons(group: Group) -> str:
+    """Returns paired differences in test accuracy, in percent points, as a Markdown table."""
+    lines = [
+        "| expected | above | in print by | here by | seeds | p | order here |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    published = {} if group.budget.get("translate") else PUBLISHED.get(group.dataset, {})
+    for pair in ORDER:
+        upper, lower = _as_published(published, *pair)
+        first, second = group.method(upper), group.method(lower)
+        if first is None or second is None:
+            continue
+        mean, error, p, seeds = paired(first, second)
+        between = _published_difference(published, upper, lower)
+        by = "" if math.isnan(between) else f"{between:+.2f}"
+        ours = f"{100 * mean:+.2f}" + ("" if math.isnan(error) else f" ± {100 * error:.2f}")
+        cells = [by, ours if seeds else UNKNOWN, str(seeds), UNKNOWN if seeds < 2 else f"{p:.3f}"]
+        lines.append(f"| {' | '.join([upper, lower, *cells, _verdict(mean, p, seeds)])} |")
+    return "\n".join(lines)
+
+
+def _verdict(mean: float, p: float, seeds: int) -> str:
+    """Returns in words whether two methods are in the order expected."""
+    if seeds < 2:
+        return f"cannot be told from {'one seed' if seeds else 'no seed in common'}"
+    order = "same" if mean > 0 else "other" if mean < 0 else "neither"
+    return order if p < 0.05 else f"{order}, within noise"
+
+
+def _as_published(
+    published: dict[str, tuple[float, float]], upper: str, lower: str
+) -> tuple[str, str]:
+    """Returns two methods in the order that the paper has them in on this dataset."""
+    return (lower, upper) if _published_difference(published, upper, lower) < 0 else (upper, lower)
+
+
+def _published_difference(
+    published: dict[str, tuple[float, float]], upper: str, lower: str
+) -> float:
+    """Returns what is between two published rows; not a number if one is not published."""
+    known = {name: mean for name, (mean, _) in _as_run(published).items()}
+    return known.get(upper, math.nan) - known.get(lower, math.nan)
+
+
+def paired(first: Method, second: Method) -> tuple[float, float, float, int]:
+    """Compares the test accuracies of two methods over the seeds that both have.
+
+    Returns:
+        The mean difference, its standard error, the p-value of a two-sided paired t-test (not a
+        number for fewer than two seeds) and the number of seeds.
+    """
+    one, other = first.results(), second.results()
+    seeds = sorted(set(one) & set(other))
+    pairs = [(one[seed]["test_accuracy"], other[seed]["test_accuracy"]) for seed in seeds]
+    return (*statistics.paired(pairs), len(seeds))
+
+
+def drops(plain: Group, translated: Group) -> str:
+    """Returns how much of each method's test accuracy translation takes, as a Markdown table.
+
+    Both at the rank chosen for translated images, if the method was run at it in place.
+    """
+    lines = ["| method | in place | translated | lost |", "|---|---|---|---|"]
+    for method in translated.methods:
+        there = plain.method(method.name)
+        if there is None:
+            continue
+        rank = _common_rank(there, method)
+        before, after = there.results(rank), method.results()
+        lost = [
+            before[seed]["test_accuracy"] - after[seed]["test_accuracy"]
+            for seed in sorted(set(before) & set(after))
+        ]
+        cells = [percent(*one.accuracy("test", at)) for one, at in ((there, rank), (method, None))]
+        cells.append(percent(*mean_and_error(lost)) if lost else UNKNOWN)
+        lines.append(f"| {method.name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _common_rank(plain: Method, translated: Method) -> int:
+    return translated.rank if translated.rank in plain.ranks else plain.rank
+
+
+def budget_in_words(budget: dict[str, Any]) -> str:
+    """Returns a budget as the flags that give it."""
+    return " ".join(
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in sorted(budget.items())
+    )
+
+
+def draw(group: Group, folder: Path, name: str) -> list[str]:
+    """Draws a group's accuracy against rank and against parameters.
+
+    Args:
+        group: The group.
+        folder: Folder for the files.
+        name: What their names end in.
+
+    Returns:
+        Names of the files written.
+    """
+    written = []
+    ranked = [method for method in group.methods if len(method.ranks) > 1]
+    level = group.method("convolution")
+    baselines = {"convolution": _point(level, None)[1]} if level else {}
+    if ranked:
+        curves = {method.name: _against_rank(group, method) for method in ranked}
+        file = f"rank_{name}.png"
+        lines_with_errors(
+            curves,
+            folder / file,
+            "rank K (number of banks)",
+            ACCURACY,
+            title=group.title,
+            levels=baselines,
+        )
+        written.append(file)
+    if len(group.methods) > 1:
+        curves = {
+            method.name: [
+                (method.parameters(rank), *_point(method, rank)[1:]) for rank in method.ranks
+            ]
+            for method in group.methods
+        }
+        file = f"parameters_{name}.png"
+        lines_with_errors(
+            curves, folder / file, "number of trainable parameters", ACCURACY, title=group.title
+        )
+        written.append(file)
+    return written
+
+
+def _against_rank(group: Group, method: Method) -> list[tuple[float, float, float]]:
+    """Returns a method's points, from rank 1, a convolution with a spatial bias, if it was run."""
+    points = [_point(method, rank) for rank in method.ranks]
+    first = group.method(method.name.replace("LRLC", "convolution + spatial bias"))
+    if first is None or first is method or 1 in method.ranks:
+        return points
+    return [_point(first, 1), *points]
+
+
+def _point(method: Method, rank: int | None) -> tuple[float, float, float]:
+    mean, error = method.accuracy("test", rank)
+    return float(rank or 0), 100 * mean, 100 * error
+
+
+def write(records: Sequence[Record], folder: Path) -> Path:
+    """Writes `report.md` and its pictures.
+
+    Args:
+        records: What `read_records` returned.
+        folder: Folder for the files, created if need be.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        ValueError: If there are no records.
+        OSError: If the folder cannot be written.
+    """
+    if not records:
+        raise ValueError("A report needs at least one record. Received: none.")
+    folder.mkdir(parents=True, exist_ok=True)
+    groups = group(records)
+    parts = []
+    for number, one in enumerate(groups):
+        # A dataset's second budget gets a number.
+        again = sum(other.title == one.title for other in groups[:number])
+        number_of_budget = f"_{again + 1}" if again else ""
+        name = one.title.replace(", ", "_") + number_of_budget
+        parts += [f"## {one.title}\n", f"`{budget_in_words(one.budget)}`\n", table(one) + "\n"]
+        compared = comparisons(one)
+        if compared.count("\n") > 1:
+            parts.append(compared + "\n")
+        parts += [_picture(file) for file in draw(one, folder, name)]
+        for plain in groups:
+            if one.budget.get("translate") and _same_but_translation(plain, one):
+                parts.append(drops(plain, one) + "\n")
+                file = f"translated_{plain.dataset}{number_of_budget}.png"
+                _draw_drops(plain, one, folder / file)
+                parts.append(_picture(file))
+    fixed = _draw_fixed_against_input_dependent(groups, folder)
+    if fixed:
+        parts += ["## Fixed and input-dependent weights\n", _picture(fixed)]
+    path = folder / "report.md"
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(parts), encoding="utf-8")
+    return path
+
+
+def _picture(file: str) -> str:
+    return f"![{file}]({file})\n"
+
+
+def _draw_drops(plain: Group, translated: Group, path: Path) -> None:
+    """Draws each method's accuracy in place and translated."""
+    pairs = [
+        (there, method)
+        for method in translated.methods
+        if (there := plain.method(method.name)) is not None
+    ]
+    bars = {
+        "in place": {m.name: _point(m, _common_rank(m, after))[1:] for m, after in pairs},
+        "translated": {method.name: _bar(method) for _, method in pairs},
+    }
+    bars_with_errors(bars, path, ACCURACY, title=plain.dataset)
+
+
+def _draw_fixed_against_input_dependent(groups: Sequence[Group], folder: Path) -> str | None:
+    """Draws both kinds of weights for every group that has both; returns the file's name."""
+    names = ("convolution", "LRLC, layer 3", "input-dependent LRLC, layer 3")
+    bars = {
+        group.title: {name: _bar(group.method(name)) for name in names}
+        for group in groups
+        if all(group.method(name) for name in names)
+    }
+    if not bars:
+        return None
+    file = "fixed_and_input_dependent.png"
+    bars_with_errors(bars, folder / file, ACCURACY)
+    return file
+
+
+def _bar(method: Method | None) -> tuple[float, float]:
+    return (math.nan, math.nan) if method is None else _point(method, None)[1:]
+
+
+def _same_but_translation(plain: Group, translated: Group) -> bool:
+    """Whether two groups have methods in common, and differ in the translation only."""
+    left, right = (
+        {k: v for k, v in one.budget.items() if k not in ("translate", "canvas_size")}
+        for one in (plain, translated)
+    )
+    alike = plain.dataset == translated.dataset and left == right
+    common = any(plain.method(method.name) for method in translated.methods)
+    return alike and common and not plain.budget.get("translate")
+
+
+def read(paths: Sequence[Path]) -> tuple[list[Record], list[str]]:
+    """Reads files of records; a run that several of them hold counts once.
+
+    Args:
+        paths: The files.
+
+    Returns:
+        The records, and a sentence for each line that was left out.
+
+    Raises:
+        ValueError: If a file cannot be read or has no record, or two records of one run differ.
+    """
+    found: dict[tuple, Record] = {}
+    remarks = []
+    for path in paths:
+        records, left_out = _read_one(path)
+        remarks += left_out
+        for record in records:
+            run = _run(record["config"])
+            first = found.setdefault(run, record)
+            if any(first["result"][name] != record["result"][name] for name in MEASURED):
+                raise ValueError(
+                    "A run may be recorded once, or twice with the same result. Received: "
+                    f"{record['name']!r} in {str(path)!r}, which has the settings of "
+                    f"{first['name']!r} and another result. Report on them apart."
+                )
+    return list(found.values()), remarks
+
+
+def _run(config: dict[str, Any]) -> tuple:
+    """Returns what tells one run from others."""
+    return tuple(sorted((name, str(value)) for name, value in _budget(config).items())) + tuple(
+        str(config[name]) for name in SETTINGS
+    )
+
+
+def _read_one(path: Path) -> tuple[list[Record], list[str]]:
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            records = read_records(path)
+    except OSError as error:
+        raise ValueError(
+            "Records must be files that can be read. Received: "
+            f"{str(path)!r} ({error.strerror}). Give the records.jsonl of a sweep."
+        ) from error
+    remarks = [str(warning.message) for warning in caught]
+    whole = [record for record in records if not _lacks(record)]
+    remarks += [
+        f"The record {record['name']!r} of {path} has no {_lacks(record)} and is left out."
+        for record in records
+        if _lacks(record)
+    ]
+    if not whole:
+        raise ValueError(
+            "A file of records has a line of JSON for each run, with its name, config and result. "
+            f"Received: {str(path)!r}, which has none. Give the records.jsonl of a sweep."
+        )
+    return whole, remarks
+
+
+def _lacks(record: Record) -> str | None:
+    """Returns what a report needs and a record does not have."""
+    for part, names in (("config", SETTINGS), ("result", MEASURED)):
+        values = record.get(part)
+        if not isinstance(values, dict):
+            return part
+        for name in names:
+            if name not in values:
+                return f"{name!r} in its {part}"
+    for name in MEASURED:
+        value = record["result"][name]
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            return f"number as {name!r} in its result"
+    return None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Reports what the command line names.
+
+    Args:
+        arguments: The command line's; those of the process if None.
+    """
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("records", type=given_path, nargs="+", help="files of records")
+    parser.add_argument(
+        "--out", type=given_path, default=Path("report"), help="folder of the report"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        records, remarks = read(given.records)
+        for remark in remarks:
+            print(remark, file=sys.stderr)
+        print(write(records, given.out))
+    except OSError as error:
+        _refuse(
+            "--out must be a folder that can be written. Received: "
+            f"--out={given.out} ({error.strerror}). Choose another."
+        )
+    except (ValueError, ImportError) as error:
+        _refuse(str(error))
+
+
+def _refuse(sentence: str) -> NoReturn:
+    print(f"report: {sentence}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""One run: data, network and strategy from an experiment, trained, scored and left behind."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from low_rank_local_connectivity.data import Dataset
+from low_rank_local_connectivity.experiments.backend import load_framework
+from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.finishing import (
+    complete,
+    first_batch,
+    first_names,
+    leave_behind,
+)
+from low_rank_local_connectivity.experiments.folder import (
+    differences,
+    read_config,
+    refusal_of_other_flags,
+)
+from low_rank_local_connectivity.experiments.memory import check_memory
+
+if TYPE_CHECKING:
+    from low_rank_local_connectivity.training import Placement, Recovery
+
+
+def run(experiment: Experiment, unfinished: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Trains, scores, draws and exports.
+
+    Args:
+        experiment: A run whose folder `check_folder` has accepted.
+        unfinished: The result of a trained run, of which something after training has failed and
+            is tried again; None for another run.
+
+    Returns:
+        The result, as it stands in `result.json`.
+
+    Raises:
+        RunError: If another process is at it, what it left cannot be used, or the loss or a
+            weight stops being finite.
+        StoppedError: If a signal asked it to stop.
+    """
+    load_framework(experiment.virtual_devices)
+    from low_rank_local_connectivity import training
+
+    # Before anything else: a strategy over several machines wants to be first.
+    placement = training.place(experiment.strategy, experiment.tpu, experiment.peers_timeout)
+    placement.check_batch_size(experiment.batch_size)
+    # Only what could not even be saved has to come from a checkpoint.
+    saved = None if unfinished is None or "model" in unfinished["failed"] else unfinished
+    if not placement.chief:
+        return saved or run_placed(experiment, placement)
+    folder = Path(experiment.model_dir)
+    with training.claimed(folder / ".lock") as lock:
+        if lock is None:
+            raise training.RunError(
+                "--model_dir must be trained by one process at a time. Received: "
+                f"--model_dir={folder}, which another process is training. Wait for it, or choose "
+                "another."
+            )
+        training.remove_unfinished(folder)
+        if saved is None:
+            return run_placed(experiment, placement)
+        training.set_precision(experiment.precision)
+        model = training.load(folder / "model.keras", saved["model_sha256"])
+        images, _ = first_batch(experiment, "test", experiment.batch_size)
+        return complete(experiment, model, images, saved)
+
+
+def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]:
+    """Trains, scores, draws and exports; only the chief of several processes writes."""
+    from low_rank_local_connectivity import training
+    from low_rank_local_connectivity.data.pipeline import evaluation_batches
+
+    check_memory(experiment)
+    training.make_deterministic(experiment.seed, kernels=placement.name != "tpu")
+    training.set_precision(experiment.precision)
+    splits = splits_of(experiment)
+    with placement.scope():
+        model = placement.model(experiment.build())
+    parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    tell_beginning(experiment, placement, splits, parameters)
+    valid_batches, test_batches = (
+        evaluation_batches(experiment.data, splits[name], experiment.batch_size, experiment.seed)
+        for name in ("valid", "test")
+    )
+    recovery = train(experiment, placement, model, splits, valid_batches)
+    if placement.chief:
+        check_trained_as_asked(experiment)
+    shared = placement.batches(test_batches, experiment.batch_size, len(splits["test"]))
+    result = {
+        "valid_accuracy": recovery.rows[-1]["val_accuracy"],
+        "test_accuracy": training.score(model, shared),
+        "train_accuracy": recovery.rows[-1]["accuracy"],
+        "parameters": parameters,
+        "seconds": round(recovery.seconds, 1),
+        "versions": training.versions(),
+    }
+    if placement.chief:
+        images, _ = next(iter(test_batches))
+        result = leave_behind(experiment, model, images, result)
+    return result
+
+
+def splits_of(experiment: Experiment) -> dict[str, Any]:
+    """Returns the examples of each split by its name, those to be scored checked."""
+    from low_rank_local_connectivity.data.unreadable import refuse_unreadable
+
+    splits = experiment.data.load(experiment.data_dir, experiment.download)
+    if experiment.train_examples:
+        splits["train"] = splits["train"].subset(experiment.train_examples)
+    refuse_unreadable((splits["valid"], splits["test"]))
+    return splits
+
+
+def tell_beginning(
+    experiment: Experiment, placement: "Placement", splits: dict[str, Any], parameters: int
+) -> None:
+    """Prints what is about to be trained, on what and where."""
+    dataset = experiment.data
+    sizes = ", ".join(f"{len(splits[name]):,} {name}" for name in splits)
+    shared = f" {placement.replicas} replicas." if placement.replicas > 1 else ""
+    print(f"{dataset.name}: {sizes}. {experiment.layers_in_words}: ", end="")
+    print(f"{parameters:,} trainable parameters.{shared} ", end="")
+    print(f"Files in {Path(experiment.model_dir)}.", flush=True)
+    if placement.chief:
+        report_left_out(dataset, experiment.data_dir)
+
+
+def train(
+    experiment: Experiment,
+    placement: "Placement",
+    model: Any,
+    splits: dict[str, Any],
+    valid_batches: Any,
+) -> "Recovery":
+    """Trains a model in place from where its folder says that it is; returns what is known of it.
+
+    Args:
+        experiment: The run.
+        placement: Where it is trained.
+        model: The network, with its initial weights.
+        splits: The examples of each split by its name.
+        valid_batches: Pairs of images and labels, to score the model on between epochs.
+    """
+    from low_rank_local_connectivity import training
+    from low_rank_local_connectivity.data.pipeline import steps_per_epoch, training_batches
+
+    folder, size, seed = Path(experiment.model_dir), experiment.batch_size, experiment.seed
+    dataset, examples = experiment.data, splits["train"]
+    steps = steps_per_epoch(examples, size)
+    skipped = folder / "skipped.txt" if placement.chief else None
+
+    def batches_left(start: int):
+        # Only now is it certain that what lies in the folder can be continued by this run.
+        if placement.chief:
+            (folder / "result.json").unlink(missing_ok=True)  # of fewer epochs
+            training.write_json(folder / "config.json", experiment.config())
+        return training_batches(dataset, examples, size, experiment.epochs, seed, start, skipped)
+
+    recovery = training.Recovery(
+        folder,
+        steps,
+        experiment.checkpoint_steps,
+        experiment.checkpoint_minutes,
+        experiment.keep_checkpoints,
+        placement,
+    )
+    shared = placement.batches(valid_batches, size, len(splits["valid"]))
+    training.train(model, experiment.recipe(steps), batches_left, shared, recovery, placement)
+    return recovery
+
+
+def check_trained_as_asked(experiment: Experiment) -> None:
+    """Raises a `RunError` if a run was at its end before these flags could have had an effect."""
+    from low_rank_local_connectivity import training
+
+    folder = Path(experiment.model_dir)
+    if different := differences(read_config(folder / "config.json"), experiment.config()):
+        raise training.RunError(refusal_of_other_flags(folder, different))
+
+
+def report_left_out(dataset: Dataset, data_dir: str | None) -> None:
+    """Prints how many files in a dataset's folder are no examples, and the first of them."""
+    names = dataset.left_out(data_dir) if dataset.left_out else []
+    if names:
+        print(f"Left out of --data_dir, by kind or place: {len(names):,} files: ", end="")
+        print(first_names(names), flush=True)

@@ -1,0 +1,216 @@
+"""Many runs of one experiment: seeds and ranks, a process each, one record each.
+
+A sweep's folder holds `records.jsonl`, a line per finished run, and for each run a folder of its
+own, a log and a lock. Started again, a sweep goes on with what is missing; several processes, on
+several machines that share the folder, divide the runs among them.
+"""
+
+import contextlib
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+import numpy as np
+
+from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error, percent
+from low_rank_local_connectivity.experiments.runs import command_line, run_name
+from low_rank_local_connectivity.training.records import append_record, claimed, read_records
+from low_rank_local_connectivity.training.recovery import STOPPED_STATUS, StoppedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of a sweep.
+
+    Args:
+        name: What tells it apart within the folder.
+        config: Its flags' values.
+        command: The command that trains it in `folder`, continues it or finds it finished.
+        folder: The run's folder, where the command leaves `result.json`.
+    """
+
+    name: str
+    config: dict[str, Any]
+    command: list[str]
+    folder: Path
+
+
+def run_sweep(runs: Sequence[Experiment], folder: Path) -> int:
+    """Trains all runs of a sweep that nobody has trained or is training; returns an exit status.
+
+    Args:
+        runs: The runs, in order.
+        folder: The sweep's folder.
+    """
+    planned = [
+        Run(run_name(run), run.recorded_config(), command_line(run), Path(run.model_dir))
+        for run in runs
+    ]
+    try:
+        records, failed, elsewhere = sweep(planned, folder)
+    except StoppedError as stopped:
+        _say(str(stopped))
+        return STOPPED_STATUS
+    if records:
+        _say(f"\n{summary(records)}\n")
+    if elsewhere:
+        _say(f"{len(elsewhere)} runs are being trained by other processes.")
+    if failed:
+        _say(f"{len(failed)} runs failed: {', '.join(failed)}. The same command tries them again.")
+    if len(records) == len(runs) and len({run.spatial_rank for run in runs}) > 1:
+        _say(f"Chosen on the validation split: rank {choose_rank(records)}.")
+    return 1 if failed else 0
+
+
+def sweep(runs: Sequence[Run], folder: Path) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+    """Trains what is neither recorded nor being trained by another process.
+
+    Args:
+        runs: The runs, in order.
+        folder: The sweep's folder.
+
+    A run whose result is there is recorded, whatever has failed after it; that is tried again each
+    time until the result no longer tells of a failure.
+
+    Returns:
+        The records of these runs so far, the names of those that failed, and the names of those
+        that other processes are training.
+
+    Raises:
+        StoppedError: If a signal asked the sweep to stop; the run of that moment has saved its
+            state.
+    """
+    path = folder / "records.jsonl"
+    failed, elsewhere = [], []
+    for number, run in enumerate(runs, 1):
+        label = f"[{number}/{len(runs)}] {run.name}: "
+        with claimed(folder / "locks" / run.name) as lock:
+            if lock is None:
+                elsewhere.append(run.name)
+                _say(label + "another process is training it")
+                continue
+            known = {record["name"]: record for record in _recorded(path)}
+            if run.name in known and not _result(run).get("failed"):
+                _say(label + "done before, " + _accuracies(known[run.name]["result"]))
+                continue
+            started = time.monotonic()
+            problem = _train(run, folder / "logs" / f"{run.name}.log", lock)
+            result = _result(run)
+            if result and (problem is None or "failed" in result):
+                # What failed after it is for another try, and no part of what was measured.
+                kept = {name: result[name] for name in result if name not in ("digest", "failed")}
+                append_record(path, {"name": run.name, "config": run.config, "result": kept})
+                _say(label + f"{_accuracies(result)}, {time.monotonic() - started:.0f} s")
+            if problem is not None:
+                failed.append(run.name)
+                _say(label + f"failed: {problem}")
+    names = {run.name for run in runs}
+    records = [record for record in _recorded(path) if record["name"] in names]
+    finished = {record["name"] for record in records}
+    return records, failed, [name for name in elsewhere if name not in finished]
+
+
+def _result(run: Run) -> dict[str, Any]:
+    """Returns what a run has left as its result; nothing if there is none, or a damaged one."""
+    try:
+        return dict(json.loads((run.folder / "result.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _recorded(path: Path) -> list[dict[str, Any]]:
+    return read_records(path) if path.exists() else []
+
+
+def _train(run: Run, log: Path, lock: IO) -> str | None:
+    """Runs the command; returns what was wrong, if anything was."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as output:
+        # The process inherits the lock, so that nobody starts the run again beside it, should
+        # this one be killed. In a group of its own it gets the terminal's signals from here only,
+        # once; a second one would end it at once.
+        process = subprocess.Popen(
+            run.command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=(lock.fileno(),),
+            process_group=0,
+        )
+        with passing_signals_on(process) as received:
+            process.wait()
+    if received:
+        name = signal.Signals(received[0]).name
+        raise StoppedError(
+            f"Stopped by {name} in the run {run.name}, which has saved what it could ({log}). The "
+            "same command goes on from there."
+        )
+    if process.returncode == 0:
+        return None
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f"exit status {process.returncode}, {lines[-1] if lines else 'no output'} ({log})"
+
+
+@contextlib.contextmanager
+def passing_signals_on(process: subprocess.Popen) -> Iterator[list[int]]:
+    """Within this context, SIGINT and SIGTERM go to a process; yields the list of those that came.
+
+    Args:
+        process: A process that ends by itself after a signal.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del frame
+        received.append(number)
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _accuracies(result: dict[str, Any]) -> str:
+    return f"valid {result['valid_accuracy']:.4f}, test {result['test_accuracy']:.4f}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stdout, flush=True)
+
+
+def choose_rank(records: Sequence[dict[str, Any]]) -> int:
+    """Returns the rank whose mean validation accuracy is highest, the lowest such rank on a tie.
+
+    The test split has no part in it.
+    """
+    ranks = sorted({record["config"]["spatial_rank"] for record in records})
+    return max(ranks, key=lambda rank: _mean(records, rank, "valid_accuracy"))
+
+
+def _mean(records: Sequence[dict[str, Any]], rank: int, key: str) -> float:
+    chosen = [r["result"][key] for r in records if r["config"]["spatial_rank"] == rank]
+    return float(np.mean(chosen))
+
+
+def summary(records: Sequence[dict[str, Any]]) -> str:
+    """Returns a Markdown table of a sweep's accuracies in percent, one line per rank."""
+    lines = ["| rank | seeds | valid | test | train |", "|---|---|---|---|---|"]
+    for rank in sorted({record["config"]["spatial_rank"] for record in records}):
+        mine = [record["result"] for record in records if record["config"]["spatial_rank"] == rank]
+        shown = [
+            percent(*mean_and_error([result[key] for result in mine]))
+            for key in ("valid_accuracy", "test_accuracy", "train_accuracy")
+        ]
+        lines.append(f"| {rank} | {len(mine)} | {' | '.join(shown)} |")
+    return "\n".join(lines)
