@@ -1,16 +1,16 @@
-"""Trains one network on one dataset, and leaves behind its result, a picture and a servable model.
+"""Trains one network on one dataset and writes its result, a picture and a model for serving.
 
     python run_experiment.py --dataset=digits --spatial_rank=4
 
-Everything is a flag; `--help` lists them. The flags become an `Experiment`, which is checked before
-any framework is loaded. Running the same command again continues an unfinished run and prints the
+All settings are flags, which `--help` lists. They become an `Experiment`, which is checked before
+any framework is loaded. Given again, the same command continues an unfinished run and prints the
 result of a finished one.
 
     python run_experiment.py --dataset=digits --spatial_ranks=2,4,8 --num_seeds=3
 
-A list of ranks or several seeds make a sweep: a process per run, a record per run in
-`<model_dir>/records.jsonl`, and the rank chosen on the validation split at the end. The command
-may be started again, and several times at once.
+A list of ranks or several seeds make a sweep, which trains each run in a process of its own, adds a
+record of each to `<model_dir>/records.jsonl`, and prints the rank chosen on the validation split.
+The command can be repeated, and run several times at once.
 """
 
 from low_rank_local_connectivity.experiments.command import main

@@ -1,3 +1,3 @@
-"""What run_experiment.py runs: experiments as values, and files of flags that describe some."""
+"""The experiments that run_experiment.py runs, as values, and files of flags for some of them."""
 
 __all__: list[str] = []

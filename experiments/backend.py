@@ -1,4 +1,4 @@
-"""Which backend Keras will take, told before it is loaded; and loading it."""
+"""Keras's backend: which one it is, known before it is loaded, and loading it."""
 
 import importlib
 import importlib.util
@@ -7,13 +7,13 @@ import os
 import tempfile
 from pathlib import Path
 
-# Backends that can train, and the module that each needs.
+# Backends that can train, with the module that each needs.
 BACKENDS = ("tensorflow", "jax", "torch")
 PROJECT = "low-rank-local-connectivity"
 
 
 def backend_name() -> str:
-    """Returns the backend that Keras will take: `KERAS_BACKEND`'s, or that of `keras.json`."""
+    """Returns the backend that Keras will use: that of `KERAS_BACKEND` or else of `keras.json`."""
     return os.environ.get("KERAS_BACKEND") or _of_keras_json() or "tensorflow"
 
 
@@ -26,7 +26,7 @@ def _of_keras_json() -> str | None:
 
 
 def check_backend() -> None:
-    """Makes sure that what a run needs of the backend is installed, without loading it.
+    """Checks, without loading the backend, that everything a run needs of it is installed.
 
     Raises:
         ValueError: If the backend cannot train, or a package is missing.
@@ -44,13 +44,13 @@ def check_backend() -> None:
         )
     if importlib.util.find_spec("tensorflow") is None:
         raise ValueError(
-            "Images are read by TensorFlow on every backend, and it is not installed: "
+            "Images are read by TensorFlow on every backend, but it is not installed: "
             f"pip install '{PROJECT}[experiments]'."
         )
 
 
 def load_framework(virtual_devices: int | None = None) -> None:
-    """Imports Keras and its backend, which tell of the machine on the way; errors are shown.
+    """Imports Keras and its backend without their messages about the machine; errors are shown.
 
     Args:
         virtual_devices: How many devices to make of the CPU; one if None.

@@ -1,7 +1,7 @@
-"""Trains the network that its flags describe, scores it, draws its weights and exports it.
+"""Trains the network that its flags describe, evaluates it, draws its weights and exports it.
 
-Everything is a flag; `--help` lists them. They become an `Experiment`, which is checked before any
-framework is loaded.
+All settings are flags, which `--help` lists. They become an `Experiment`, which is checked before
+any framework is loaded.
 """
 
 import os
@@ -32,12 +32,12 @@ from low_rank_local_connectivity.experiments.runs import runs_of_sweep
 
 
 def main() -> None:
-    """Parses the flags and does what they ask for; ends the process with a status."""
+    """Parses the flags and carries them out; ends the process with a status."""
     app.run(train_or_tell, flags_parser=parse)
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses the flags; what is wrong with one is said in one sentence."""
+    """Parses the flags; an error in one is reported in a sentence."""
     for one in (HelpByGroup(), ShortHelpByGroup()):
         one.allow_override = True
         flags.DEFINE_flag(one)
@@ -51,7 +51,7 @@ class HelpByGroup(app.HelpFlag):
     """`--help`, which lists the flags by their groups."""
 
     def parse(self, arg: Any) -> None:
-        """Prints it and ends the process, as absl's own does."""
+        """Prints the help and ends the process, as absl's own flag does."""
         if self._parse(arg):
             told = sys.modules["__main__"].__doc__ or __doc__
             print(f"{told}\nflags:\n{help_text()}\n\nTry --helpfull to get a list of all flags.")
@@ -75,16 +75,16 @@ def train_or_tell(argv: list[str]) -> NoReturn:
     try:
         sys.exit(sweep(experiment) if is_sweep() else run_or_tell(experiment, result))
     except KeyboardInterrupt:
-        print("Stopped by SIGINT. The same command goes on from what is saved.", flush=True)
+        print("Stopped by SIGINT. The same command continues from the saved state.", flush=True)
         sys.exit(os.EX_TEMPFAIL)
 
 
 def checked(argv: list[str]) -> tuple[Experiment, dict[str, Any] | None]:
-    """Returns the experiment that the flags describe, and its result as far as there is one.
+    """Returns the experiment that the flags describe, and its result if there is one.
 
     Raises:
-        ValueError: If a flag, the backend or the folder cannot be what it is.
-        FileNotFoundError: If the data is not there.
+        ValueError: If a flag, the backend or the folder cannot be used.
+        FileNotFoundError: If the data is missing.
     """
     if argv[1:]:
         raise ValueError(f"Only flags are taken. Received: {' '.join(argv[1:])}.")
@@ -100,10 +100,10 @@ def checked(argv: list[str]) -> tuple[Experiment, dict[str, Any] | None]:
 
 
 def check_flags(experiment: Experiment) -> None:
-    """Checks what the flags say beside an experiment: of a sweep, and of others' effect.
+    """Checks the flags that are not an experiment's, and that every flag has an effect.
 
     Raises:
-        ValueError: If one is out of its range or has no effect.
+        ValueError: If a flag is out of its range or has no effect.
     """
     runs = runs_asked_for(experiment)
     if not FLAGS.every_flag_given:
@@ -111,14 +111,14 @@ def check_flags(experiment: Experiment) -> None:
 
 
 def runs_asked_for(experiment: Experiment) -> list[Experiment]:
-    """Returns the runs that the flags ask for."""
+    """Returns the runs that the flags describe."""
     if not is_sweep():
         return [experiment]
     return runs_of_sweep(experiment, FLAGS.num_seeds, ranks())
 
 
 def sweep(experiment: Experiment) -> int:
-    """Trains what is missing of a sweep and returns an exit status."""
+    """Trains the runs of a sweep that are missing and returns an exit status."""
     load_framework()
     from low_rank_local_connectivity.experiments.sweeping import run_sweep
 
@@ -126,7 +126,7 @@ def sweep(experiment: Experiment) -> int:
 
 
 def run_or_tell(experiment: Experiment, result: dict[str, Any] | None) -> int:
-    """Runs what is missing of a run, prints its result and returns an exit status."""
+    """Completes a run, prints its result and returns an exit status."""
     if result is None or "failed" in result:
         result = run_or_refuse(experiment, result)
     print(summary(result, experiment.model_dir))
@@ -134,7 +134,7 @@ def run_or_tell(experiment: Experiment, result: dict[str, Any] | None) -> int:
     for name, sentence in failed.items():
         tell(f"The {name} failed: {sentence}")
     if failed:
-        print("The result stands, and the same command tries the rest again.", file=sys.stderr)
+        print("The result is valid, and the same command tries the rest again.", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -148,7 +148,7 @@ def summary(result: dict[str, Any], folder: str) -> str:
 
 
 def run_or_refuse(experiment: Experiment, unfinished: dict[str, Any] | None) -> dict[str, Any]:
-    """Runs; what its caller can mend, and being asked to stop, ends the program in a sentence."""
+    """Runs a function; ends the program with a sentence on a user's error or a signal to stop."""
     load_framework(experiment.virtual_devices)
     from low_rank_local_connectivity import training
     from low_rank_local_connectivity.data.unreadable import unreadable_image
@@ -172,11 +172,11 @@ def run_or_refuse(experiment: Experiment, unfinished: dict[str, Any] | None) -> 
 
 
 def refuse(error: Exception | str) -> NoReturn:
-    """Ends the program over something that its caller can mend."""
+    """Ends the program because of an error that the user can correct."""
     tell(str(error))
     sys.exit(2)
 
 
 def tell(sentence: str) -> None:
-    """Prints a sentence to the standard error, with the name of the program before it."""
+    """Prints a sentence to standard error, after the name of the program."""
     print(f"{Path(sys.argv[0]).name}: {in_flags(sentence)}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""One run, with every choice made and checked before a framework is loaded."""
+"""The settings of a run, checked before a framework is loaded."""
 
 import dataclasses
 import functools
@@ -27,17 +27,17 @@ from low_rank_local_connectivity.experiments.fields import (
 from low_rank_local_connectivity.export import FORMATS
 from low_rank_local_connectivity.models import CONVOLUTIONS, MODELS, Settings, convolution
 
-# A run is the same run wherever its data and results lie, and however often it is saved.
+# A run is the same wherever its data and results are stored, and however often it is saved.
 PLACES = ("data_dir", "download", "model_dir", "tpu", "peers_timeout")
 SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints")
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One run, with every choice made; the flags of a command are made from the fields.
+    """The settings of a run; a command's flags are made from its fields.
 
-    Fields that are None by default and must have a value get one that depends on the others, as
-    their meaning says.
+    If a field must have a value but is None by default, its value depends on the other fields, as
+    its description says.
 
     Raises:
         ValueError: If a field is out of its range, or fields contradict each other.
@@ -52,32 +52,33 @@ class Experiment:
     data_dir: str | None = field(
         None, "Folder of prepared data. [tensorflow-datasets' own]", Group.DATA, path=True
     )
-    download: bool = field(False, "Whether data that is not there may be downloaded.", Group.DATA)
+    download: bool = field(False, "Whether missing data may be downloaded.", Group.DATA)
     train_examples: int | None = field(
         None, "Size of a fixed subset to train on. [all]", Group.DATA
     )
     image_size: int | None = field(
         None,
-        "Pixels per side, of datasets that have any: imagenet2012, folder. [224]",
+        "Pixels per side, for datasets of images of any size: imagenet2012, folder. [224]",
         Group.DATA,
     )
     augment: tuple[str, ...] = field(
         (),
-        "What training does to each image at random, in every epoch anew: crop takes 8 to 100 % of "
-        "its area and resizes that, flip mirrors every second image; crop,flip does both; none "
-        "leaves images as they are. Not for classes that depend on where something is, or on left "
-        "and right.",
+        "Random changes of training images, drawn anew in every epoch: crop resizes 8 to 100 % of "
+        "the area, flip mirrors half of the images, crop,flip does both, and none does not change "
+        "them. Not for classes that depend on where something is, or on left and right.",
         Group.DATA,
         some_of(AUGMENTATIONS, "takes {}, or none", nothing="none"),
     )
     eval_crop: float | None = field(
         None,
-        "Side of the central square that evaluation sees of each image of folder or imagenet2012, "
-        "as a share of the shorter side; 0.875 is customary with --augment=crop. [the whole image]",
+        "Side of the central square that evaluation uses of each image of folder or imagenet2012, "
+        "as a fraction of the shorter side; 0.875 is usual with --augment=crop. [the whole image]",
         Group.DATA,
         Accepted("must be above 0 and at most 1", lambda share: 0 < share <= 1),
     )
-    translate: bool = field(False, "Whether images lie anywhere in a canvas of noise.", Group.DATA)
+    translate: bool = field(
+        False, "Whether images are placed at random in a canvas of noise.", Group.DATA
+    )
     canvas_size: int | None = field(
         None,
         "Pixels per side of the canvas. [1.5 times the larger side of an image]",
@@ -86,8 +87,7 @@ class Experiment:
     network: str = field("simple_network", "Network to train.", Group.NETWORK, one_of(MODELS))
     layer_types: tuple[str, ...] = field(
         ("conv2d", "conv2d", "low_rank_locally_connected2d"),
-        "Kind of each layer, first to last, conv2d where none is named: "
-        f"{', '.join(CONVOLUTIONS)}.",
+        f"Kind of each layer, first to last, and conv2d for the rest: {', '.join(CONVOLUTIONS)}.",
         Group.NETWORK,
         some_of(CONVOLUTIONS, "takes names among {}"),
     )
@@ -109,16 +109,22 @@ class Experiment:
         one_of(CONVOLUTIONS),
     )
     spatial_rank: int = field(
-        4, "Filter banks of a low-rank layer, or a width to match.", Group.LOW_RANK, AT_LEAST_1
+        4,
+        "Filter banks of a low-rank layer; for a wide convolution, the rank to match.",
+        Group.LOW_RANK,
+        AT_LEAST_1,
     )
-    kernel_size: int = field(3, "Taps of each layer per axis.", Group.NETWORK, AT_LEAST_1)
+    kernel_size: int = field(3, "Taps per axis of each layer.", Group.NETWORK, AT_LEAST_1)
     filters: int = field(64, "Filters of each layer.", Group.NETWORK, AT_LEAST_1)
     normalize_weights: str | None = field(
-        "softmax", "How combining weights normalise.", Group.LOW_RANK, one_of(("softmax", "norm"))
+        "softmax",
+        "How combining weights are normalised.",
+        Group.LOW_RANK,
+        one_of(("softmax", "norm")),
     )
     combining_weights_initializer: str = field(
         "conv_init",
-        "Initial combining weights.",
+        "Initializer of combining weights.",
         Group.LOW_RANK,
         one_of(
             (
@@ -138,10 +144,10 @@ class Experiment:
         ),
     )
     share_row_combining_weights: bool = field(
-        None, "Whether each row has logits. [unless input-dependent]", Group.LOW_RANK
+        None, "Whether each row has logits of its own. [unless input-dependent]", Group.LOW_RANK
     )
     share_col_combining_weights: bool = field(
-        None, "Whether each column has logits. [unless input-dependent]", Group.LOW_RANK
+        None, "Whether each column has logits of its own. [unless input-dependent]", Group.LOW_RANK
     )
     input_dependent: bool = field(
         False, "Whether combining weights depend on the input.", Group.LOW_RANK
@@ -151,12 +157,12 @@ class Experiment:
     )
     locally_connected_fan: str = field(
         "position",
-        "Fans of locally connected layers' initial values; the paper's were 'kernel'.",
+        "Fans in the initializer of locally connected layers; the paper's were 'kernel'.",
         Group.NETWORK,
         one_of(("position", "kernel")),
     )
     coord_conv: bool = field(
-        False, "Whether the network's input gets coordinate channels.", Group.NETWORK
+        False, "Whether coordinate channels are added to the network's input.", Group.NETWORK
     )
     batch_size: int = field(
         64, "Examples per step, over all devices.", Group.OPTIMISATION, AT_LEAST_1
@@ -175,70 +181,71 @@ class Experiment:
         Accepted("must be a positive number", POSITIVE.holds),
     )
     warmup_epochs: int = field(
-        None, "Epochs of rising learning rate. [a tenth of them]", Group.OPTIMISATION
+        None, "Epochs over which the learning rate rises. [a tenth of all]", Group.OPTIMISATION
     )
     schedule: str = field(
         "cosine",
-        "How the rate falls: to 0, to a tenth at 1/3, 2/3 and 8/9 of the way, or not.",
+        "How the learning rate falls: to 0 along a cosine, to a tenth at 1/3, 2/3 and 8/9 of the "
+        "steps, or not at all.",
         Group.OPTIMISATION,
         one_of(("cosine", "steps", "constant")),
     )
     momentum: float = field(0.9, "Momentum of SGD.", Group.OPTIMISATION, BELOW_1)
     weight_decay: float = field(
         0.0,
-        "L2 penalty: what of a kernel is added to its gradient.",
+        "Weight decay: the multiple of a kernel that is added to its gradient.",
         Group.OPTIMISATION,
         AT_LEAST_0,
     )
     label_smoothing: float = field(
-        0.0, "Share of the target spread over all classes.", Group.OPTIMISATION, BELOW_1
+        0.0, "Fraction of the target that is spread over all classes.", Group.OPTIMISATION, BELOW_1
     )
     precision: str = field(
         "float32",
-        "What layers compute in; weights are float32.",
+        "Precision in which layers compute; weights are float32.",
         Group.OPTIMISATION,
         one_of(("float32", "mixed_bfloat16", "mixed_float16")),
     )
     validation_every: int = field(
-        1, "Epochs from one validation score to the next.", Group.OPTIMISATION, AT_LEAST_1
+        1, "Epochs from one validation to the next.", Group.OPTIMISATION, AT_LEAST_1
     )
     seed: int = field(
-        0, "Seed of everything random; of a sweep, the first one.", Group.OPTIMISATION, UINT32
+        0, "Seed of everything random; the first of a sweep's.", Group.OPTIMISATION, UINT32
     )
     strategy: str = field(
         "auto",
-        "Where to train: auto takes what there is. Under JAX, auto is all devices.",
+        "Where to train: auto uses every available device.",
         Group.DEVICES,
         one_of(("auto", "one_device", "mirrored", "multi_worker", "tpu")),
     )
     tpu: str | None = field(
-        None, "Name or address of a TPU; local on a TPU's own machine.", Group.DEVICES
+        None, "Name or address of a TPU; 'local' on the machine that has it.", Group.DEVICES
     )
     synchronized_batch_norm: bool = field(
-        False, "Whether replicas share batch statistics. [each its own]", Group.DEVICES
+        False, "Whether replicas share batch statistics. [each has its own]", Group.DEVICES
     )
     virtual_devices: int | None = field(
         None,
-        "Devices to make of the CPU, to try out a strategy. [one]",
+        "Number of devices into which to divide the CPU, to try out a strategy. [one]",
         Group.DEVICES,
         AT_LEAST_1,
     )
     peers_timeout: float = field(
-        300.0, "Seconds to wait for the other workers at the start.", Group.DEVICES, POSITIVE
+        300.0, "Seconds to wait for the other workers to start.", Group.DEVICES, POSITIVE
     )
     checkpoint_steps: int | None = field(
-        None, "Steps between checkpoints. [every epoch's end]", Group.SAVING, AT_LEAST_1
+        None, "Steps between checkpoints within an epoch. [none]", Group.SAVING, AT_LEAST_1
     )
     checkpoint_minutes: float | None = field(
-        None, "Minutes between checkpoints. [no limit]", Group.SAVING, POSITIVE
+        None, "Minutes between checkpoints within an epoch. [none]", Group.SAVING, POSITIVE
     )
     keep_checkpoints: int = field(
-        2, "How many of the newest to keep, beside the best.", Group.SAVING, AT_LEAST_1
+        2, "How many of the newest checkpoints to keep, besides the best.", Group.SAVING, AT_LEAST_1
     )
     model_dir: str = field(
         None,
-        "Folder of the run's files, or the sweep's. [runs/<dataset>-<network>-<seed or sweep>, and "
-        "what of a run differs from the defaults]",
+        "Folder for the files of the run or sweep. [runs/<dataset>-<network>-<seed or sweep>, and "
+        "the flags of a run that differ from the defaults]",
         Group.SAVING,
         path=True,
     )
@@ -250,7 +257,7 @@ class Experiment:
     )
     serving_batch_size: int | None = field(
         None,
-        "Batch at which to measure whether the converted model is faster to serve. [1]",
+        "Batch size at which to measure which form of the model is fastest to serve. [1]",
         Group.EXPORT,
         AT_LEAST_1,
     )
@@ -278,7 +285,7 @@ class Experiment:
         self._check_packages()
 
     def _fill(self) -> None:
-        """Gives fields that are None, and must not be, their values."""
+        """Fills in the fields that are None but must have values."""
         defaults = {
             "share_row_combining_weights": not self.input_dependent,
             "share_col_combining_weights": not self.input_dependent,
@@ -287,7 +294,7 @@ class Experiment:
         }
         for name, value in defaults.items():
             if getattr(self, name) is None:
-                object.__setattr__(self, name, value)  # the way in to a frozen dataclass
+                object.__setattr__(self, name, value)  # as the dataclass is frozen
 
     def _require(self, name: str, holds: bool, sentence: str) -> None:
         if not holds:
@@ -298,13 +305,13 @@ class Experiment:
     def _check_data(self) -> None:
         resizable = DATASETS[self.dataset].resizable
         sized = self.image_size is None or (resizable and self.image_size >= 1)
-        sentence = f"must be at least 1 and goes with images of any size, not {self.dataset}"
+        sentence = f"needs a dataset of images of any size, not {self.dataset}"
         self._require("image_size", sized, sentence if not resizable else "must be at least 1")
         self._check_views()
         dataset = self.placed
         side = max(dataset.image_shape[:2])
         holds = self.canvas_size is None or (self.translate and self.canvas_size >= side)
-        sentence = f"goes with --translate and must be at least the images' {side} pixels"
+        sentence = f"needs --translate and must be at least the images' {side} pixels"
         self._require("canvas_size", holds, sentence)
         all_of_them = dataset.split_sizes[0]
         some = self.train_examples is None or 1 <= self.train_examples <= all_of_them
@@ -318,14 +325,14 @@ class Experiment:
     def _check_views(self) -> None:
         if self.eval_crop is not None:
             of_files = DATASETS[self.dataset].encoded
-            sentence = f"goes with images of sizes of their own, not {self.dataset}"
+            sentence = f"needs a dataset of images of any size, not {self.dataset}"
             self._require("eval_crop", of_files, sentence)
 
     def _check_layers(self) -> None:
         network = MODELS[self.network]
         count = network.num_layers
         few = len(self.layer_types) <= count
-        self._require("layer_types", few, f"names at most the {count} layers of {self.network}")
+        self._require("layer_types", few, f"must name at most the {count} layers of {self.network}")
         for name in ("insert_layer", "replace"):
             self._require(name, not getattr(self, name), f"needs a ResNet, not {self.network}")
         shape = self.data.input_shape
@@ -344,7 +351,7 @@ class Experiment:
         known = set(self.replace) <= set(network.stages)
         self._require("replace", known, f"takes stages among {', '.join(network.stages)}, or all")
         sizes = network.site_sizes(self.data.input_shape) if network.site_sizes else {}
-        sentence = "changes sizes, so a ResNet is full as a whole: --network=full_resnet18"
+        sentence = "changes sizes, so only a whole ResNet can be full: --network=full_resnet18"
         for name in ("insert_layer", "replace_with"):
             self._require(name, getattr(self, name) != "full_conv2d", sentence)
         what = "x".join(map(str, self.data.input_shape[:2]))
@@ -356,11 +363,11 @@ class Experiment:
         self._check_rank((kind, sizes[site]) for site, kind in sites.items())
 
     def _check_own_layers(self) -> None:
-        """Checks the flags of a network whose layers are its own."""
+        """Checks the flags of a network that has layers of its own."""
         plain = {"layer_types": (), "kernel_size": 3, "filters": 64, "coord_conv": False}
         for name, value in plain.items():
             if name not in MODELS[self.network].options:
-                sentence = f"does not go with {self.network}, whose layers are its own"
+                sentence = f"does not apply to {self.network}, which has layers of its own"
                 self._require(name, getattr(self, name) == value, sentence)
         sentence = f"needs a ResNet whose layers can be replaced, not {self.network}"
         for name in ("insert_layer", "replace"):
@@ -388,8 +395,8 @@ class Experiment:
         self._require("warmup_epochs", below, f"must be from 0 to below --epochs={self.epochs}")
 
     def _check_packages(self) -> None:
-        """Refuses exports whose packages are missing: now rather than after hours of training."""
-        # TensorFlow, which every run needs, has a sentence of its own.
+        """Refuses exports whose packages are missing before training rather than after it."""
+        # The check of the backend has a message for TensorFlow, which every run needs.
         needed = {name for kind in self.export_formats for name in FORMATS[kind].packages}
         needed.discard("tensorflow")
         missing = sorted(name for name in needed if importlib.util.find_spec(name) is None)
@@ -398,12 +405,12 @@ class Experiment:
 
     @functools.cached_property
     def placed(self) -> Dataset:
-        """The dataset as it is in its folder."""
+        """The dataset, with its shapes, classes and sizes found in its folder."""
         return DATASETS[self.dataset].at(self.data_dir, self.image_size)
 
     @property
     def data(self) -> Dataset:
-        """The dataset, augmented, cropped and translated if so asked."""
+        """The dataset, augmented, cropped and translated as the flags say."""
         dataset = self.placed.augmented(self.augment).cropped(self.eval_crop)
         if not self.translate:
             return dataset
@@ -417,7 +424,7 @@ class Experiment:
         return self.layer_types + ("conv2d",) * missing
 
     def build(self):
-        """Builds the network; a framework must be there."""
+        """Builds the network; needs a framework."""
         dataset, network = self.data, MODELS[self.network]
         of_all = {"weight_decay": self.weight_decay, "synchronized": self.synchronized_batch_norm}
         if network.stages:
@@ -434,7 +441,7 @@ class Experiment:
 
     @property
     def settings(self) -> Settings:
-        """What the makers of layers are told."""
+        """The settings of layers that are not plain convolutions."""
         names = [field.name for field in dataclasses.fields(Settings)]
         return Settings(**{name: getattr(self, name) for name in names})
 
@@ -448,7 +455,7 @@ class Experiment:
         return f"{self.network}, {' and '.join(changes) or 'unchanged'}"
 
     def recipe(self, steps_per_epoch: int):
-        """Returns how to train; a framework must be there."""
+        """Returns how to train; needs a framework."""
         from low_rank_local_connectivity.training import Recipe
 
         names = [field.name for field in dataclasses.fields(Recipe)]
@@ -456,7 +463,7 @@ class Experiment:
         return Recipe(steps_per_epoch=steps_per_epoch, **own)
 
     def config(self) -> dict[str, Any]:
-        """Returns all fields, the backend and what the images are, as JSON holds them."""
+        """Returns all fields, the backend and a description of the images, for JSON."""
         found: dict[str, Any] = {**dataclasses.asdict(self), "backend": backend_name()}
         if DATASETS[self.dataset].complete is not None:
             # Whose name is the same whatever lies in the folder.
@@ -464,10 +471,10 @@ class Experiment:
         return json.loads(json.dumps(found))
 
     def recorded_config(self) -> dict[str, Any]:
-        """Returns what a record says of the run: its configuration but the places of its files.
+        """Returns the configuration in a record of the run, without the places of its files.
 
-        What runs did before a field told of it is left out, so that records from before are of
-        the same budget and the same names as those from after.
+        A newer field is left out if its value is what runs did before it existed, so that older
+        and newer records have the same budgets and names.
         """
         config = self.config()
         before = {"backend": "tensorflow"}
@@ -481,7 +488,7 @@ class Experiment:
 
 
 def _told_apart(dataset: Dataset) -> str:
-    """Returns what tells the images of a folder apart from another's."""
+    """Returns a description that distinguishes a folder's images from another's."""
     train, valid, test = dataset.split_sizes
     names = hashlib.sha256(json.dumps(dataset.class_names).encode()).hexdigest()[:8]
     return (

@@ -1,4 +1,4 @@
-"""What a field of an experiment says of itself: its default, its meaning, the values it takes."""
+"""Fields of an experiment, with their defaults, descriptions and accepted values."""
 
 import dataclasses
 import enum
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Group(enum.StrEnum):
-    """Where `--help` lists a field, in this order."""
+    """The groups of fields in `--help`, in this order."""
 
     DATA = "Data"
     NETWORK = "Network"
@@ -27,8 +27,8 @@ class Accepted:
 
     Args:
         words: What must hold, in words that follow the field's name.
-        holds: Function of a value to whether it does.
-        choices: The names that values are chosen from, where they are names.
+        holds: Function of a value that tells whether it does.
+        choices: The names to choose from, if values are names.
         nothing: How a command spells that none of them is chosen.
     """
 
@@ -39,17 +39,17 @@ class Accepted:
 
 
 def one_of(choices: Iterable[str]) -> Accepted:
-    """Returns that a value must be one of some names."""
+    """Returns the condition that a value is one of some names."""
     names = tuple(choices)
     return Accepted(f"must be one of {', '.join(names)}", names.__contains__, names)
 
 
 def some_of(choices: Iterable[str], words: str = "takes {}", nothing: str = "") -> Accepted:
-    """Returns that every item of a value must be one of some names.
+    """Returns the condition that every item of a value is one of some names.
 
     Args:
         choices: The names.
-        words: What must hold, with `{}` where the names are listed.
+        words: The condition in words, with `{}` in place of the list of names.
         nothing: How a command spells that there is no item.
     """
     names = tuple(choices)
@@ -66,12 +66,12 @@ UINT32 = Accepted("must be from 0 to 4294967295", lambda value: 0 <= value < 2**
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What a field says of itself beside its default and its type.
+    """Facts about a field other than its default and its type.
 
     Args:
-        meaning: What `--help` says of it.
-        group: Where `--help` lists it.
-        accepted: The values that it takes, beside None; None if its type says all.
+        meaning: Its description in `--help`.
+        group: Its group in `--help`.
+        accepted: The values that it takes, besides None; None if all of its type.
         path: Whether it is the path of a file or folder.
     """
 
@@ -95,7 +95,7 @@ def field(
 
 
 def about(one: dataclasses.Field) -> About:
-    """Returns what a field says of itself."""
+    """Returns the facts about a field."""
     return one.metadata["about"]
 
 

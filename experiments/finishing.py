@@ -1,4 +1,4 @@
-"""What a trained run leaves behind: its result, the model, its pictures and its exports."""
+"""Finishing a trained run: writing its result, model, pictures and exports."""
 
 import contextlib
 import shutil
@@ -10,26 +10,26 @@ from low_rank_local_connectivity.experiments.experiment import Experiment
 from low_rank_local_connectivity.experiments.flags import in_flags
 from low_rank_local_connectivity.experiments.folder import write_result
 
-# What a run leaves behind beside its result, and what is said of it until it is there.
+# What a run writes besides its result, and what the result says of each until it is written.
 LEFT = ("model", "picture", "export")
 NOT_YET = "The run ended before."
-# Validation images that exports in integers are calibrated on.
+# Number of validation images on which exports in integers are calibrated.
 CALIBRATED_ON = 256
-# Names that are printed of files that were left out.
+# How many names of ignored files are printed.
 SHOWN_NAMES = 10
 
 
 def leave_behind(experiment: Experiment, model, images, result: dict[str, Any]) -> dict[str, Any]:
     """Writes the result, the trained model, its pictures and its exports.
 
-    The result comes first, so that nothing that fails after the training costs it. What has not
-    been done, and why, stands in it under `failed` until the same command has done it.
+    The result is written first, so that no later failure can lose it. Its entry `failed` says what
+    is missing and why, until the same command has completed it.
 
     Args:
         experiment: The run.
         model: The trained model.
-        images: A few test images, to draw weights for that depend on the input.
-        result: What is known of the result.
+        images: A few test images, for which to draw input-dependent weights.
+        result: The result so far.
 
     Returns:
         The result.
@@ -48,23 +48,23 @@ def leave_behind(experiment: Experiment, model, images, result: dict[str, Any]) 
     plain = None
     with attempting("model", folder, result):
         training.save(model, path)
-        # As a server will: without the strategy that trained it.
+        # As on a server, without the strategy that trained it.
         plain = training.load(path, training.file_digest(path))
         result["model_sha256"] = training.file_digest(path)
     return result if plain is None else complete(experiment, plain, images, result)
 
 
 def complete(experiment: Experiment, model, images, result: dict[str, Any]) -> dict[str, Any]:
-    """Draws and exports a trained model as far as its result says that this is missing.
+    """Draws and exports a trained model where its result says that this is missing.
 
     Args:
         experiment: The run.
         model: The model, as it was saved.
         images: A few test images.
-        result: The result, without what is missing.
+        result: The result so far.
 
     Returns:
-        The result, as it stands in `result.json`.
+        The result, as written to `result.json`.
     """
     from low_rank_local_connectivity import plots
 
@@ -82,7 +82,7 @@ def complete(experiment: Experiment, model, images, result: dict[str, Any]) -> d
 
 @contextlib.contextmanager
 def attempting(name: str, folder: Path, result: dict[str, Any]) -> Iterator[None]:
-    """Notes in a run's result whether what is within succeeds; an error ends there."""
+    """Records in a run's result whether the body succeeds; an error does not propagate."""
     from low_rank_local_connectivity import training
 
     try:
@@ -97,7 +97,7 @@ def attempting(name: str, folder: Path, result: dict[str, Any]) -> Iterator[None
 
 
 def in_a_sentence(error: Exception) -> str:
-    """Returns an error's own words in a line; one that was not meant for readers, with its kind."""
+    """Returns an error's message in a line; with its class, unless it is a sentence for users."""
     words = " ".join(str(error).split())
     told = isinstance(error, (ValueError, ImportError)) and words
     return words if told else f"{type(error).__name__}: {words or 'no message'}"
@@ -112,12 +112,12 @@ def first_batch(experiment: Experiment, split: str, size: int) -> Any:
 
 
 def export(model, experiment: Experiment, images) -> None:
-    """Writes the exports that the flags ask for, as far as the backend can.
+    """Writes the exports that the flags request, if the backend can.
 
     Args:
         model: The trained model.
         experiment: The run.
-        images: A few test images, to verify on.
+        images: A few test images for the verification.
     """
     import keras
 
@@ -132,7 +132,7 @@ def export(model, experiment: Experiment, images) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed here, or went on
     if not formats:
         return
-    # Not on test images: what integers are calibrated on is seen, as what is trained on is.
+    # Not on test images: calibration uses its images, as training does.
     integers = any(FORMATS[name].integers for name in formats)
     seen = first_batch(experiment, "valid", CALIBRATED_ON) if integers else (None, None)
     export_model(
@@ -150,5 +150,5 @@ def export(model, experiment: Experiment, images) -> None:
 
 
 def first_names(names: list[str]) -> str:
-    """Returns the first of some names, and dots if there are more."""
+    """Returns the first few names, with dots if there are more."""
     return ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")

@@ -1,4 +1,4 @@
-"""The flags of a command: made from fields, read back as an experiment, and put into sentences."""
+"""The flags of a command: made from fields, read as an experiment, and named in sentences."""
 
 import dataclasses
 import hashlib
@@ -24,28 +24,28 @@ from low_rank_local_connectivity.experiments.fields import (
 from low_rank_local_connectivity.models import MODELS
 
 FLAGS = flags.FLAGS
-# Where the files of flags lie that describe the paper's experiments.
+# Folder with the files of flags of the paper's experiments.
 PAPER = Path(__file__).parent / "paper"
 
-# Letters of what is told of a run in the name of its folder.
+# Length of the description of a run in the name of its folder.
 NAME_LENGTH = 48
 
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
-    """What a command can say beside an experiment."""
+    """Flags of a command that do not belong to an experiment."""
 
     num_seeds: int = field(1, "Seeds of a sweep: seed, seed + 1, and so on.", Group.OPTIMISATION)
     spatial_ranks: tuple[str, ...] = field(
         (), "Ranks of a sweep. [spatial_rank alone]", Group.LOW_RANK
     )
     allow_other_flags: bool = field(
-        False, "Whether to continue a run that was begun with other flags.", Group.SAVING
+        False, "Whether to continue a run that was started with different flags.", Group.SAVING
     )
     every_flag_given: bool = field(
         False,
-        "Whether all flags are given, as a sweep gives them to its runs: then those that have no "
-        "effect are let pass.",
+        "Whether all flags are given, as a sweep does for its runs, so that flags without an "
+        "effect are accepted.",
         Group.SAVING,
     )
 
@@ -54,15 +54,15 @@ FIELDS = {one.name: one for owner in (Experiment, Beside) for one in dataclasses
 
 
 class PathParser(flags.ArgumentParser):
-    """Reads a path; a leading `~` is the home folder of its user."""
+    """Reads a path, in which a leading `~` is the user's home folder."""
 
     syntactic_help = "a path"
 
     def parse(self, argument: str) -> str:
-        """Returns the path with its home folder spelled out.
+        """Returns the path with its home folder expanded.
 
         Raises:
-            ValueError: If that cannot be told; absl makes a flag error of it.
+            ValueError: If there is none; absl turns this into a flag error.
         """
         if not argument.startswith("~"):
             return argument
@@ -81,7 +81,7 @@ DEFINERS = {
 
 
 def define(one: dataclasses.Field) -> None:
-    """Defines the flag of a field; `--help` lists it under the field's group."""
+    """Defines the flag of a field, which `--help` lists in the field's group."""
     told, kind = about(one), value_type(one)
     choices = told.accepted.choices if told.accepted else ()
     default: Any = one.default
@@ -104,17 +104,17 @@ for _field in FIELDS.values():
 
 
 def help_text() -> str:
-    """Returns what `--help` says of the flags, group by group."""
+    """Returns the descriptions of the flags for `--help`, group by group."""
     return "\n".join(FLAGS.module_help(group.value) for group in Group)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses a command line and returns what of it is no flag.
+    """Parses a command line and returns the arguments that are not flags.
 
-    The files of flags of the paper's experiments are found by their names from every folder.
+    The files of flags of the paper's experiments are found by name from any folder.
 
     Raises:
-        flags.Error: If a flag is not known, or its value cannot be read.
+        flags.Error: If a flag is unknown, or its value cannot be read.
     """
     return FLAGS([*argv[:1], *itertools.chain(*map(_expanded, argv[1:]))])
 
@@ -133,7 +133,7 @@ def _expanded(word: str) -> list[str]:
 
 
 def in_flags(sentence: str) -> str:
-    """Returns a sentence of the library with the flags in place of the arguments.
+    """Returns a sentence of the library with flags in place of arguments.
 
     Example:
         >>> in_flags("`batch_size` must be even. Received: batch_size=3.")
@@ -144,7 +144,7 @@ def in_flags(sentence: str) -> str:
 
 
 def experiment_from_flags() -> Experiment:
-    """Returns the experiment that the flags describe, defaults that depend on others filled in."""
+    """Returns the experiment that the flags describe, with all defaults filled in."""
     values = {one.name: value_of(one) for one in dataclasses.fields(Experiment)}
     network = MODELS[values["network"]]
     if not network.num_layers and FLAGS["layer_types"].using_default_value:
@@ -159,7 +159,7 @@ def experiment_from_flags() -> Experiment:
 
 
 def value_of(one: dataclasses.Field) -> Any:
-    """Returns the value that a field's flag gives it."""
+    """Returns the value of a field from its flag."""
     value = items_of_flag(one.name, FLAGS[one.name].value)
     if isinstance(value, list):
         return tuple(value)
@@ -167,9 +167,9 @@ def value_of(one: dataclasses.Field) -> Any:
 
 
 def items_of_flag(name: str, value: Any) -> Any:
-    """Returns the items of a flag that is a list, without `none`; other values as they are.
+    """Returns the items of a list without `none`, and other values as they are.
 
-    Augmentations have no order: each is applied once.
+    The order of augmentations does not matter: each is applied once.
     """
     if not isinstance(value, list):
         return value
@@ -178,10 +178,10 @@ def items_of_flag(name: str, value: Any) -> Any:
 
 
 def what_differs() -> str:
-    """Returns what tells a single run from one that has all defaults, to go into a folder's name.
+    """Returns the part of a folder's name that distinguishes a run from one with all defaults.
 
-    The flags that come first in words, and a digest of all; nothing if there is none. A sweep's
-    runs have names of their own within its folder.
+    It has the first flags in words and a digest of all, and is empty if no flag differs. The runs
+    of a sweep have names of their own within its folder.
     """
     if is_sweep():
         return ""
@@ -208,26 +208,26 @@ def _in_a_name(value: Any) -> str:
 
 
 def is_sweep() -> bool:
-    """Returns whether the flags ask for runs with records; one is enough, if asked for so."""
+    """Returns whether the flags describe a sweep, which may have a single run."""
     return FLAGS["num_seeds"].present > 0 or bool(FLAGS.spatial_ranks)
 
 
 def given_flags() -> dict[str, Any]:
-    """Returns the values of the flags that somebody gave, on the command line or in a file."""
+    """Returns the values of the flags that are given, on the command line or in a file."""
     names = {*FIELDS} - {"num_seeds", "every_flag_given"}
     return {name: FLAGS[name].value for name in FIELDS if name in names and FLAGS[name].present > 0}
 
 
 def usual_flags() -> dict[str, Any]:
-    """Returns the values that flags have if nobody gives them."""
+    """Returns the values of flags that are not given."""
     return {name: FLAGS[name].default for name in FIELDS}
 
 
 def ranks() -> list[int]:
-    """Returns the ranks of the sweep that the flags ask for; none for that of the experiment.
+    """Returns the ranks of a sweep; empty for that of the experiment alone.
 
     Raises:
-        ValueError: If one is no integer.
+        ValueError: If one is not an integer.
     """
     try:
         return [int(rank) for rank in FLAGS.spatial_ranks]
@@ -237,7 +237,7 @@ def ranks() -> list[int]:
 
 
 def as_flags(experiment: Experiment) -> list[str]:
-    """Returns the flags that describe an experiment, those of None but for `none` left out."""
+    """Returns the flags that describe an experiment, without those whose value is None."""
     described = []
     for one in dataclasses.fields(experiment):
         name, value = one.name, getattr(experiment, one.name)

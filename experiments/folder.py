@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, and the result of a finished run in it."""
+"""The folder of a run: which run it belongs to, and the result of a finished run in it."""
 
 import hashlib
 import json
@@ -15,35 +15,35 @@ SPELLED = {"backend": "KERAS_BACKEND", "images": "--data_dir"}
 
 
 def check_folder(experiment: Experiment, allow_other_flags: bool = False) -> dict[str, Any] | None:
-    """Makes sure that the run's folder is its own.
+    """Checks that a folder is new or belongs to this run.
 
     Args:
         experiment: The run.
-        allow_other_flags: Whether the run in it may have been begun with other flags.
+        allow_other_flags: Whether the run in it may have been started with different flags.
 
     Returns:
         The result, if the run is finished.
 
     Raises:
-        ValueError: If the folder holds another run, or files that are not a run's, or a finished
-            run is to be continued that has as many epochs behind it as it shall have.
+        ValueError: If the folder has another run or files that are not a run's, or a finished run
+            is to be continued without more epochs.
     """
     folder = Path(experiment.model_dir)
     config_path, result_path = folder / "config.json", folder / "result.json"
     if not config_path.exists():
         if folder.exists() and (not folder.is_dir() or _visible(folder)):
             raise ValueError(
-                "--model_dir must be a new folder or hold a run of this script. Received: "
-                f"--model_dir={folder}, which holds something else. Choose another."
+                "--model_dir must be a new folder or contain a run of this script. Received: "
+                f"--model_dir={folder}, which contains something else. Choose another."
             )
         return None
     there, here = read_config(config_path), experiment.config()
     different = differences(there, here)
     if different and not allow_other_flags:
         raise ValueError(
-            "--model_dir must not hold a run with other flags. Received: "
+            "--model_dir must not contain a run with different flags. Received: "
             f"--model_dir={folder}, where {'; '.join(different)}. Choose another, or continue it "
-            "all the same with --allow_other_flags."
+            "anyway with --allow_other_flags."
         )
     if not result_path.exists():
         return None
@@ -53,16 +53,16 @@ def check_folder(experiment: Experiment, allow_other_flags: bool = False) -> dic
 
 
 def refusal_of_other_flags(folder: Path, different: list[str]) -> str:
-    """Returns why a run that is trained to its end cannot go on with other flags."""
+    """Returns why a completely trained run cannot be continued with different flags."""
     return (
-        "A trained run can go on with other flags only if these give it more epochs. Received: "
+        "A trained run can be continued with different flags only for more epochs. Received: "
         f"--model_dir={folder}, where {'; '.join(different)}. Choose another --model_dir, or more "
         "--epochs."
     )
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Returns the flags that a run was begun with.
+    """Returns the flags with which a run was started.
 
     Raises:
         ValueError: If the file is damaged.
@@ -77,12 +77,12 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """Returns in words what makes one run another one than what was begun.
+    """Returns in words how a run differs from the one that was started.
 
     Args:
-        there: What `config.json` says. One from before it told of something has nothing to say
-            about that.
-        here: What it would say now.
+        there: The content of `config.json`; an older file has fewer entries, and those that it
+            lacks are not compared.
+        here: What its content would be now.
     """
     told = {name: here[name] for name in UNTOLD_ONCE if name in here} | there
     return [
@@ -93,7 +93,7 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 
 def check_writable(folder: Path) -> None:
-    """Makes sure that files can be written to a folder, which is made if need be.
+    """Checks that files can be written to a folder, which is created if necessary.
 
     Raises:
         ValueError: If they cannot.
@@ -110,7 +110,7 @@ def check_writable(folder: Path) -> None:
 
 
 def _with_later_flags(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns a run's flags, with those that came later as the run was trained without them."""
+    """Returns a run's flags, in which newer flags have the values that older runs amount to."""
     dataset = DATASETS.get(config.get("dataset", ""))
     of_files = dataset is not None and dataset.encoded
     cropped = {"augment": ["crop", "flip"], "eval_crop": 0.875}
@@ -118,35 +118,35 @@ def _with_later_flags(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _visible(folder: Path) -> list[str]:
-    """Returns what is in a folder, but for locks and what a killed process left half-written."""
+    """Returns the files in a folder, except locks and half-written files of a killed process."""
     return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
 
 
-def digest(result: dict[str, Any]) -> str:
-    """Returns a SHA-256 of a result, which stands in its file beside it."""
+def result_digest(result: dict[str, Any]) -> str:
+    """Returns a SHA-256 of a result, which its file contains too."""
     return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
-    """Writes the result of a run, with a digest of it, in one step; a framework must be there."""
+    """Writes the result of a run and its digest in one step; needs a framework."""
     from low_rank_local_connectivity.training import write_json
 
-    write_json(folder / "result.json", {**result, "digest": digest(result)})
+    write_json(folder / "result.json", {**result, "digest": result_digest(result)})
 
 
 def read_result(path: Path) -> dict[str, Any]:
     """Returns the result of a finished run, without loading a framework.
 
     Raises:
-        ValueError: If the file is not as it was written.
+        ValueError: If the file is damaged.
     """
     try:
         result = json.loads(path.read_text())
-        if result.pop("digest") == digest(result):
+        if result.pop("digest") == result_digest(result):
             return result
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         pass
     raise ValueError(
         f"A finished run's result must be as it was written. Received: {path}, which is damaged. "
-        "Remove it, and the same command scores the trained model again."
+        "Remove it, and the same command evaluates the trained model again."
     )

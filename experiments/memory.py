@@ -1,4 +1,4 @@
-"""Whether a run fits into memory, told before its network is built."""
+"""Checking that a run fits into memory, before its network is built."""
 
 import concurrent.futures
 import importlib
@@ -9,18 +9,18 @@ from pathlib import Path
 from low_rank_local_connectivity.experiments.backend import backend_name
 from low_rank_local_connectivity.experiments.experiment import Experiment
 
-# Moments that an optimizer keeps of every weight.
+# Number of moments that an optimizer keeps for every weight.
 MOMENTS = {"adam": 2, "sgd": 1}
 GIBIBYTE = 2**30
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 def check_memory(experiment: Experiment) -> None:
-    """Makes sure that a run's weights and a step's activations fit into the machine's memory.
+    """Checks that a run's weights and a step's activations fit into the machine's memory.
 
-    Both are the least that can be: weights, their gradients and moments, and the outputs of the
-    layers that have kernels. With an accelerator nothing is checked: that says itself what it
-    cannot hold, whereas a machine kills the process without a word.
+    Both are lower bounds: the weights with their gradients and moments, and the outputs of the
+    layers that have kernels. With an accelerator nothing is checked: it reports that its memory is
+    exhausted, whereas the operating system kills the process without a message.
 
     Args:
         experiment: The run.
@@ -46,7 +46,7 @@ def check_memory(experiment: Experiment) -> None:
 
 
 def has_accelerator() -> bool:
-    """Returns whether the backend computes on something else than the machine's processor."""
+    """Returns whether the backend computes on an accelerator."""
     name = backend_name()
     if name == "tensorflow":
         import tensorflow as tf
@@ -61,8 +61,8 @@ def has_accelerator() -> bool:
 def needed_bytes(experiment: Experiment) -> tuple[int, int, int]:
     """Returns a network's trainable parameters, and the bytes of its weights and of a step.
 
-    The network is built without values, in a thread of its own: what Keras remembers of it, names
-    and weights to come, ends with the thread.
+    The network is built without values and in a thread of its own, with which Keras's state of it,
+    names and weights to be initialised, disappears.
     """
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         return thread.submit(_count, experiment).result()
@@ -85,7 +85,7 @@ def _count(experiment: Experiment) -> tuple[int, int, int]:
 
 
 def free_bytes() -> int | None:
-    """Returns how much memory this process can still get, or None where nothing tells."""
+    """Returns how much more memory this process can get; None if that is unknown."""
     known = [size for size in (_free_of_machine(), _free_of_container()) if size is not None]
     return min(known, default=None)
 
@@ -103,7 +103,7 @@ def _free_of_machine() -> int | None:
 
 
 def _free_of_container() -> int | None:
-    """Returns what a container's limit leaves; files that are only cached make room."""
+    """Returns the memory left within a container's limit, counting cached files as free."""
     try:
         limit, used, statistics = (
             (CGROUP / f"memory.{name}").read_text() for name in ("max", "current", "stat")

@@ -1,4 +1,4 @@
-"""What a flag needs to have an effect, so that none is ignored without a word."""
+"""The conditions under which flags have an effect, so that none is silently ignored."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +15,11 @@ WITHOUT_FILES = ("digits", "synthetic")
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-    """What must hold for a flag to change a run.
+    """The condition for a flag to change a run.
 
     Args:
-        what: In words, after "needs".
-        holds: Function of a run to whether it does.
+        what: The condition in words, after "needs".
+        holds: Function of a run that tells whether it holds.
     """
 
     what: str
@@ -39,7 +39,7 @@ def _has_rank(run: Experiment) -> bool:
 
 
 def _has_low_rank(run: Experiment) -> bool:
-    """Returns whether a layer is of low rank, or as wide as makes up for all of one."""
+    """Returns whether a layer is low-rank, or a wide convolution that matches one exactly."""
     matched = "wide_conv2d" in _kinds(run) and bool(MODELS[run.network].stages)
     return "low_rank_locally_connected2d" in _kinds(run) or matched
 
@@ -111,13 +111,13 @@ def check_flags_have_effect(
     runs: Sequence[Experiment],
     are_sweep: bool = False,
 ) -> None:
-    """Makes sure that no flag is ignored.
+    """Checks that no flag is ignored.
 
-    A flag that says of something that it is off, as it is anyway, is taken as said.
+    A flag that turns off something that is off anyway is accepted.
 
     Args:
-        given: Values of the flags that somebody gave.
-        defaults: What they would be if nobody had.
+        given: Values of the flags that are given.
+        defaults: Their default values.
         runs: The runs that they describe; an effect on one is enough.
         are_sweep: Whether these are the runs of a sweep.
 
@@ -127,9 +127,9 @@ def check_flags_have_effect(
     if "spatial_rank" in given and given.get("spatial_ranks"):
         ranks = ",".join(given["spatial_ranks"])
         raise ValueError(
-            "--spatial_rank and --spatial_ranks must not both be given: a sweep has the ranks of "
+            "--spatial_rank and --spatial_ranks must not both be given: a sweep uses the ranks of "
             f"the latter. Received: --spatial_rank={given['spatial_rank']} with "
-            f"--spatial_ranks={ranks}. Give the ranks that you want with --spatial_ranks."
+            f"--spatial_ranks={ranks}. Give all ranks with --spatial_ranks."
         )
     needs = {**NEEDS, "allow_other_flags": Need("a single run", lambda _: not are_sweep)}
     for name, value in given.items():

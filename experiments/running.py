@@ -1,4 +1,4 @@
-"""One run: data, network and strategy from an experiment, trained, scored and left behind."""
+"""A single run: makes data, network and strategy from an experiment, then trains and evaluates."""
 
 import math
 from pathlib import Path
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
 
 
 def run(experiment: Experiment, unfinished: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Trains, scores, draws and exports.
+    """Trains, evaluates, draws and exports.
 
     Args:
         experiment: A run whose folder `check_folder` has accepted.
-        unfinished: The result of a trained run, of which something after training has failed and
-            is tried again; None for another run.
+        unfinished: The result of a trained run of which something after training failed, to be
+            tried again; None otherwise.
 
     Returns:
-        The result, as it stands in `result.json`.
+        The result, as written to `result.json`.
 
     Raises:
-        RunError: If another process is at it, what it left cannot be used, or the loss or a
-            weight stops being finite.
+        RunError: If another process is using the folder, its saved state cannot be used, or the
+            loss or a weight stops being finite.
         StoppedError: If a signal asked it to stop.
     """
     load_framework(experiment.virtual_devices)
     from low_rank_local_connectivity import training
 
-    # Before anything else: a strategy over several machines wants to be first.
+    # Before anything else, as a strategy over several machines must be made first.
     placement = training.place(experiment.strategy, experiment.tpu, experiment.peers_timeout)
     placement.check_batch_size(experiment.batch_size)
-    # Only what could not even be saved has to come from a checkpoint.
+    # A checkpoint is needed only if not even the model was saved.
     saved = None if unfinished is None or "model" in unfinished["failed"] else unfinished
     if not placement.chief:
         return saved or run_placed(experiment, placement)
@@ -68,7 +68,7 @@ def run(experiment: Experiment, unfinished: dict[str, Any] | None = None) -> dic
 
 
 def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]:
-    """Trains, scores, draws and exports; only the chief of several processes writes."""
+    """Trains, evaluates, draws and exports; only the chief of several processes writes."""
     from low_rank_local_connectivity import training
     from low_rank_local_connectivity.data.pipeline import evaluation_batches
 
@@ -103,7 +103,7 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
 
 
 def splits_of(experiment: Experiment) -> dict[str, Any]:
-    """Returns the examples of each split by its name, those to be scored checked."""
+    """Returns the examples of each split by its name, after checking those for evaluation."""
     from low_rank_local_connectivity.data.unreadable import refuse_unreadable
 
     splits = experiment.data.load(experiment.data_dir, experiment.download)
@@ -116,7 +116,7 @@ def splits_of(experiment: Experiment) -> dict[str, Any]:
 def tell_beginning(
     experiment: Experiment, placement: "Placement", splits: dict[str, Any], parameters: int
 ) -> None:
-    """Prints what is about to be trained, on what and where."""
+    """Prints what is about to be trained, on which data and where."""
     dataset = experiment.data
     sizes = ", ".join(f"{len(splits[name]):,} {name}" for name in splits)
     shared = f" {placement.replicas} replicas." if placement.replicas > 1 else ""
@@ -134,14 +134,14 @@ def train(
     splits: dict[str, Any],
     valid_batches: Any,
 ) -> "Recovery":
-    """Trains a model in place from where its folder says that it is; returns what is known of it.
+    """Trains a model from the state saved in its folder and returns the result so far.
 
     Args:
         experiment: The run.
         placement: Where it is trained.
         model: The network, with its initial weights.
         splits: The examples of each split by its name.
-        valid_batches: Pairs of images and labels, to score the model on between epochs.
+        valid_batches: Pairs of images and labels, to evaluate the model between epochs.
     """
     from low_rank_local_connectivity import training
     from low_rank_local_connectivity.data.pipeline import steps_per_epoch, training_batches
@@ -152,7 +152,7 @@ def train(
     skipped = folder / "skipped.txt" if placement.chief else None
 
     def batches_left(start: int):
-        # Only now is it certain that what lies in the folder can be continued by this run.
+        # Only now is it certain that this run can continue the state in the folder.
         if placement.chief:
             (folder / "result.json").unlink(missing_ok=True)  # of fewer epochs
             training.write_json(folder / "config.json", experiment.config())
@@ -172,7 +172,7 @@ def train(
 
 
 def check_trained_as_asked(experiment: Experiment) -> None:
-    """Raises a `RunError` if a run was at its end before these flags could have had an effect."""
+    """Raises a `RunError` if a run had ended before these flags could have an effect."""
     from low_rank_local_connectivity import training
 
     folder = Path(experiment.model_dir)
@@ -181,8 +181,8 @@ def check_trained_as_asked(experiment: Experiment) -> None:
 
 
 def report_left_out(dataset: Dataset, data_dir: str | None) -> None:
-    """Prints how many files in a dataset's folder are no examples, and the first of them."""
+    """Prints how many files in a dataset's folder are not examples, and the first of them."""
     names = dataset.left_out(data_dir) if dataset.left_out else []
     if names:
-        print(f"Left out of --data_dir, by kind or place: {len(names):,} files: ", end="")
+        print(f"Ignored in --data_dir, by format or place: {len(names):,} files: ", end="")
         print(first_names(names), flush=True)

@@ -1,4 +1,4 @@
-"""The runs of a sweep: which there are, what each is called, and the command that trains it."""
+"""The runs of a sweep: their settings, their names, and the commands that train them."""
 
 import dataclasses
 import hashlib
@@ -17,10 +17,10 @@ def runs_of_sweep(
     """Returns the runs of a sweep, all ranks of a seed before the next seed.
 
     Args:
-        experiment: What they have in common; its `model_dir` is the sweep's folder, its `seed` the
-            first seed.
+        experiment: Their common settings, with the sweep's folder as `model_dir` and the first
+            seed as `seed`.
         num_seeds: Number of seeds, at least 1.
-        spatial_ranks: The ranks; that of the experiment alone if there are none.
+        spatial_ranks: The ranks; if empty, that of the experiment alone.
 
     Raises:
         ValueError: If the number of seeds or a rank is out of its range.
@@ -37,7 +37,7 @@ def runs_of_sweep(
 
 
 def run_name(experiment: Experiment) -> str:
-    """Returns a name that no other run has: of the rank, the seed and a digest of the rest."""
+    """Returns a unique name, made of the rank, the seed and a digest of all other settings."""
     ours = experiment.recorded_config()
     rest = {key: ours[key] for key in ours if key not in ("seed", "spatial_rank")}
     digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]
@@ -45,6 +45,6 @@ def run_name(experiment: Experiment) -> str:
 
 
 def command_line(experiment: Experiment) -> list[str]:
-    """Returns the command that runs just this experiment, by the script of this process."""
+    """Returns the command that runs only this experiment, with the script of this process."""
     script = str(Path(sys.argv[0]).resolve())
     return [sys.executable, script, "--every_flag_given", *as_flags(experiment)]

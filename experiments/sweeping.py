@@ -1,8 +1,8 @@
-"""Many runs of one experiment: seeds and ranks, a process each, one record each.
+"""Sweeps: many runs of one experiment with different seeds and ranks, each in its own process.
 
-A sweep's folder holds `records.jsonl`, a line per finished run, and for each run a folder of its
-own, a log and a lock. Started again, a sweep goes on with what is missing; several processes, on
-several machines that share the folder, divide the runs among them.
+A sweep's folder has `records.jsonl`, with a line for each finished run, and a folder, a log and a
+lock for each run. Started again, a sweep continues with the runs that are missing; several
+processes, also on several machines that share the folder, divide the runs among them.
 """
 
 import contextlib
@@ -31,10 +31,10 @@ class Run:
     """One run of a sweep.
 
     Args:
-        name: What tells it apart within the folder.
-        config: Its flags' values.
-        command: The command that trains it in `folder`, continues it or finds it finished.
-        folder: The run's folder, where the command leaves `result.json`.
+        name: Its name, unique within the folder.
+        config: The values of its flags.
+        command: The command that trains it in `folder`, or continues it, unless it is finished.
+        folder: The run's folder, where the command writes `result.json`.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Run:
 
 
 def run_sweep(runs: Sequence[Experiment], folder: Path) -> int:
-    """Trains all runs of a sweep that nobody has trained or is training; returns an exit status.
+    """Trains all runs of a sweep that are not trained or being trained; returns an exit status.
 
     Args:
         runs: The runs, in order.
@@ -71,22 +71,21 @@ def run_sweep(runs: Sequence[Experiment], folder: Path) -> int:
 
 
 def sweep(runs: Sequence[Run], folder: Path) -> tuple[list[dict[str, Any]], list[str], list[str]]:
-    """Trains what is neither recorded nor being trained by another process.
+    """Trains the runs that are neither recorded nor being trained by another process.
 
     Args:
         runs: The runs, in order.
         folder: The sweep's folder.
 
-    A run whose result is there is recorded, whatever has failed after it; that is tried again each
-    time until the result no longer tells of a failure.
+    A run that has a result is recorded, whatever failed afterwards; that is tried again each time
+    until the result no longer mentions a failure.
 
     Returns:
         The records of these runs so far, the names of those that failed, and the names of those
         that other processes are training.
 
     Raises:
-        StoppedError: If a signal asked the sweep to stop; the run of that moment has saved its
-            state.
+        StoppedError: If a signal asked the sweep to stop; the current run has saved its state.
     """
     path = folder / "records.jsonl"
     failed, elsewhere = [], []
@@ -105,7 +104,7 @@ def sweep(runs: Sequence[Run], folder: Path) -> tuple[list[dict[str, Any]], list
             problem = _train(run, folder / "logs" / f"{run.name}.log", lock)
             result = _result(run)
             if result and (problem is None or "failed" in result):
-                # What failed after it is for another try, and no part of what was measured.
+                # A later failure is tried again, and is no part of the measurement.
                 kept = {name: result[name] for name in result if name not in ("digest", "failed")}
                 append_record(path, {"name": run.name, "config": run.config, "result": kept})
                 _say(label + f"{_accuracies(result)}, {time.monotonic() - started:.0f} s")
@@ -119,7 +118,7 @@ def sweep(runs: Sequence[Run], folder: Path) -> tuple[list[dict[str, Any]], list
 
 
 def _result(run: Run) -> dict[str, Any]:
-    """Returns what a run has left as its result; nothing if there is none, or a damaged one."""
+    """Returns the result that a run has written; empty if there is none or it is damaged."""
     try:
         return dict(json.loads((run.folder / "result.json").read_text()))
     except (OSError, ValueError, TypeError):
@@ -131,12 +130,12 @@ def _recorded(path: Path) -> list[dict[str, Any]]:
 
 
 def _train(run: Run, log: Path, lock: IO) -> str | None:
-    """Runs the command; returns what was wrong, if anything was."""
+    """Runs the command; returns what went wrong, if anything did."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as output:
-        # The process inherits the lock, so that nobody starts the run again beside it, should
-        # this one be killed. In a group of its own it gets the terminal's signals from here only,
-        # once; a second one would end it at once.
+        # The process inherits the lock, so that the run is not started again should this process
+        # be killed. In a group of its own it gets the terminal's signals only from here, once; a
+        # second one would end it immediately.
         process = subprocess.Popen(
             run.command,
             stdin=subprocess.DEVNULL,
@@ -161,7 +160,7 @@ def _train(run: Run, log: Path, lock: IO) -> str | None:
 
 @contextlib.contextmanager
 def passing_signals_on(process: subprocess.Popen) -> Iterator[list[int]]:
-    """Within this context, SIGINT and SIGTERM go to a process; yields the list of those that came.
+    """Within this context, SIGINT and SIGTERM are passed on to a process; yields those received.
 
     Args:
         process: A process that ends by itself after a signal.
@@ -192,7 +191,7 @@ def _say(line: str) -> None:
 def choose_rank(records: Sequence[dict[str, Any]]) -> int:
     """Returns the rank whose mean validation accuracy is highest, the lowest such rank on a tie.
 
-    The test split has no part in it.
+    The test split is not used.
     """
     ranks = sorted({record["config"]["spatial_rank"] for record in records})
     return max(ranks, key=lambda rank: _mean(records, rank, "valid_accuracy"))

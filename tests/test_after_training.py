@@ -69,7 +69,7 @@ def test_a_failure_after_training_costs_no_result_and_is_tried_again(
     assert result["failed"][what].startswith(sentence)
     shown = capsys.readouterr()
     assert f"run_experiment.py: The {what} failed: {sentence}" in shown.err
-    assert "The result stands, and the same command tries the rest again." in shown.err
+    assert "The result is valid, and the same command tries the rest again." in shown.err
     assert f"Result: test accuracy {result['test_accuracy']:.4f}" in shown.out
 
     if what != "model":  # which has to come from the checkpoint
@@ -89,9 +89,11 @@ def test_a_finished_run_answers_for_nothing_that_it_did_not_run(command, monkeyp
     assert command("--export_formats=none") == 0
     before = result_in(tmp_path)
     for flags in (["--seed=3"], ["--epochs=1", "--spatial_rank=3"], ["--train_examples=128"]):
-        with pytest.raises(ValueError, match="--model_dir must not hold a run with other flags"):
+        with pytest.raises(
+            ValueError, match="--model_dir must not contain a run with different flags"
+        ):
             command("--export_formats=none", *flags)
-        with pytest.raises(ValueError, match="only if these give it more epochs"):
+        with pytest.raises(ValueError, match="only for more epochs"):
             command("--export_formats=none", "--allow_other_flags", *flags)
     assert result_in(tmp_path) == before
     # More epochs are a run to go on with.
@@ -115,7 +117,7 @@ def test_a_run_belongs_to_its_backend(command, monkeypatch, tmp_path):
     assert config["backend"] == here
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("KERAS_BACKEND", other)
-        with pytest.raises(ValueError, match="with other flags") as caught:
+        with pytest.raises(ValueError, match="with different flags") as caught:
             command("--export_formats=none")
         assert f"where KERAS_BACKEND is {here} there and {other} here" in str(caught.value)
         # One from before it was told is read as it was then.

@@ -21,11 +21,11 @@ REFUSED = {
     "--dataset=imagenet": "flag --dataset=imagenet: value should be one of <digits|mnist|cifar10",
     "--dataset=imagenet2012 --train_examples=100": "--train_examples needs examples that can be "
     "chosen one by one. Received: --train_examples=100.",
-    "--image_size=32": "--image_size must be at least 1 and goes with images of any size, not "
+    "--image_size=32": "--image_size needs a dataset of images of any size, not "
     "digits. Received: --image_size=32.",
     "--augment=crop,rotate": "--augment takes crop, flip, or none. "
     "Received: --augment=crop,rotate.",
-    "--eval_crop=0.5": "--eval_crop goes with images of sizes of their own, not digits. Received: "
+    "--eval_crop=0.5": "--eval_crop needs a dataset of images of any size, not digits. Received: "
     "--eval_crop=0.5.",
     "--dataset=imagenet2012 --eval_crop=1.5": "--eval_crop must be above 0 and at most 1. "
     "Received: --eval_crop=1.5.",
@@ -33,9 +33,9 @@ REFUSED = {
     "--network=vgg": "flag --network=vgg: value should be one of <simple_network|",
     "--train_examples=0": "--train_examples must be from 1 to the 1257 training examples of "
     "digits. Received: --train_examples=0.",
-    "--canvas_size=24": "--canvas_size goes with --translate and must be at least the images' 16 "
+    "--canvas_size=24": "--canvas_size needs --translate and must be at least the images' 16 "
     "pixels. Received: --canvas_size=24.",
-    "--translate --canvas_size=15": "--canvas_size goes with --translate and must be at least the "
+    "--translate --canvas_size=15": "--canvas_size needs --translate and must be at least the "
     "images' 16 pixels. Received: --canvas_size=15.",
     "--replace=conv5": "--replace needs a ResNet, not simple_network. Received: --replace=conv5.",
     "--insert_layer=conv2d": "--insert_layer needs a ResNet, not simple_network. "
@@ -46,18 +46,18 @@ REFUSED = {
     "--insert_layer and --replace instead. Received: --filters=32.",
     "--network=resnet18 --replace=conv5 --spatial_rank=4": "--spatial_rank must be at most the "
     "layer's number of positions, 1. Received: --spatial_rank=4.",
-    "--network=resnet18 --insert_layer=full_conv2d": "--insert_layer changes sizes, so a ResNet is "
-    "full as a whole: --network=full_resnet18. Received: --insert_layer=full_conv2d.",
+    "--network=resnet18 --insert_layer=full_conv2d": "--insert_layer changes sizes, so only a "
+    "whole ResNet can be full: --network=full_resnet18. Received: --insert_layer=full_conv2d.",
     "--network=bagnet33": "--network must see no more than the 16x16 pixels of the images. "
     "Received: --network=bagnet33.",
-    "--network=scale_resnet18 --filters=32": "--filters does not go with scale_resnet18, whose "
-    "layers are its own. Received: --filters=32.",
-    "--network=scale_network --layer_types=conv2d": "--layer_types does not go with scale_network, "
-    "whose layers are its own. Received: --layer_types=conv2d.",
-    "--network=group_network --layer_types=conv2d": "--layer_types does not go with group_network, "
-    "whose layers are its own. Received: --layer_types=conv2d.",
-    "--network=group_resnet18 --filters=32": "--filters does not go with group_resnet18, whose "
-    "layers are its own. Received: --filters=32.",
+    "--network=scale_resnet18 --filters=32": "--filters does not apply to scale_resnet18, "
+    "which has layers of its own. Received: --filters=32.",
+    "--network=scale_network --layer_types=conv2d": "--layer_types does not apply to "
+    "scale_network, which has layers of its own. Received: --layer_types=conv2d.",
+    "--network=group_network --layer_types=conv2d": "--layer_types does not apply to "
+    "group_network, which has layers of its own. Received: --layer_types=conv2d.",
+    "--network=group_resnet18 --filters=32": "--filters does not apply to group_resnet18, "
+    "which has layers of its own. Received: --filters=32.",
     "--network=group_network --replace=conv5": "--replace needs a ResNet whose layers can be "
     "replaced, not group_network. Received: --replace=conv5.",
     "--network=group_network --kernel_size=4": "--kernel_size must be odd in group_network. "
@@ -93,7 +93,7 @@ REFUSED = {
     "--layer_types=conv2d,conv3d": "--layer_types takes names among conv2d, wide_conv2d, "
     "coord_conv2d, full_conv2d, deformable_conv2d, deformable_conv2d_v1, locally_connected2d, "
     "low_rank_locally_connected2d. Received: --layer_types=conv2d,conv3d.",
-    "--layer_types=conv2d,conv2d,conv2d,conv2d": "--layer_types names at most the 3 layers of "
+    "--layer_types=conv2d,conv2d,conv2d,conv2d": "--layer_types must name at most the 3 layers of "
     "simple_network. Received: --layer_types=conv2d,conv2d,conv2d,conv2d.",
     "--input_dependent --share_row_combining_weights": "--input_dependent needs "
     "--share_row_combining_weights and --share_col_combining_weights off. "
@@ -260,14 +260,14 @@ def test_another_run_does_not_overwrite_one(finished, tmp_path):
     done = script(f"--model_dir={folder}", *SMALL, "--spatial_rank=5", "--seed=3")
     assert done.returncode == 2
     assert done.stderr == (
-        "run_experiment.py: --model_dir must not hold a run with other flags. Received: "
+        "run_experiment.py: --model_dir must not contain a run with different flags. Received: "
         f"--model_dir={folder}, where --seed is 0 there and 3 here; --spatial_rank is 4 there and "
-        "5 here. Choose another, or continue it all the same with --allow_other_flags.\n"
+        "5 here. Choose another, or continue it anyway with --allow_other_flags.\n"
     )
     (tmp_path / "thesis.txt").write_text("all of it")
     done = script(f"--model_dir={tmp_path}")
     assert done.returncode == 2
-    assert "which holds something else. Choose another." in done.stderr
+    assert "which contains something else. Choose another." in done.stderr
 
 
 def outcome(folder):
@@ -493,7 +493,7 @@ def test_peoples_own_images_train_and_unreadable_ones_are_skipped_and_told(
     output = finish(tmp_path / "run", *flags)
     assert "folder: 32 train, 8 valid, 8 test" in output
     assert "1 training images could not be read and were skipped: " in output
-    assert "Left out of --data_dir, by kind or place: 1 files: train/cats/scan.tif" in output
+    assert "Ignored in --data_dir, by format or place: 1 files: train/cats/scan.tif" in output
     assert "train/cats/0.png" in output
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["skipped_images"] == 1

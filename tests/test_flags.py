@@ -44,8 +44,8 @@ NO_EFFECT = {
     "--layer_types=conv2d --spatial_ranks=2,4": "--spatial_ranks needs a low-rank layer, or a wide "
     "one to match it, and would have no effect here. Received: --spatial_ranks=2,4. Leave it out.",
     "--spatial_ranks=2,4 --spatial_rank=2": "--spatial_rank and --spatial_ranks must not both be "
-    "given: a sweep has the ranks of the latter. Received: --spatial_rank=2 with "
-    "--spatial_ranks=2,4. Give the ranks that you want with --spatial_ranks.",
+    "given: a sweep uses the ranks of the latter. Received: --spatial_rank=2 with "
+    "--spatial_ranks=2,4. Give all ranks with --spatial_ranks.",
     "--layer_types=conv2d --input_dependent": "--input_dependent needs a low-rank layer, and would "
     "have no effect here. Received: --input_dependent=True. Leave it out.",
     "--momentum=0.9": "--momentum needs --optimizer=sgd, and would have no effect here. Received: "
@@ -118,7 +118,7 @@ def test_a_flag_without_effect_is_refused_in_a_sentence(flags):
 def test_every_flag_that_needs_something_is_taken_with_it_and_refused_without(flag):
     sufficient, lacking = WITH_AND_WITHOUT[flag]
     check(f"--{flag}", *sufficient.split())
-    with pytest.raises(ValueError, match=f"--{name_of(flag)} (needs|does not go with) "):
+    with pytest.raises(ValueError, match=f"--{name_of(flag)} (needs|does not apply to) "):
         check(f"--{flag}", *lacking.split())
 
 
@@ -311,7 +311,7 @@ def test_an_interrupted_command_ends_in_a_sentence(monkeypatch, capsys, tmp_path
     with pytest.raises(SystemExit, match="75"):
         train_or_tell(["run_experiment.py"])
     assert capsys.readouterr().out == (
-        "Stopped by SIGINT. The same command goes on from what is saved.\n"
+        "Stopped by SIGINT. The same command continues from the saved state.\n"
     )
 
 

@@ -1,3 +1,3 @@
-"""The paper's experiments: files of flags, the published numbers, and a report beside them."""
+"""The paper's experiments: files of flags, the published numbers, and a report."""
 
 __all__: list[str] = []

@@ -4,8 +4,8 @@
 
 Runs are grouped by dataset and budget, and within a group by method; a method's rank is the one
 with the highest mean validation accuracy. Means are over seeds, with standard errors; methods are
-compared by a paired t-test over the seeds that both have. Published numbers stand beside ours.
-A single seed has no error, and says nothing about an order.
+compared by a paired t-test over the seeds that both have. Published numbers are given for
+comparison. A single seed has no error and does not determine an order.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from low_rank_local_connectivity.training.records import given_path, read_record
 
 Record = dict[str, Any]
 
-# Fields that make a method, beside the rank; all others make the budget.
+# Fields that, with the rank, define a method; all others define the budget.
 METHOD = (
     "layer_types",
     "insert_layer",
@@ -56,7 +56,7 @@ NAMES = {
 ACCURACY = "test accuracy, %\n(bars: standard error over several seeds)"
 UNKNOWN = "-"
 RELEASED = ", the release's initial values"
-# Methods to compare: as a rule the paper has the first above the second.
+# Methods to compare: in the paper the first is usually better than the second.
 ORDER = (
     ("LRLC, layer 3", "convolution"),
     ("LRLC, layer 3", "convolution + spatial bias, layer 3"),
@@ -87,7 +87,7 @@ class Method:
 
     @property
     def ranks(self) -> list[int]:
-        """The ranks there are, ascending."""
+        """The ranks of the runs, ascending."""
         return sorted({record["config"]["spatial_rank"] for record in self.records})
 
     @property
@@ -96,7 +96,7 @@ class Method:
         return choose_rank(self.records)
 
     def results(self, rank: int | None = None) -> dict[int, dict[str, Any]]:
-        """Returns the results at a rank, by default the chosen one, by seed."""
+        """Returns the results by seed at a rank, by default the chosen one."""
         rank = self.rank if rank is None else rank
         return {
             record["config"]["seed"]: record["result"]
@@ -128,17 +128,18 @@ class Group:
         return self.dataset + (", translated" if self.budget.get("translate") else "")
 
     def method(self, name: str) -> Method | None:
-        """Returns the method of a name, if it was run."""
+        """Returns the method with a name, if it was run."""
         return next((method for method in self.methods if method.name == name), None)
 
 
 def method_name(config: dict[str, Any]) -> str:
     """Returns a run's method in the words of the tables.
 
-    The rank has no part in it, but that rank 1 under softmax is a convolution with a spatial bias.
+    It does not depend on the rank, except that rank 1 under softmax is a convolution with a spatial
+    bias.
 
     Args:
-        config: A run's flags' values.
+        config: The values of a run's flags.
 
     Example:
         >>> config = {"network": "simple_network", "coord_conv": False}
@@ -216,10 +217,10 @@ def group(records: Sequence[Record]) -> list[Group]:
 
 
 def _budget(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns what is set of the flags that are no part of a method.
+    """Returns the flags that are set and not part of a method.
 
-    Flags that are off or left out are too: so a record from before a flag existed is of the same
-    budget as one from after.
+    Flags that are off are left out, so that a record from before a flag existed has the same
+    budget as a later one.
     """
     return {
         name: value
@@ -234,7 +235,7 @@ def _place(name: str, order: list[str]) -> int:
 
 
 def table(group: Group) -> str:
-    """Returns a group's accuracies in percent as a Markdown table, beside the published ones."""
+    """Returns a Markdown table of a group's accuracies in percent and the published ones."""
     published = {} if group.budget.get("translate") else PUBLISHED.get(group.dataset, {})
     lines = [
         "| method | rank | seeds | parameters | train | valid | test | published |",
@@ -263,7 +264,7 @@ def _published(published: dict[str, tuple[float, float]], name: str) -> str:
 def _as_run(published: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
     """Returns published rows under the names of methods here.
 
-    The paper's locally connected layers started from the release's initial values.
+    The paper's locally connected layers used the release's initial values.
     """
     return {
         row + (RELEASED if row.startswith("locally") else ""): values
@@ -272,7 +273,7 @@ def _as_run(published: dict[str, tuple[float, float]]) -> dict[str, tuple[float,
 
 
 def comparisons(group: Group) -> str:
-    """Returns paired differences in test accuracy, in percent points, as a Markdown table."""
+    """Returns a Markdown table of paired differences in test accuracy, in percentage points."""
     lines = [
         "| expected | above | in print by | here by | seeds | p | order here |",
         "|---|---|---|---|---|---|---|",
@@ -293,7 +294,7 @@ def comparisons(group: Group) -> str:
 
 
 def _verdict(mean: float, p: float, seeds: int) -> str:
-    """Returns in words whether two methods are in the order expected."""
+    """Returns in words whether two methods are in the expected order."""
     if seeds < 2:
         return f"cannot be told from {'one seed' if seeds else 'no seed in common'}"
     order = "same" if mean > 0 else "other" if mean < 0 else "neither"
@@ -303,14 +304,14 @@ def _verdict(mean: float, p: float, seeds: int) -> str:
 def _as_published(
     published: dict[str, tuple[float, float]], upper: str, lower: str
 ) -> tuple[str, str]:
-    """Returns two methods in the order that the paper has them in on this dataset."""
+    """Returns two methods in the paper's order on this dataset."""
     return (lower, upper) if _published_difference(published, upper, lower) < 0 else (upper, lower)
 
 
 def _published_difference(
     published: dict[str, tuple[float, float]], upper: str, lower: str
 ) -> float:
-    """Returns what is between two published rows; not a number if one is not published."""
+    """Returns the difference of two published rows; NaN if one is not published."""
     known = {name: mean for name, (mean, _) in _as_run(published).items()}
     return known.get(upper, math.nan) - known.get(lower, math.nan)
 
@@ -329,9 +330,10 @@ def paired(first: Method, second: Method) -> tuple[float, float, float, int]:
 
 
 def drops(plain: Group, translated: Group) -> str:
-    """Returns how much of each method's test accuracy translation takes, as a Markdown table.
+    """Returns a Markdown table of how much test accuracy each method loses under translation.
 
-    Both at the rank chosen for translated images, if the method was run at it in place.
+    Both accuracies are at the rank chosen for translated images, if the method was run at that
+    rank in place.
     """
     lines = ["| method | in place | translated | lost |", "|---|---|---|---|"]
     for method in translated.methods:
@@ -355,7 +357,7 @@ def _common_rank(plain: Method, translated: Method) -> int:
 
 
 def budget_in_words(budget: dict[str, Any]) -> str:
-    """Returns a budget as the flags that give it."""
+    """Returns the flags that give a budget."""
     return " ".join(
         f"--{name}" if value is True else f"--{name}={value}"
         for name, value in sorted(budget.items())
@@ -368,7 +370,7 @@ def draw(group: Group, folder: Path, name: str) -> list[str]:
     Args:
         group: The group.
         folder: Folder for the files.
-        name: What their names end in.
+        name: The end of their names.
 
     Returns:
         Names of the files written.
@@ -405,7 +407,7 @@ def draw(group: Group, folder: Path, name: str) -> list[str]:
 
 
 def _against_rank(group: Group, method: Method) -> list[tuple[float, float, float]]:
-    """Returns a method's points, from rank 1, a convolution with a spatial bias, if it was run."""
+    """Returns a method's points, with rank 1, a convolution with a spatial bias, if it was run."""
     points = [_point(method, rank) for rank in method.ranks]
     first = group.method(method.name.replace("LRLC", "convolution + spatial bias"))
     if first is None or first is method or 1 in method.ranks:
@@ -423,7 +425,7 @@ def write(records: Sequence[Record], folder: Path) -> Path:
 
     Args:
         records: What `read_records` returned.
-        folder: Folder for the files, created if need be.
+        folder: Folder for the files, created if necessary.
 
     Returns:
         Path of the report.
@@ -500,7 +502,7 @@ def _bar(method: Method | None) -> tuple[float, float]:
 
 
 def _same_but_translation(plain: Group, translated: Group) -> bool:
-    """Whether two groups have methods in common, and differ in the translation only."""
+    """Whether two groups have methods in common and differ only in the translation."""
     left, right = (
         {k: v for k, v in one.budget.items() if k not in ("translate", "canvas_size")}
         for one in (plain, translated)
@@ -511,7 +513,7 @@ def _same_but_translation(plain: Group, translated: Group) -> bool:
 
 
 def read(paths: Sequence[Path]) -> tuple[list[Record], list[str]]:
-    """Reads files of records; a run that several of them hold counts once.
+    """Reads files of records; a run that occurs in several of them counts once.
 
     Args:
         paths: The files.
@@ -540,7 +542,7 @@ def read(paths: Sequence[Path]) -> tuple[list[Record], list[str]]:
 
 
 def _run(config: dict[str, Any]) -> tuple:
-    """Returns what tells one run from others."""
+    """Returns what distinguishes one run from others."""
     return tuple(sorted((name, str(value)) for name, value in _budget(config).items())) + tuple(
         str(config[name]) for name in SETTINGS
     )
@@ -572,7 +574,7 @@ def _read_one(path: Path) -> tuple[list[Record], list[str]]:
 
 
 def _lacks(record: Record) -> str | None:
-    """Returns what a report needs and a record does not have."""
+    """Returns what a report needs and a record lacks."""
     for part, names in (("config", SETTINGS), ("result", MEASURED)):
         values = record.get(part)
         if not isinstance(values, dict):
@@ -588,10 +590,10 @@ def _lacks(record: Record) -> str | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Reports what the command line names.
+    """Writes the report that the command line describes.
 
     Args:
-        arguments: The command line's; those of the process if None.
+        arguments: The command line; that of the process if None.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("records", type=given_path, nargs="+", help="files of records")
