@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from low_rank_local_connectivity import equivariance as equivariance
     from low_rank_local_connectivity import export as export
     from low_rank_local_connectivity import initializers as initializers
+    from low_rank_local_connectivity import inspection as inspection
     from low_rank_local_connectivity import layers as layers
     from low_rank_local_connectivity import legacy as legacy
     from low_rank_local_connectivity import ops as ops
@@ -109,6 +110,7 @@ _PACKAGES = frozenset(
         "equivariance",
         "export",
         "initializers",
+        "inspection",
         "layers",
         "legacy",
         "ops",

@@ -27,7 +27,7 @@ from low_rank_local_connectivity.export.verifying import (
     in_a_sentence,
     prepare,
 )
-from low_rank_local_connectivity.graph import require_graph
+from low_rank_local_connectivity.inspection.graph import require_graph
 
 MANIFEST = "manifest.json"
 VERSIONS = ("keras", "numpy", "tensorflow", "onnx", "ai-edge-litert")

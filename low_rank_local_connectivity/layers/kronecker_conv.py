@@ -37,7 +37,8 @@ from low_rank_local_connectivity.ops.kronecker import (
     nearest_kronecker_factors,
     rearrange_kernel,
 )
-from low_rank_local_connectivity.ops.kronecker_costs import Strategy, choose_strategy
+from low_rank_local_connectivity.ops.kronecker_costs import Strategy, choose_strategy, multiply_adds
+from low_rank_local_connectivity.ops.operation_counts import numbers, per_output
 from low_rank_local_connectivity.ops.windows import Windows
 
 # What the layer has in common with the convolution that it comes from or becomes.
@@ -260,6 +261,17 @@ class KroneckerConv2D(ConfiguredLayer):
         if self.bias is not None:
             outputs = outputs + ops.cast(self.bias, outputs.dtype)
         return self.activation(from_channels_last(outputs, self.data_format))
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts the convolution, in one step or in two as it is done, its biases and activation."""
+        self.require_built("operations")
+        sizes, _ = split_shape(input_shape, self.data_format, 2)
+        made = self.windows.output_shape(sizes)
+        positions = numbers((None, *made))
+        costs = multiply_adds(self.factors, self.rank, self.strides, made)
+        products = round(costs[self.chosen_strategy(tuple(sizes))] * positions)
+        after = per_output(self.use_bias, self.activation)
+        return 2 * products + after * self.filters * positions
 
     @property
     def kernel(self) -> Any:
