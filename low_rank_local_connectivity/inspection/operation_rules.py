@@ -41,7 +41,7 @@ def operations(layer: Any, input_shape: Any) -> int:
         return sum(
             operations(one, input_shape_of(one)) for one in layer.layers if not is_input(one)
         )
-    own = getattr(layer, "operations", None)
+    own: Any = getattr(layer, "operations", None)
     return own(input_shape) if callable(own) else _rule(layer)(layer, input_shape)
 
 

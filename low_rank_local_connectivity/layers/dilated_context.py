@@ -253,6 +253,6 @@ class DilatedContext2D(ConfiguredLayer):
         """Convolves, one after another."""
         outputs = to_channels_last(inputs, self.data_format)
         self._output_sizes(tuple(outputs.shape[1:3]))
-        for convolution in self.convolutions:
-            outputs = convolution(outputs)
+        for one in self.convolutions:
+            outputs = one(outputs)
         return from_channels_last(outputs, self.data_format)

@@ -1,6 +1,6 @@
 """Pooling over orientations."""
 
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import keras
 

@@ -263,7 +263,7 @@ class KroneckerConv2D(ConfiguredLayer):
         return self.activation(from_channels_last(outputs, self.data_format))
 
     def operations(self, input_shape: Any) -> int:
-        """Counts the convolution, in one step or in two as it is done, its biases and activation."""
+        """Counts one convolution, or two steps if that is the strategy, biases and activation."""
         self.require_built("operations")
         sizes, _ = split_shape(input_shape, self.data_format, 2)
         made = self.windows.output_shape(sizes)
