@@ -2,7 +2,7 @@
 
     python -m benchmarks.costs --dataset=cifar10 --out=benchmarks/costs-cifar10.png
 
-Counted from shapes by `models.accounting`; prints a Markdown table and draws it.
+Counted from shapes by `low_rank_local_connectivity.inspection`; prints a Markdown table and draws it.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 from data import DATASETS
 from low_rank_local_connectivity.plots import lines_with_errors
 from models import MODELS, Settings, convolution
-from models.accounting import LayerCost, layer_costs
+from low_rank_local_connectivity.inspection import LayerCost, layer_costs
 
 LOW_RANK = "low_rank_locally_connected2d"
 KINDS = {

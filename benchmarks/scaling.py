@@ -24,7 +24,7 @@ import tempfile
 from pathlib import Path
 
 from models import MODELS, Settings, convolution
-from models.accounting import total_cost
+from low_rank_local_connectivity.inspection import total_cost
 
 ROOT = Path(__file__).parents[1]
 LOW_RANK = "low_rank_locally_connected2d"

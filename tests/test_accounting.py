@@ -8,7 +8,7 @@ import pytest
 
 from low_rank_local_connectivity import layers
 from models import Settings, convolution
-from models.accounting import layer_costs, total_cost
+from low_rank_local_connectivity.inspection import layer_costs, total_cost
 from models.resnet import resnet
 from models.simple_network import simple_network
 
@@ -137,17 +137,12 @@ def test_a_spatial_transformer_is_counted_by_hand(as_a_model):
 
 
 @pytest.mark.once
-def test_other_layers_over_levels_are_refused():
+def test_a_dense_layer_over_levels_is_counted_at_every_position():
     inputs = keras.Input((8, 12, 3))
     levels = layers.ScaleSpaceLifting2D(2, pyramid=True)(inputs)
     outputs = layers.OverLevels(keras.layers.Dense(2), name="over")(levels)
-    message = (
-        "Operations over levels are counted for layers that act on each number alone. Received: "
-        "layer 'over' over a layer of kind Dense. Add it to `_over_levels` in "
-        "models/accounting.py."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        layer_costs(keras.Model(inputs, outputs))
+    *_, cost = layer_costs(keras.Model(inputs, outputs))
+    assert cost.flops == (2 * 3 + 1) * 2 * (8 * 12 + 4 * 6)
 
 
 @needs_a_count
@@ -231,8 +226,9 @@ def test_models_within_a_model_are_opened():
 @pytest.mark.once
 def test_kinds_and_sizes_that_are_not_counted_are_refused_in_a_sentence():
     message = (
-        "Operations are counted for layers of kinds that are listed only. Received: layer 'new' "
-        "of kind Softmax. Add a line to `COUNTS` in models/accounting.py."
+        "Operations are counted for layers with a method `operations` and for Keras's kinds that "
+        "have a rule. Received: layer 'new' of kind Softmax. Give its class a method "
+        "operations(input_shape)."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         layer_costs(alone(keras.layers.Softmax(name="new")))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from backends import EAGER, to_numpy, without_values
 
-from low_rank_local_connectivity.receptive_field import receptive_field
+from low_rank_local_connectivity.inspection import receptive_field
 from models import MODELS, Settings, convolution
 from models.bagnet import bagnet
 

@@ -205,7 +205,7 @@ def _move(files: Sequence[str], temporary: Path, folder: Path) -> None:
 
 
 def _check(model: Any, folder: Path, formats: Sequence[str]) -> None:
-    require_graph("export_model", model)
+    require_graph("export_model", model, opened=False)
     for name in formats:
         FORMATS[name].require(name)
     taken = [folder / FORMATS[name].file for name in formats]

@@ -16,18 +16,28 @@ def require_model(function: str, model: Any) -> None:
 
 def has_graph(model: Any) -> bool:
     """Whether it is a model whose layers, and what it does with them, can be known."""
-    if not isinstance(model, keras.Model):
-        return False
-    known = isinstance(model, keras.Sequential) or hasattr(model, "operations")
     # A subclass of a functional model may apply its layers in another way.
-    return known and type(model).call.__module__.partition(".")[0] == "keras"
+    return _has_ends(model) and type(model).call.__module__.partition(".")[0] == "keras"
 
 
-def require_graph(function: str, model: Any) -> None:
-    """Refuses what has no graph from inputs to outputs that can be known, or not yet."""
+def _has_ends(model: Any) -> bool:
+    """Whether it is a model with symbolic inputs and outputs."""
+    functional = isinstance(model, keras.Model) and hasattr(model, "operations")
+    return functional or isinstance(model, keras.Sequential)
+
+
+def require_graph(function: str, model: Any, opened: bool = True) -> None:
+    """Refuses a model without a graph from inputs to outputs, or which has not got it yet.
+
+    Args:
+        function: Name of the function that asks, for its error.
+        model: What should be a model.
+        opened: Whether the function looks into the model, rather than at its two ends: what it
+            does with its layers must then be known too.
+    """
     if not isinstance(model, keras.Layer):
         require_model(function, model)
-    if not has_graph(model):
+    if not (has_graph(model) if opened else _has_ends(model)):
         raise ValueError(
             f"{function}() takes functional and Sequential models, whose layers it can see. "
             f"Received: {type(model).__name__}, which says in Python what it does. Make it "
