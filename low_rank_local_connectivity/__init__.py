@@ -7,7 +7,7 @@ Example:
     >>> import low_rank_local_connectivity as lrlc
     >>> layer = lrlc.LowRankLocallyConnected2D(6, 3, spatial_rank=4)
     >>> layer.build((None, 9, 8, 3))
-    >>> lrlc.conversion.to_locally_connected(layer).kernel.shape
+    >>> tuple(lrlc.conversion.to_locally_connected(layer).kernel.shape)
     (42, 27, 6)
 """
 
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from low_rank_local_connectivity import layers as layers
     from low_rank_local_connectivity import legacy as legacy
     from low_rank_local_connectivity import ops as ops
+    from low_rank_local_connectivity import plans as plans
     from low_rank_local_connectivity import plots as plots
     from low_rank_local_connectivity import receptive_field as receptive_field
     from low_rank_local_connectivity import regularizers as regularizers
@@ -114,6 +115,7 @@ _PACKAGES = frozenset(
         "layers",
         "legacy",
         "ops",
+        "plans",
         "plots",
         "receptive_field",
         "regularizers",

@@ -172,6 +172,7 @@ def new_python(*arguments, cwd=None, **environment) -> subprocess.CompletedProce
     """Runs `python ARGUMENTS` in an interpreter that has imported nothing."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
@@ -207,6 +208,7 @@ def answer(pid: int, status: int | None) -> None:
 
 def become(request) -> None:
     """Turns this process into what a command would be, and does what that does."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])
@@ -240,8 +242,9 @@ def end_with(function, *arguments) -> NoReturn:
     except BaseException:  # noqa: BLE001 - shown as an interpreter shows it
         status = 1
         traceback.print_exc()
-    threading._shutdown()
-    atexit._run_exitfuncs()
+    # What an interpreter calls at its end, in this order; neither has a public name.
+    for module, ending in ((threading, "_shutdown"), (atexit, "_run_exitfuncs")):
+        getattr(module, ending)()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -255,6 +258,7 @@ def main(modules: list[str]) -> None:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a keyboard: commands end, then it is told to
     serve()
 
 

@@ -18,23 +18,19 @@ LIBRARY = "low_rank_local_connectivity"
 LISTED = Path(__file__).with_suffix(".txt")
 
 
-# What the documents do not name: how receptive fields and conversions walk through a model.
-INTERNAL = {"graph", "window_rules"}
-
-
 def packages() -> Iterator[str]:
     """Names the library, its packages and its modules outside of them, then the other folders."""
     yield LIBRARY
     for module in pkgutil.iter_modules([str(ROOT / LIBRARY)]):
-        if module.name not in INTERNAL:
-            yield f"{LIBRARY}.{module.name}"
+        yield f"{LIBRARY}.{module.name}"
     yield from ("data", "models", "experiments", "experiments.studies")
 
 
 def public(module: ModuleType) -> dict[str, object]:
-    """Returns what a package says is public, or what another module defines."""
-    if hasattr(module, "__path__"):
-        return {name: getattr(module, name) for name in module.__all__}
+    """Returns what a module says is public or has moved, or else what it defines."""
+    if hasattr(module, "__all__"):
+        names = (*module.__all__, *getattr(module, "_MOVED", ()))
+        return {name: getattr(module, name) for name in names}
     return {
         name: value
         for name, value in vars(module).items()

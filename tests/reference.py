@@ -86,7 +86,7 @@ def low_rank_local_convolution(inputs, banks, weights, strides, dilations, paddi
     `weights` is `(batch, *positions, rank)`.
     """
     positions = weights.shape[1:-1]
-    outputs = 0.0
+    outputs = np.zeros((*weights.shape[:-1], banks[0].shape[-1]))
     for k, bank in enumerate(banks):
         taps = bank.shape[:-2]
         windows = read_windows(inputs, taps, positions, strides, dilations[k], padding)

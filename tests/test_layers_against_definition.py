@@ -9,8 +9,8 @@ from backends import outputs_and_gradients, randomize, to_numpy
 from pairwise import pairwise
 
 from low_rank_local_connectivity import layers
-from low_rank_local_connectivity.layers import low_rank_locally_connected as low_rank
 from low_rank_local_connectivity.ops.local_convolution import SMALLEST_SLAB
+from low_rank_local_connectivity.plans import low_rank
 
 # The package `ops` exports a function of the same name.
 SLAB_MODULE = sys.modules["low_rank_local_connectivity.ops.local_convolution"]

@@ -9,7 +9,7 @@ from keras import layers
 from low_rank_local_connectivity import ScaleConv2D, ScaleSpaceLifting2D
 from low_rank_local_connectivity.equivariance import ScaleSpaceAction, error
 from models import MODELS, Scales
-from models.scale_network import scale_network, scale_resnet
+from models.scale_networks import scale_network, scale_resnet
 
 # Convolutions; the small networks have 3.
 DEPTHS = {"scale_resnet18": 21, "deformable_scale_resnet18": 21, "scale_resnet34": 37}

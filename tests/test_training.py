@@ -17,7 +17,7 @@ from backends import randomize, to_numpy
 
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.plots import combining_weight_maps
-from low_rank_local_connectivity.training import Plan, checkpoints, records, recovery, session
+from low_rank_local_connectivity.training import Recipe, checkpoints, records, recovery, session
 from low_rank_local_connectivity.training.schedule import warmup_then
 
 
@@ -87,9 +87,9 @@ def test_label_smoothing_spreads_the_target(rng):
 
 
 def test_sgd_moves_by_nesterovs_momentum():
-    plan = Plan(4, 3, 0.1, 0, schedule="constant", optimizer="sgd", momentum=0.9)
+    recipe = Recipe(4, 3, 0.1, 0, schedule="constant", optimizer="sgd", momentum=0.9)
     variable = keras.Variable(np.array([1.0, 2.0], "float32"))
-    optimizer = session.make_optimizer(plan)
+    optimizer = session.make_optimizer(recipe)
     value, velocity = np.array([1.0, 2.0]), np.zeros(2)
     for gradient in np.array([[0.5, -1.0], [0.25, 2.0]]):
         optimizer.apply([keras.ops.convert_to_tensor(gradient.astype("float32"))], [variable])
@@ -99,10 +99,10 @@ def test_sgd_moves_by_nesterovs_momentum():
 
 
 def test_validation_is_spaced_out_but_never_misses_the_end(tmp_path, rng):
-    plan = Plan(4, 3, 0.01, 1, validation_every=3, label_smoothing=0.1, optimizer="sgd")
-    assert plan.validated_epochs() == [3, 4]
+    recipe = Recipe(4, 3, 0.01, 1, validation_every=3, label_smoothing=0.1, optimizer="sgd")
+    assert recipe.validated_epochs() == [3, 4]
     stream = batches_of(*examples(rng))
-    done = session.train(small_model(), plan, stream, stream(9), recovery.Recovery(tmp_path, 3))
+    done = session.train(small_model(), recipe, stream, stream(9), recovery.Recovery(tmp_path, 3))
     assert ["val_loss" in row for row in done.rows] == [False, False, True, True]
     rows = (tmp_path / "metrics.csv").read_text().splitlines()
     assert len({line.count(",") for line in rows}) == 1
@@ -110,10 +110,10 @@ def test_validation_is_spaced_out_but_never_misses_the_end(tmp_path, rng):
 
 
 def test_a_saved_model_loads_without_what_trained_it(tmp_path, rng):
-    plan = Plan(1, 3, 0.01, 0, schedule="steps", label_smoothing=0.1, optimizer="sgd")
+    recipe = Recipe(1, 3, 0.01, 0, schedule="steps", label_smoothing=0.1, optimizer="sgd")
     stream = batches_of(*examples(rng))
     model = small_model()
-    session.train(model, plan, stream, stream(9), recovery.Recovery(tmp_path / "run", 3))
+    session.train(model, recipe, stream, stream(9), recovery.Recovery(tmp_path / "run", 3))
     session.save(model, tmp_path / "model.keras")
     images = rng.normal(size=(3, 9, 8, 2)).astype("float32")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -131,13 +131,13 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
 
 def trained(folder, stop_after=None, **saving):
     """A model trained for 4 epochs of 3 steps, stopped by a signal after a step and continued."""
-    plan = Plan(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
+    recipe = Recipe(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
     stream = batches_of(*examples(np.random.default_rng(7)))
     keras.utils.set_random_seed(3)
     model = small_model()
     keep = recovery.Recovery(folder, 3, **saving)
     if stop_after is None:
-        return model, session.train(model, plan, stream, stream(9), keep)
+        return model, session.train(model, recipe, stream, stream(9), keep)
     taken = keep.on_train_batch_end
 
     def ask(batch, logs=None):
@@ -148,7 +148,7 @@ def trained(folder, stop_after=None, **saving):
     keep.on_train_batch_end = ask
     sentence = f"Stopped by SIGTERM after step {stop_after}, which is saved. The same command goes"
     with pytest.raises(recovery.StoppedError, match=sentence):
-        session.train(model, plan, stream, stream(9), keep)
+        session.train(model, recipe, stream, stream(9), keep)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     return trained(folder, **saving)
 
@@ -170,8 +170,8 @@ def finished(whole, tmp_path):
 def restored(folder, **changes):
     """A model in the state that a run has saved, and what the run does to continue."""
     model = small_model(**changes)
-    plan = Plan(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
-    session.compile_model(model, plan)
+    recipe = Recipe(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
+    session.compile_model(model, recipe)
     keep = recovery.Recovery(folder, 3)
     keep.restore(model)
     return model, keep
@@ -369,7 +369,7 @@ def test_recovery_refuses_the_state_of_another_backend(finished, monkeypatch):
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_last_good_state(tmp_path, rng):
-    plan = Plan(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
+    recipe = Recipe(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
     images, labels = examples(rng)
     good = batches_of(images, labels)
     bad = batches_of(images * np.nan, labels)
@@ -381,7 +381,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_last_good_state(
         r"Received: a loss of nan at step 5\. The last good checkpoint is .*step_000000003.npz"
     )
     with pytest.raises(ValueError, match=message):
-        session.train(small_model(), plan, stream, good(9), recovery.Recovery(tmp_path, 3))
+        session.train(small_model(), recipe, stream, good(9), recovery.Recovery(tmp_path, 3))
 
 
 def test_maps_of_fixed_weights_are_drawn_bank_by_bank(tmp_path, rng, monkeypatch):

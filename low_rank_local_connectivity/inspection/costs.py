@@ -12,12 +12,13 @@ from typing import Any
 
 import keras
 
-from low_rank_local_connectivity.inspection.graph import require_graph
+from low_rank_local_connectivity.inspection.graph import require_graph, require_model
 from low_rank_local_connectivity.inspection.operation_rules import (
     input_shape_of,
     is_input,
     operations,
 )
+from low_rank_local_connectivity.ops.arguments import whole_number
 from low_rank_local_connectivity.ops.operation_counts import example_shape, numbers
 
 
@@ -113,13 +114,15 @@ def weight_bytes(model: keras.Model, moments: int = 2) -> int:
 
     Args:
         model: Any model whose weights have shapes; they need no values.
-        moments: Moments that the optimizer keeps of each trainable weight.
+        moments: Moments that the optimizer keeps of each trainable weight, at least 0.
 
     Example:
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5)])
         >>> weight_bytes(model, moments=2) == 25 * 4 * (1 + 1 + 2)
         True
     """
+    require_model("weight_bytes", model)
+    moments = whole_number("moments", moments, 0)
     trained = sum(_weight_bytes(weight) for weight in model.trainable_weights)
     others = sum(_weight_bytes(weight) for weight in model.non_trainable_weights)
     return (2 + moments) * trained + others

@@ -7,9 +7,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import keras
 from keras import layers
 
-from low_rank_local_connectivity.inspection.graph import has_graph
+from low_rank_local_connectivity.inspection.graph import has_graph, not_built
+from low_rank_local_connectivity.ops.arguments import integer, items_of, received, sizes_of
 from low_rank_local_connectivity.ops.operation_counts import convolution, numbers, per_output
 
 # Of a layer and the shape of its input, or the list of shapes if it has several.
@@ -37,12 +39,36 @@ def operations(layer: Any, input_shape: Any) -> int:
         >>> operations(layer, (None, 8, 9, 4)) == (2 * 9 * 4 + 2) * 6 * 7 * 5
         True
     """
+    _require_built_layer(layer)
+    input_shape = _checked_shape(input_shape)
     if has_graph(layer):
         return sum(
             operations(one, input_shape_of(one)) for one in layer.layers if not is_input(one)
         )
     own: Any = getattr(layer, "operations", None)
     return own(input_shape) if callable(own) else _rule(layer)(layer, input_shape)
+
+
+def _require_built_layer(layer: Any) -> None:
+    if isinstance(layer, type) or not isinstance(layer, keras.Layer):
+        raise ValueError(f"`layer` must be a layer or model. Received: {received('layer', layer)}.")
+    if not layer.built:
+        raise ValueError(not_built("operations", layer))
+
+
+def _checked_shape(input_shape: Any) -> Any:
+    """Returns a shape, or list of shapes, as tuples of whole numbers and None."""
+    several = items_of(input_shape) or []
+    if several and all(items_of(one) is not None for one in several):
+        return [_checked_shape(one) for one in several]
+    found = [size if size is None else integer(size) for size in sizes_of(input_shape) or []]
+    if not found or None in found[1:] or min((size or 0 for size in found[1:]), default=0) < 0:
+        raise ValueError(
+            "`input_shape` must be the shape of a layer's input, with the batch first, or a list "
+            "of such shapes; every size behind the batch must be known. Received: "
+            f"{received('input_shape', input_shape)}."
+        )
+    return tuple(found)
 
 
 def is_input(layer: Any) -> bool:

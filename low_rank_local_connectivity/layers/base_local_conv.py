@@ -32,6 +32,7 @@ class BaseLocalConv(ConfiguredLayer):
     """
 
     dimensions: ClassVar[int]
+    kernel: Any
 
     def __init__(
         self,
@@ -175,8 +176,7 @@ class BaseLocalConv(ConfiguredLayer):
     def filter_operations(self, input_shape: Any, outputs: int) -> int:
         """Returns the operations of finding and applying the filters, which make the outputs."""
         del input_shape
-        kernel: Any = vars(self)["kernel"]
-        return convolution(kernel.shape, outputs)
+        return convolution(self.kernel.shape, outputs)
 
     def fixed_axes(self) -> tuple[int, ...]:
         """Returns the spatial axes along which the weights fix the input's size."""

@@ -12,7 +12,7 @@ from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.ops.local_convolution import local_convolution
-from low_rank_local_connectivity.ops.memory import require_memory
+from low_rank_local_connectivity.plans.machine import require_memory
 
 
 class LocallyConnected(BaseLocalConv):

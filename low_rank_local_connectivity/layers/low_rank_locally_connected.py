@@ -1,5 +1,6 @@
 """Low-rank locally connected layers: every position's filter is a mix of shared filter banks."""
 
+import functools
 import math
 from typing import Any, Literal, Unpack
 
@@ -23,20 +24,16 @@ from low_rank_local_connectivity.layers.filter_initialization import draw_filter
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.spatial_bias import AXIS_NAMES, add_spatial_bias
 from low_rank_local_connectivity.ops import combining_weights as weights_ops
-from low_rank_local_connectivity.ops import low_rank_local_convolution as plans
 from low_rank_local_connectivity.ops.arguments import tensor
-from low_rank_local_connectivity.ops.memory import require_memory
+from low_rank_local_connectivity.ops.low_rank_local_convolution import combine_banks, embed_banks
 from low_rank_local_connectivity.ops.operation_counts import numbers, per_output
-from low_rank_local_connectivity.ops.plan_costs import Plan, Request, choose_plan
 from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.plans.low_rank import LOW_RANK, LowRankRequest
+from low_rank_local_connectivity.plans.machine import present_machine, require_memory
+from low_rank_local_connectivity.plans.plan import choose, names_of
 from low_rank_local_connectivity.regularizers import SpatialSmoothness
 
 Implementation = Literal["auto", "convolve_then_combine", "combine_then_convolve"]
-
-
-# Up to so many numbers (16 MB in float32), inference convolves with all banks at once; above, one
-# after another, which takes as long on a large batch but some 0.1 ms for each bank on a small one.
-MOST_RESPONSES = 2**22
 
 
 class LowRankLocallyConnected(BaseLocalConv):
@@ -97,7 +94,7 @@ class LowRankLocallyConnected(BaseLocalConv):
         implementation: `"convolve_then_combine"` mixes the responses of `K` convolutions,
             `"combine_then_convolve"` mixes the banks and applies one filter per position, at a
             cost that hardly depends on `K`. All give the same numbers. `"auto"` takes the
-            faster one by the cost model of `ops.choose_plan`, from static shapes, `K`, the
+            faster one by the cost model of `plans.choose`, from static shapes, `K`, the
             batch (32 if unknown), `training` and what fits into memory; it takes the first
             where the second cannot be: for input-dependent weights, mixed bases and unknown
             sizes.
@@ -282,12 +279,12 @@ class LowRankLocallyConnected(BaseLocalConv):
         return axes
 
     def _standardize_implementation(self, value: Any) -> str:
-        choices = ("auto", "convolve_then_combine", "combine_then_convolve")
-        if not isinstance(value, str) or value not in choices:
+        *choices, last = ("auto", *names_of(LOW_RANK))
+        if not isinstance(value, str) or value not in (*choices, last):
             raise ValueError(
-                "`implementation` must name a plan: 'auto', 'convolve_then_combine' or "
-                f"'combine_then_convolve'. Received: {received('implementation', value)}. The "
-                "numbers of the original release have no meaning here."
+                f"`implementation` must name a plan: {', '.join(map(repr, choices))} or {last!r}. "
+                f"Received: {received('implementation', value)}. The numbers of the original "
+                "release have no meaning here."
             )
         if value == "combine_then_convolve" and (self.input_dependent or self.mixed):
             raise ValueError(
@@ -338,6 +335,7 @@ class LowRankLocallyConnected(BaseLocalConv):
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""
         super().build(input_shape)
+        self.machine = present_machine()
         if self.implementation == "combine_then_convolve" and None in self.output_sizes:
             raise ValueError(
                 "implementation='combine_then_convolve' mixes one filter for each position, so "
@@ -345,8 +343,9 @@ class LowRankLocallyConnected(BaseLocalConv):
                 "Use implementation='auto'."
             )
         if self.implementation == "combine_then_convolve":
+            positions = math.prod(self.windows.static_output_shape(self.input_sizes))
             require_memory(
-                4 * self._request(self.input_sizes, None, training=False).local_filters,
+                4 * positions * self.windows.taps * self.input_channels * self.filters,
                 f"The filters that layer {self.name!r} mixes for every position",
                 "Use implementation='convolve_then_combine', or larger strides.",
             )
@@ -522,11 +521,11 @@ class LowRankLocallyConnected(BaseLocalConv):
             )
         if self.mixed:
             banks = [ops.convert_to_tensor(bank) for bank in self.kernel_bases]
-            kernel, _ = plans.embed_banks(banks, self.bank_windows, self.input_sizes)
+            kernel, _ = embed_banks(banks, self.bank_windows, self.input_sizes)
         else:
             kernel = ops.convert_to_tensor(self.kernel_bases)
         shape = (*self._sizes_or_one(), self.spatial_rank)
-        return plans.combine_banks(kernel, ops.broadcast_to(self._fixed_weights(), shape))
+        return combine_banks(kernel, ops.broadcast_to(self._fixed_weights(), shape))
 
     def _sizes_or_one(self) -> tuple[int, ...]:
         return tuple(1 if size is None else size for size in self.output_sizes)
@@ -550,61 +549,52 @@ class LowRankLocallyConnected(BaseLocalConv):
 
     def convolve(self, inputs, training: bool | None = None):
         """Applies the local filters to channels-last inputs, by the plan chosen."""
-        if self._plan(inputs, bool(training)) == "combine_then_convolve":
-            shape = (*self.output_sizes, self.spatial_rank)
-            weights = ops.broadcast_to(self._penalized(self._fixed_weights()), shape)
-            kernel = ops.convert_to_tensor(self.kernel_bases)
-            return plans.combine_then_convolve(inputs, kernel, weights, self.windows)
+        request = self.asked(tuple(inputs.shape), bool(training))
+        plan = choose(LOW_RANK, request, self.machine.memory, self.implementation)
         banks = self.kernel_bases if self.mixed else [self.kernel_bases]
-        kernels = [ops.cast(bank, inputs.dtype) for bank in banks]
-        if not self.has_logits:
-            return plans.convolve(inputs, kernels[0], self.windows)
-        weights = self._penalized(self._weights_per_example(inputs), batched=True)
-        weights = ops.cast(weights, inputs.dtype)
-        one_by_one = not training and self._are_responses_large(inputs)
-        if self.mixed:
-            return plans.convolve_then_combine_mixed(
-                inputs, kernels, weights, self.bank_windows, one_by_one
-            )
-        return plans.convolve_then_combine(inputs, kernels[0], weights, self.windows, one_by_one)
+        return plan.apply(request, inputs, banks, functools.partial(self._penalized, inputs))
 
-    def _penalized(self, weights, batched: bool = False):
-        """Returns normalised weights whose roughness, if regularised, is among the losses."""
+    def asked(self, shape: Any, training: bool = False) -> LowRankRequest:
+        """Returns what the layer is asked to compute for inputs of a shape.
+
+        Args:
+            shape: Shape of the inputs, channels last; None where unknown.
+            training: Whether gradients are wanted.
+
+        Raises:
+            ValueError: If the layer is not built, or an argument is of another kind.
+        """
+        self.require_built("asked")
+        return LowRankRequest(
+            self.windows,
+            shape,
+            self.filters,
+            self.spatial_rank,
+            training,
+            self.machine.backend,
+            self.machine.device,
+            mixing=self._mixing,
+            bank_windows=self.bank_windows if self.mixed else None,
+            fixed_sizes=None not in self.output_sizes,
+        )
+
+    @property
+    def _mixing(self) -> Literal["none", "shared", "per_example"]:
+        if not self.has_logits:
+            return "none"
+        return "per_example" if self.input_dependent else "shared"
+
+    def _penalized(self, inputs, batched: bool):
+        """Returns normalised weights whose roughness, if regularised, is among the losses.
+
+        Args:
+            inputs: The layer's inputs, channels last.
+            batched: Whether to have an axis of examples, of length 1 if all share the weights.
+        """
+        weights = self._weights_per_example(inputs) if batched else self._fixed_weights()
         if self._smooth and self.trainable:
             self.add_loss(self.combining_weights_regularizer(weights, batched))
         return weights
-
-    def _are_responses_large(self, inputs) -> bool:
-        """Whether the responses of all banks should not be in memory together."""
-        batch, *sizes = inputs.shape[:-1]
-        if not isinstance(batch, int) or None in sizes:
-            return True
-        positions = math.prod(self.windows.static_output_shape(sizes))
-        return self.spatial_rank * batch * positions * self.filters > MOST_RESPONSES
-
-    def _plan(self, inputs, training: bool) -> Plan:
-        """Returns the plan for channels-last inputs of this static shape."""
-        if self.implementation != "auto":
-            return self.implementation
-        batch, *sizes = inputs.shape[:-1]
-        unknown = None in (*sizes, *self.output_sizes)
-        if self.input_dependent or self.mixed or unknown or not self.has_logits:
-            return "convolve_then_combine"
-        # An unknown batch is None, or a symbol where JAX exports.
-        return choose_plan(
-            self._request(sizes, batch if isinstance(batch, int) else None, training)
-        )
-
-    def _request(self, sizes, batch: int | None, training: bool) -> Request:
-        return Request.of(
-            self.windows,
-            sizes,
-            self.input_channels,
-            self.filters,
-            self.spatial_rank,
-            batch,
-            training,
-        )
 
     def operations(self, input_shape: Any) -> int:
         """Counts `K` convolutions, the mixing of their responses, and what predicts the weights."""

@@ -4,6 +4,9 @@ Integers and booleans are taken for floating-point numbers, of the data type of 
 they meet, or of Keras's `floatx`.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from low_rank_local_connectivity.ops.affine_sampling import sample_affine
 from low_rank_local_connectivity.ops.bilinear_sampling import sample_bilinear
 from low_rank_local_connectivity.ops.cascade import merge_cascade
@@ -19,7 +22,6 @@ from low_rank_local_connectivity.ops.kronecker import (
     nearest_kronecker_factors,
     rearrange_kernel,
 )
-from low_rank_local_connectivity.ops.kronecker_costs import choose_strategy, multiply_adds
 from low_rank_local_connectivity.ops.local_convolution import local_convolution
 from low_rank_local_connectivity.ops.low_rank_local_convolution import (
     combine_banks,
@@ -28,7 +30,6 @@ from low_rank_local_connectivity.ops.low_rank_local_convolution import (
     convolve_then_combine_mixed,
     embed_banks,
 )
-from low_rank_local_connectivity.ops.plan_costs import Request, choose_plan
 from low_rank_local_connectivity.ops.resampling import resize_aligned
 from low_rank_local_connectivity.ops.scale_space import (
     discrete_gaussian,
@@ -38,10 +39,7 @@ from low_rank_local_connectivity.ops.scale_space import (
 from low_rank_local_connectivity.ops.windows import Windows
 
 __all__ = [
-    "Request",
     "Windows",
-    "choose_plan",
-    "choose_strategy",
     "combine_banks",
     "combine_then_convolve",
     "convolve_then_combine",
@@ -56,7 +54,6 @@ __all__ = [
     "level_variances",
     "local_convolution",
     "merge_cascade",
-    "multiply_adds",
     "nearest_kronecker_factors",
     "normalize_logits",
     "rearrange_kernel",
@@ -67,3 +64,15 @@ __all__ = [
     "scale_correlation",
     "sum_over_axes",
 ]
+
+# What chooses between ways to compute is in `plans`; its names here still mean what they did.
+_MOVED = ("Request", "choose_plan", "choose_strategy", "multiply_adds")
+
+# A type checker that saw `__getattr__` would take any name for one of the package's.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Returns what a moved name stood for."""
+        if name in _MOVED:
+            return getattr(importlib.import_module("low_rank_local_connectivity.plans.moved"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,7 @@
 """Training: it receives models and data, and imports neither `models` nor `data`."""
 
+from typing import TYPE_CHECKING, Any
+
 from low_rank_local_connectivity.training.records import (
     RunError,
     claimed,
@@ -11,7 +13,7 @@ from low_rank_local_connectivity.training.records import (
 )
 from low_rank_local_connectivity.training.recovery import STOPPED_STATUS, Recovery, StoppedError
 from low_rank_local_connectivity.training.session import (
-    Plan,
+    Recipe,
     file_digest,
     ignore_keras_json,
     load,
@@ -26,7 +28,7 @@ from low_rank_local_connectivity.training.strategy import Placement, lost_peer, 
 __all__ = [
     "STOPPED_STATUS",
     "Placement",
-    "Plan",
+    "Recipe",
     "Recovery",
     "RunError",
     "StoppedError",
@@ -47,3 +49,15 @@ __all__ = [
     "versions",
     "write_json",
 ]
+
+# A plan is a way to compute a layer, and nothing else; the name here still means what it did.
+_MOVED = ("Plan",)
+
+# A type checker that saw `__getattr__` would take any name for one of the package's.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Returns what a moved name stands for."""
+        if name in _MOVED:
+            return Recipe
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
