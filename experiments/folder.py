@@ -122,7 +122,7 @@ def _visible(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
 
 
-def digest(result: dict[str, Any]) -> str:
+def result_digest(result: dict[str, Any]) -> str:
     """Returns a SHA-256 of a result, which stands in its file beside it."""
     return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
 
@@ -131,7 +131,7 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Writes the result of a run, with a digest of it, in one step; a framework must be there."""
     from low_rank_local_connectivity.training import write_json
 
-    write_json(folder / "result.json", {**result, "digest": digest(result)})
+    write_json(folder / "result.json", {**result, "digest": result_digest(result)})
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def read_result(path: Path) -> dict[str, Any]:
     """
     try:
         result = json.loads(path.read_text())
-        if result.pop("digest") == digest(result):
+        if result.pop("digest") == result_digest(result):
             return result
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         pass

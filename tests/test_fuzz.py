@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from experiments.folder import digest, read_result
+from experiments.folder import read_result, result_digest
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.training import checkpoints, session
 
@@ -139,7 +139,7 @@ def test_no_damaged_result_passes_for_a_good_one(damage, tmp_path):
     rng = np.random.default_rng(1)
     result = {"test_accuracy": 0.75, "parameters": 1234, "versions": {"python": "3.11"}}
     path = tmp_path / "result.json"
-    text = json.dumps({**result, "digest": digest(result)}, indent=2)
+    text = json.dumps({**result, "digest": result_digest(result)}, indent=2)
     for _ in range(EACH):
         path.write_bytes(damage(rng, text.encode()))
         found = refused_or(lambda: read_result(path), path)

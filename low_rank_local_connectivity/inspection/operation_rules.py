@@ -42,11 +42,10 @@ def operations(layer: Any, input_shape: Any) -> int:
     _require_built_layer(layer)
     input_shape = _checked_shape(input_shape)
     if has_graph(layer):
-        return sum(
-            operations(one, input_shape_of(one)) for one in layer.layers if not is_input(one)
-        )
-    own: Any = getattr(layer, "operations", None)
-    return own(input_shape) if callable(own) else _rule(layer)(layer, input_shape)
+        inside = [one for one in layer.layers if not is_input(one)]
+        return sum(operations(one, input_shape_of(one)) for one in inside)
+    own: Rule | None = getattr(type(layer), "operations", None)
+    return (own or _rule(layer))(layer, input_shape)
 
 
 def _require_built_layer(layer: Any) -> None:

@@ -89,7 +89,7 @@ class Checkpoints:
         """
         path = self.folder / f"step_{step:09d}.npz"
         named: dict[str, Any] = {f"array_{i}": array for i, array in enumerate(arrays)}
-        text = json.dumps({**about, "arrays": len(arrays), "digest": digest(arrays, about)})
+        text = json.dumps({**about, "arrays": len(arrays), "digest": arrays_digest(arrays, about)})
         try:
             with replacing(path) as temporary:
                 np.savez(temporary, about=np.array(text), **named)
@@ -166,13 +166,13 @@ def read(
         raise DamagedError(f"{path} is damaged ({why}).") from error
     if any(array.dtype.kind not in "fiub" for array in arrays):
         raise DamagedError(f"{path} holds arrays that are not numbers.")
-    if digest(arrays, about) != expected:
+    if arrays_digest(arrays, about) != expected:
         raise DamagedError(f"{path} is damaged (its digest does not fit its values).")
     _check(path, arrays, about, shapes)
     return arrays, about
 
 
-def digest(arrays: Sequence[np.ndarray], about: dict[str, Any]) -> str:
+def arrays_digest(arrays: Sequence[np.ndarray], about: dict[str, Any]) -> str:
     """Returns a SHA-256 of all numbers, shapes and types, and of what belongs to them."""
     found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for array in arrays:
