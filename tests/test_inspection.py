@@ -149,7 +149,7 @@ def subclassed():
             return 2 * super().call(inputs, training=training, mask=mask)
 
     inputs = keras.Input((8, 9, 3))
-    return Doubling(inputs, keras.layers.Conv2D(4, 3)(inputs))
+    return Doubling(inputs, keras.layers.Conv2D(4, 3)(inputs), name="doubling")
 
 
 @pytest.mark.parametrize("name", ["layer_costs", "total_cost", "step_bytes", "receptive_field"])
@@ -174,6 +174,14 @@ REFUSED = {
         (
             "What operations() is given must be built. Received: 'dense', which is not. Call it on "
             "inputs first, or its build(input_shape)."
+        ),
+    ),
+    "own call": (
+        lambda: operations(subclassed(), (None, 8, 9, 3)),
+        (
+            "Operations are counted for layers with a method `operations` and for Keras's kinds "
+            "that have a rule. Received: layer 'doubling' of kind Doubling. Give its class a "
+            "method operations(input_shape)."
         ),
     ),
     "unknown size": (

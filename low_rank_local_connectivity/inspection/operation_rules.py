@@ -5,7 +5,7 @@ Counted for one example in inference; `ops.operation_counts` says how.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import keras
 from keras import layers
@@ -44,8 +44,10 @@ def operations(layer: Any, input_shape: Any) -> int:
     if has_graph(layer):
         inside = [one for one in layer.layers if not is_input(one)]
         return sum(operations(one, input_shape_of(one)) for one in inside)
-    own: Rule | None = getattr(type(layer), "operations", None)
-    return (own or _rule(layer))(layer, input_shape)
+    # Of functional models it is Keras's list.
+    own: Any = getattr(type(layer), "operations", None)
+    rule = cast(Rule, own) if callable(own) else _rule(layer)
+    return rule(layer, input_shape)
 
 
 def _require_built_layer(layer: Any) -> None:
