@@ -322,6 +322,17 @@ def test_a_model_without_a_graph_is_refused_in_a_sentence(tmp_path):
     )
 
 
+def test_a_functional_model_with_a_call_of_its_own_is_exported_as_it_is(tmp_path):
+    class Doubling(keras.Model):
+        def call(self, inputs, training=None, mask=None):
+            return 2 * super().call(inputs, training=training, mask=mask)
+
+    inputs = keras.Input((5,))
+    model = Doubling(inputs, keras.layers.Dense(2)(inputs))
+    sample = np.ones((3, 5), "float32")
+    assert export_model(model, tmp_path / "kept", (), convert=False, sample=sample)["parameters"]
+
+
 def test_a_model_that_is_not_built_is_refused_in_a_sentence(tmp_path):
     model = keras.Sequential([keras.layers.Dense(2)], name="dense")
     with pytest.raises(ValueError) as caught:  # noqa: PT011

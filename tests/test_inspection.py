@@ -28,7 +28,7 @@ def own(kind: type, name: str) -> bool:
 @pytest.mark.parametrize("name", layers.__all__)
 def test_every_layer_says_what_it_reads_and_what_it_costs(name):
     missing = [one for one in ("windows", "operations") if not own(getattr(layers, name), one)]
-    assert not missing, f"{name} has no {' and no '.join(missing)}: CONTRIBUTING.md says what of"
+    assert not missing, f"give {name} {' and '.join(missing)}, which CONTRIBUTING.md describes"
 
 
 @pytest.mark.parametrize("name", layers.__all__)
