@@ -2,15 +2,16 @@
 
     python -m benchmarks.costs --dataset=cifar10 --out=benchmarks/costs-cifar10.png
 
-Counted from shapes by `models.accounting`; prints a Markdown table and draws it.
+Counted from shapes by `low_rank_local_connectivity.inspection`; prints a Markdown table and draws
+it.
 """
 
 import argparse
 from pathlib import Path
 
 from low_rank_local_connectivity.data import DATASETS
+from low_rank_local_connectivity.inspection import LayerCost, layer_costs
 from low_rank_local_connectivity.models import MODELS, Settings, convolution
-from low_rank_local_connectivity.models.accounting import LayerCost, layer_costs
 from low_rank_local_connectivity.plots import lines_with_errors
 
 LOW_RANK = "low_rank_locally_connected2d"

@@ -23,8 +23,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from low_rank_local_connectivity.inspection import total_cost
 from low_rank_local_connectivity.models import MODELS, Settings, convolution
-from low_rank_local_connectivity.models.accounting import total_cost
 
 ROOT = Path(__file__).parents[1]
 LOW_RANK = "low_rank_locally_connected2d"

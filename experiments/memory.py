@@ -72,7 +72,7 @@ def _count(experiment: Experiment) -> tuple[int, int, int]:
     import keras
 
     from low_rank_local_connectivity import training
-    from low_rank_local_connectivity.models.accounting import step_bytes, weight_bytes
+    from low_rank_local_connectivity.inspection import step_bytes, weight_bytes
 
     training.set_precision(experiment.precision)
     with keras.StatelessScope(initialize_variables=False):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from low_rank_local_connectivity import experiments as experiments
     from low_rank_local_connectivity import export as export
     from low_rank_local_connectivity import initializers as initializers
+    from low_rank_local_connectivity import inspection as inspection
     from low_rank_local_connectivity import layers as layers
     from low_rank_local_connectivity import legacy as legacy
     from low_rank_local_connectivity import models as models
@@ -118,6 +119,7 @@ _PACKAGES = frozenset(
         "experiments",
         "export",
         "initializers",
+        "inspection",
         "layers",
         "legacy",
         "models",

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 
 from low_rank_local_connectivity.conversion import spatial_spectrum
-from low_rank_local_connectivity.conversion.checks import LOCAL, is_visible
+from low_rank_local_connectivity.conversion.checks import LOCAL
 from low_rank_local_connectivity.equivariance import Curve
-from low_rank_local_connectivity.graph import calls_between, require_model
+from low_rank_local_connectivity.inspection.graph import calls_between, has_graph, require_model
 from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
 from low_rank_local_connectivity.ops.arguments import (
     boolean,
@@ -461,7 +461,7 @@ def _wrap(panels: list) -> list[list]:
 def _reader(model: Any, layer: Any, path: str) -> Callable[[Any], Any] | None:
     """Returns a function from a list of a model's inputs to what a layer's first call reads."""
     name, _, rest = path.partition("/")
-    calls = calls_between(model.inputs, model.outputs) if is_visible(model) else []
+    calls = calls_between(model.inputs, model.outputs) if has_graph(model) else []
     call = next((one for one in calls if one.operation.name == name), None)
     if call is None or not (call.operation is layer or isinstance(call.operation, keras.Model)):
         warnings.warn(

@@ -18,9 +18,8 @@ LIBRARY = "low_rank_local_connectivity"
 LISTED = Path(__file__).with_suffix(".txt")
 
 
-# What the documents do not name: how receptive fields and conversions walk through a model, and how
-# Keras comes to know the layers.
-INTERNAL = {"graph", "registration", "window_rules"}
+# What the documents do not name: how Keras comes to know the layers.
+INTERNAL = {"registration"}
 
 
 def packages() -> Iterator[str]:
@@ -33,8 +32,8 @@ def packages() -> Iterator[str]:
 
 
 def public(module: ModuleType) -> dict[str, object]:
-    """Returns what a package says is public or has moved, or what another module defines."""
-    if hasattr(module, "__path__"):
+    """Returns what a module says is public or has moved, or else what it defines."""
+    if hasattr(module, "__all__"):
         names = (*module.__all__, *getattr(module, "_MOVED", ()))
         return {name: getattr(module, name) for name in names}
     return {

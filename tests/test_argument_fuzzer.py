@@ -21,12 +21,12 @@ from low_rank_local_connectivity import (
     equivariance,
     export,
     initializers,
+    inspection,
     layers,
     legacy,
     ops,
     plans,
     plots,
-    receptive_field,
     regularizers,
 )
 from low_rank_local_connectivity.plans import moved
@@ -135,6 +135,10 @@ def built(kind: type, *arguments: Any, shape: tuple = (None, 8, 9, 3), **options
 
 def model_of(*chain: Any, size: tuple = (8, 9, 3)) -> Any:
     return keras.Sequential([keras.Input(size), *chain])
+
+
+def counted() -> Any:
+    return model_of(keras.layers.Conv2D(4, 3))
 
 
 def low_rank(**options: Any) -> Any:
@@ -492,7 +496,15 @@ FUNCTIONS: dict[Any, Any] = {
         "levels": None,
         "data_format": None,
     },
-    receptive_field.receptive_field: lambda: {
+    inspection.layer_costs: lambda: {"model": counted()},
+    inspection.total_cost: lambda: {"model": counted()},
+    inspection.weight_bytes: lambda: {"model": counted(), "moments": 2},
+    inspection.step_bytes: lambda: {"model": counted()},
+    inspection.operations: lambda: {
+        "layer": counted().layers[-1],
+        "input_shape": (None, 8, 9, 3),
+    },
+    inspection.receptive_field: lambda: {
         "model": model_of(keras.layers.Conv2D(4, 3, name="conv")),
         "output": "conv",
         "rules": {},
@@ -549,7 +561,8 @@ RESULTS = {
     conversion.ConversionReport,
     equivariance.LocationProbe,
     plans.Machine,
-    receptive_field.ReceptiveField,
+    inspection.LayerCost,
+    inspection.ReceptiveField,
 }
 EXEMPT = {*RESULTS, equivariance.Transform}
 
@@ -603,7 +616,7 @@ def identity_does(name: str, value: Any) -> None:
 def test_every_public_callable_has_its_row(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert set(public(layers)) == {getattr(layers, name) for name in {*LAYERS, *WRAPPERS}}
-    modules = (ops, plans, moved, conversion, equivariance, receptive_field, plots)
+    modules = (ops, plans, moved, conversion, equivariance, inspection, plots)
     modules += (regularizers, initializers)
     everything = {one for module in (*modules, legacy, export) for one in public(module)}
     assert everything - EXEMPT == set(FUNCTIONS)

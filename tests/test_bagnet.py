@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from backends import EAGER, to_numpy, without_values
 
+from low_rank_local_connectivity.inspection import receptive_field
 from low_rank_local_connectivity.models import MODELS, Settings, convolution
 from low_rank_local_connectivity.models.bagnet import bagnet
-from low_rank_local_connectivity.receptive_field import receptive_field
 
 NAMES = {9: "bagnet9", 17: "bagnet17", 33: "bagnet33"}
 

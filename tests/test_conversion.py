@@ -655,8 +655,8 @@ REFUSED = [
         lambda: conversion.convert(type("Subclass", (keras.Model,), {})()),
         (
             "convert() takes functional and Sequential models, whose layers it can see. Received: "
-            "Subclass, which says in Python what it does. Convert its layers one by one where it "
-            "makes them."
+            "Subclass, which says in Python what it does. Make it functional: keras.Model(inputs, "
+            "outputs)."
         ),
     ),
     (

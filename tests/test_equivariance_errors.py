@@ -112,8 +112,9 @@ ERRORS = {
     "layer within a layer": (
         lambda: curve(chain(layers.ReLU(name="relu")), IMAGES, [Shift(1)], layer="relu/conv"),
         (
-            "curve() looks into functional and Sequential models. Received: ReLU, whose layers "
-            "are applied in Python. Make it functional: keras.Model(inputs, outputs)."
+            "curve() takes functional and Sequential models, whose layers it can see. Received: "
+            "ReLU, which says in Python what it does. Make it functional: keras.Model(inputs, "
+            "outputs)."
         ),
     ),
     "layer called twice": (

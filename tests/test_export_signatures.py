@@ -316,9 +316,21 @@ def test_a_model_without_a_graph_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         export_model(Subclassed(), tmp_path, ())
     assert str(caught.value) == (
-        "export_model() looks into functional and Sequential models. Received: Subclassed, whose "
-        "layers are applied in Python. Make it functional: keras.Model(inputs, outputs)."
+        "export_model() takes functional and Sequential models, whose layers it can see. Received: "
+        "Subclassed, which says in Python what it does. Make it functional: keras.Model(inputs, "
+        "outputs)."
     )
+
+
+def test_a_functional_model_with_a_call_of_its_own_is_exported_as_it_is(tmp_path):
+    class Doubling(keras.Model):
+        def call(self, inputs, training=None, mask=None):
+            return 2 * super().call(inputs, training=training, mask=mask)
+
+    inputs = keras.Input((5,))
+    model = Doubling(inputs, keras.layers.Dense(2)(inputs))
+    sample = np.ones((3, 5), "float32")
+    assert export_model(model, tmp_path / "kept", (), convert=False, sample=sample)["parameters"]
 
 
 def test_a_model_that_is_not_built_is_refused_in_a_sentence(tmp_path):
@@ -326,6 +338,6 @@ def test_a_model_that_is_not_built_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         export_model(model, tmp_path, ())
     assert str(caught.value) == (
-        "export_model() needs a built model. Received: 'dense', which is not. Call it on inputs "
-        "first, or its build(input_shape)."
+        "What export_model() is given must be built. Received: 'dense', which is not. Call it on "
+        "inputs first, or its build(input_shape)."
     )

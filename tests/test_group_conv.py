@@ -11,8 +11,8 @@ from backends import call, outputs_and_gradients, randomize, to_numpy
 
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.equivariance import GroupRotation, Rotation, error
+from low_rank_local_connectivity.inspection import receptive_field
 from low_rank_local_connectivity.ops import expand_kernel, rotation_matrix
-from low_rank_local_connectivity.receptive_field import receptive_field
 
 
 def turned(images, turns):

@@ -9,8 +9,8 @@ from backends import call, randomize, to_numpy, without_values
 
 from low_rank_local_connectivity import conversion, layers
 from low_rank_local_connectivity.export import export_model
+from low_rank_local_connectivity.inspection import layer_costs, total_cost
 from low_rank_local_connectivity.models import MODELS
-from low_rank_local_connectivity.models.accounting import layer_costs, total_cost
 from low_rank_local_connectivity.models.group_network import group_filters, group_network
 from low_rank_local_connectivity.models.group_resnet import group_resnet
 

@@ -188,6 +188,7 @@ lrlc.equivariance.error
 lrlc.export.export_model
 lrlc.legacy.load_model
 lrlc.plots.spatial_spectra
+lrlc.inspection.total_cost
 lrlc.receptive_field.receptive_field
 lrlc.training.train
 version: str = lrlc.__version__

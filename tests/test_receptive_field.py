@@ -9,8 +9,8 @@ from backends import outputs_and_gradients, randomize, to_numpy
 from keras import layers, ops
 
 import low_rank_local_connectivity as ours
+from low_rank_local_connectivity.inspection import ReceptiveField, receptive_field
 from low_rank_local_connectivity.ops import Windows
-from low_rank_local_connectivity.receptive_field import ReceptiveField, receptive_field
 
 SIZE = (29, 34)
 
@@ -79,6 +79,9 @@ NETWORKS = {
     "Kronecker": ours.KroneckerConv2D(3, (4, 3), ((2, 1, 1, 3), (2, 3, 2, 1)), padding="same"),
     "context": ours.DilatedContext2D(dilations=(1, 2)),
     "filters of the input": ours.DynamicLocalFilter2D(3, generator_kernel_size=5),
+    "background": ours.WithBackground(
+        keras.Sequential([layers.Conv2D(2, (3, 2), 2), ours.FullConv2D(3, 3, use_bias=True)])
+    ),
     "bias": lambda x: ours.SpatialBias()(ours.LowRankLocallyConnected2D(3, 3, 4)(x)),
 }  # fmt: skip
 
@@ -298,15 +301,16 @@ ERRORS = {
     "subclassed": (
         lambda: receptive_field(Subclassed()),
         (
-            "receptive_field() looks into functional and Sequential models. Received: Subclassed, "
-            "whose layers are applied in Python. Make it functional: keras.Model(inputs, outputs)."
+            "receptive_field() takes functional and Sequential models, whose layers it can see. "
+            "Received: Subclassed, which says in Python what it does. Make it functional: "
+            "keras.Model(inputs, outputs)."
         ),
     ),
     "not built": (
         lambda: receptive_field(keras.Sequential([layers.ReLU()], name="fresh")),
         (
-            "receptive_field() needs a built model. Received: 'fresh', which is not. Call it on "
-            "inputs first, or its build(input_shape)."
+            "What receptive_field() is given must be built. Received: 'fresh', which is not. Call "
+            "it on inputs first, or its build(input_shape)."
         ),
     ),
     "two inputs": (

@@ -9,8 +9,8 @@ import pytest
 from backends import EAGER, call, to_numpy, without_values
 
 from low_rank_local_connectivity import FullConv2D, layers
+from low_rank_local_connectivity.inspection import layer_costs
 from low_rank_local_connectivity.models import MODELS, Settings, convolution
-from low_rank_local_connectivity.models.accounting import layer_costs
 from low_rank_local_connectivity.models.resnet import resnet
 
 LOW_RANK, WIDE = "low_rank_locally_connected2d", "wide_conv2d"

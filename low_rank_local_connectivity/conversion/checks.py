@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from low_rank_local_connectivity.conversion.weights import to_numpy
+from low_rank_local_connectivity.inspection.graph import not_built
 from low_rank_local_connectivity.layers.configured_layer import split_shape
 from low_rank_local_connectivity.layers.locally_connected import LocallyConnected
 from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
@@ -39,33 +40,6 @@ def require_layer(function: str, layer: Any, kind: Any) -> None:
         )
     if not layer.built:
         raise ValueError(not_built(function, layer))
-
-
-def not_built(function: str, layer: Any) -> str:
-    """Returns the sentence for a layer or model without weights."""
-    return (
-        f"What {function}() is given must be built. Received: {layer.name!r}, which is not. Call "
-        "it on inputs first, or its build(input_shape)."
-    )
-
-
-def is_visible(model: Any) -> bool:
-    """Whether a model's layers, and how it applies them, can be known."""
-    known = isinstance(model, keras.Sequential) or hasattr(model, "operations")
-    # A subclass of a functional model may apply its layers in another way.
-    return known and type(model).call.__module__.partition(".")[0] == "keras"
-
-
-def require_visible(function: str, model: Any) -> None:
-    """Refuses a model whose layers cannot be known."""
-    if not is_visible(model):
-        raise ValueError(
-            f"{function}() takes functional and Sequential models, whose layers it can see. "
-            f"Received: {type(model).__name__}, which says in Python what it does. Convert its "
-            "layers one by one where it makes them."
-        )
-    if not model.built:
-        raise ValueError(not_built(function, model))
 
 
 def known_sizes(function: str, layer: Any) -> tuple[int, ...]:

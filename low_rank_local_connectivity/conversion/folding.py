@@ -11,8 +11,6 @@ from keras import layers
 
 from low_rank_local_connectivity.conversion.checks import (
     TRANSPARENT,
-    is_visible,
-    require_visible,
 )
 from low_rank_local_connectivity.conversion.models import Kind, convert_and_report
 from low_rank_local_connectivity.conversion.report import ConversionReport
@@ -26,7 +24,7 @@ from low_rank_local_connectivity.conversion.scaling import (
     with_scaled_spatial_bias,
 )
 from low_rank_local_connectivity.conversion.weights import to_numpy
-from low_rank_local_connectivity.graph import calls_between
+from low_rank_local_connectivity.inspection.graph import calls_between, has_graph, require_graph
 from low_rank_local_connectivity.layers.spatial_bias import SpatialBias
 
 
@@ -64,7 +62,7 @@ def fold_batch_normalization(
         >>> [type(layer).__name__ for layer in folded.layers]
         ['InputLayer', 'DepthwiseConv2D']
     """
-    require_visible("fold_batch_normalization", model)
+    require_graph("fold_batch_normalization", model)
     folding = _Folding(model)
     kind = Kind("batch normalisations", _is_norm, folding.why_left)
     return convert_and_report("fold_batch_normalization", model, folding.rule, kind, report)
@@ -120,7 +118,7 @@ class _Folding:
                     self.in_training |= {id(one) for one in layer._flatten_layers()}
                 while type(layer) in TRANSPARENT:
                     layer, wrappers = layer.layer, (*wrappers, type(layer))
-                inner = isinstance(layer, keras.Model) and is_visible(layer)
+                inner = has_graph(layer)
                 if inner and all(layer is not one for one in self.models):
                     self.models.append(layer)
                 yield _Call(layer, wrappers, node)

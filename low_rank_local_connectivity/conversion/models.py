@@ -11,12 +11,11 @@ import keras
 from low_rank_local_connectivity.conversion.checks import (
     TRANSPARENT,
     applied,
-    is_visible,
-    require_visible,
 )
 from low_rank_local_connectivity.conversion.factorization import to_locally_connected
 from low_rank_local_connectivity.conversion.relaxation import to_convolution
 from low_rank_local_connectivity.conversion.report import ConversionReport, sizes
+from low_rank_local_connectivity.inspection.graph import has_graph, require_graph
 from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
 from low_rank_local_connectivity.ops.arguments import received
 
@@ -169,7 +168,7 @@ def convert_and_report(
     report: Callable[[ConversionReport], Any] | None,
 ) -> Any:
     """Returns the converted model; the report is about one kind of layer."""
-    require_visible(function, model)
+    require_graph(function, model)
     if report is not None and not callable(report):
         raise ValueError(
             "`report` must be a function of a ConversionReport, or None. Received: "
@@ -237,7 +236,7 @@ class _Conversion:
 
     def _looked_into(self, layer: Any) -> list[Any]:
         """Returns the replacement of a layer that the rule itself keeps."""
-        if isinstance(layer, keras.Model) and is_visible(layer):
+        if has_graph(layer):
             return [self.model(layer)]
         if type(layer) in TRANSPARENT:
             return _wrapped_alike(layer, self.chain(layer.layer))

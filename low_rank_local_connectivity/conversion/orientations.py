@@ -7,12 +7,12 @@ import keras
 import numpy as np
 from keras import layers
 
-from low_rank_local_connectivity.conversion.checks import is_visible, require_visible
 from low_rank_local_connectivity.conversion.models import convert
+from low_rank_local_connectivity.inspection.graph import has_graph, require_graph
+from low_rank_local_connectivity.inspection.window_rules import POINTWISE_OPERATIONS
 from low_rank_local_connectivity.layers.base_group_conv import BaseGroupConv2D
 from low_rank_local_connectivity.layers.group_maps import plain_shape, works_by_value
 from low_rank_local_connectivity.layers.group_pooling import GroupPooling2D
-from low_rank_local_connectivity.window_rules import POINTWISE_OPERATIONS
 
 # Layers and operations that act on every value alike, however maps are arranged.
 BY_VALUE = (
@@ -75,7 +75,7 @@ def to_plain_convolutions(model: keras.Model) -> keras.Model:
         >>> plain.output_shape
         (None, 6, 7, 5)
     """
-    require_visible("to_plain_convolutions", model)
+    require_graph("to_plain_convolutions", model)
     _require_plain_ends(model)
     return convert(model, _rule, report=None)
 
@@ -83,7 +83,7 @@ def to_plain_convolutions(model: keras.Model) -> keras.Model:
 def _rule(layer: Any) -> Any:
     """Returns the plain layers that a layer becomes, None to keep it."""
     if isinstance(layer, keras.Model):
-        if is_visible(layer):
+        if has_graph(layer):
             _require_plain_ends(layer)
         return None
     if isinstance(layer, BaseGroupConv2D):

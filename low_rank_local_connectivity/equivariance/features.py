@@ -7,13 +7,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from low_rank_local_connectivity.graph import submodel
+from low_rank_local_connectivity.inspection import receptive_field
+from low_rank_local_connectivity.inspection.graph import submodel
 from low_rank_local_connectivity.layers.configured_layer import (
     positive_int,
     standardize_data_format,
 )
 from low_rank_local_connectivity.ops.arguments import boolean, received, tensor, text
-from low_rank_local_connectivity.receptive_field import receptive_field
 
 # A model, or a function of a batch of images as a NumPy array.
 Measured = keras.Model | Callable[[Any], Any]

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from low_rank_local_connectivity.export.formats import FORMATS
-from low_rank_local_connectivity.graph import require_model
+from low_rank_local_connectivity.inspection.graph import require_model
 from low_rank_local_connectivity.ops.arguments import (
     integer,
     is_real,

@@ -27,7 +27,7 @@ from low_rank_local_connectivity.export.verifying import (
     in_a_sentence,
     prepare,
 )
-from low_rank_local_connectivity.graph import require_graph
+from low_rank_local_connectivity.inspection.graph import require_graph
 
 MANIFEST = "manifest.json"
 VERSIONS = ("keras", "numpy", "tensorflow", "onnx", "ai-edge-litert")
@@ -206,7 +206,7 @@ def _move(files: Sequence[str], temporary: Path, folder: Path) -> None:
 
 
 def _check(model: Any, folder: Path, formats: Sequence[str]) -> None:
-    require_graph("export_model", model)
+    require_graph("export_model", model, opened=False)
     for name in formats:
         FORMATS[name].require(name)
     taken = [folder / FORMATS[name].file for name in formats]

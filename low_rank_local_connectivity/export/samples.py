@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from low_rank_local_connectivity.export.signatures import Port, input_structure
-from low_rank_local_connectivity.graph import calls_between
+from low_rank_local_connectivity.inspection.graph import calls_between
 
 # Examples for verifying an export if no sample is given, and the sizes of batches cut from them.
 SAMPLES = 7

@@ -5,6 +5,7 @@ from typing import Any, Unpack
 import keras
 from keras import layers, ops
 
+from low_rank_local_connectivity.inspection.operation_rules import operations
 from low_rank_local_connectivity.layers.configured_layer import TakesAnyDtype, layer_of
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.ops.arguments import finite_number, items_of
@@ -70,6 +71,15 @@ class WithBackground(TakesAnyDtype, layers.Wrapper):
         """Returns the shape of the layer's outputs."""
         shape = self.layer.compute_output_shape((None, *input_shape[1:]))
         return (input_shape[0], *shape[1:])
+
+    @property
+    def windows(self) -> Any:
+        """The layer itself: positions read what its positions read."""
+        return self.layer
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts the layer on an example; the background is one more example in a batch."""
+        return operations(self.layer, input_shape)
 
     def call(self, inputs):
         """Appends the background, applies the layer, drops what became of the background."""

@@ -20,6 +20,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
 )
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.spatial_bias import add_biases
+from low_rank_local_connectivity.ops.operation_counts import convolution, numbers, per_output
 from low_rank_local_connectivity.ops.windows import Windows
 
 
@@ -31,6 +32,7 @@ class BaseLocalConv(ConfiguredLayer):
     """
 
     dimensions: ClassVar[int]
+    kernel: Any
 
     def __init__(
         self,
@@ -145,6 +147,36 @@ class BaseLocalConv(ConfiguredLayer):
     def output_biases(self) -> list:
         """Returns tensors to add to the channels-last outputs."""
         raise NotImplementedError
+
+    def operations(self, input_shape: Any) -> int:
+        """Returns the floating-point operations that an example needs in inference.
+
+        A product and a sum for every number of the kernel at every position, and one for each bias
+        and activation, unless a layer says otherwise. Whatever is computed once for all examples,
+        such as mixing fixed filters, is left out.
+
+        Args:
+            input_shape: Shape of the input with the batch, its other sizes known.
+
+        Raises:
+            ValueError: If the layer is not built, or a size is unknown.
+
+        Example:
+            >>> from low_rank_local_connectivity.layers import FullConv2D
+            >>> layer = FullConv2D(5, 3)
+            >>> layer.build((None, 8, 9, 4))
+            >>> layer.operations((None, 8, 9, 4)) == 2 * 36 * 10 * 11 * 5
+            True
+        """
+        self.require_built("operations")
+        outputs = numbers(self.compute_output_shape(input_shape))
+        after = per_output(self.use_bias, self.activation)
+        return self.filter_operations(input_shape, outputs) + after * outputs
+
+    def filter_operations(self, input_shape: Any, outputs: int) -> int:
+        """Returns the operations of finding and applying the filters, which make the outputs."""
+        del input_shape
+        return convolution(self.kernel.shape, outputs)
 
     def fixed_axes(self) -> tuple[int, ...]:
         """Returns the spatial axes along which the weights fix the input's size."""

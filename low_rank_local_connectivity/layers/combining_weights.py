@@ -1,6 +1,7 @@
 """The small network that predicts combining weights from a layer's input."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, Unpack
 
@@ -18,6 +19,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
 from low_rank_local_connectivity.layers.dense import Dense
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.ops.arguments import items_of
+from low_rank_local_connectivity.ops.operation_counts import linear_resizing
 from low_rank_local_connectivity.ops.precision import mean
 from low_rank_local_connectivity.ops.resampling import resize_aligned
 
@@ -174,6 +176,31 @@ class InputDependentCombiningWeights(ConfiguredLayer):
             self._check_sizes(tuple(input_shape))
         sizes, _ = split_shape(input_shape, self.data_format)
         return (input_shape[0], *self._positions(sizes), self.spatial_rank)
+
+    # The mean over all positions is among what every position reads.
+    windows = None
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts the reduction and its mean, the branches, their resizing and the aggregation."""
+        self.require_built("operations")
+        self._check_sizes(tuple(input_shape))
+        sizes, channels = split_shape(input_shape, self.data_format)
+        rank, pixels = self.spatial_rank, math.prod(sizes)
+        found = (2 * channels + 1) * rank * pixels + rank * pixels
+        found += linear_resizing(sizes, self.positions, rank)
+        for rate in self.kept_rates:
+            filtered = [size - (TAPS - 1) * rate for size in sizes]
+            found += (2 * TAPS ** len(sizes) + 1) * rank * math.prod(filtered)
+            found += linear_resizing(filtered, self.positions, rank)
+        return found + self._aggregating_operations() * math.prod(self.positions)
+
+    def _aggregating_operations(self) -> int:
+        """Returns the operations of the three last convolutions at a position."""
+        maps = (len(self.kept_rates) + 2) * self.spatial_rank
+        widths = [maps, *(layer.units for layer in self.aggregation)]
+        products = sum(read * made for read, made in itertools.pairwise(widths))
+        # Each of the three has a bias, and each but the last an activation.
+        return 2 * products + 2 * sum(widths[1:]) - self.spatial_rank
 
     def call(self, inputs):
         """Predicts the logits."""

@@ -1,5 +1,6 @@
 """Convolution whose kernel each example mixes for itself from a few experts."""
 
+import math
 from typing import Any, Literal, Unpack
 
 import keras
@@ -18,6 +19,7 @@ from low_rank_local_connectivity.layers.filter_initialization import draw_filter
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.ops.arguments import is_tensor, tensor
 from low_rank_local_connectivity.ops.cond_conv import mix_kernels
+from low_rank_local_connectivity.ops.operation_counts import convolution, each_shape, numbers
 from low_rank_local_connectivity.ops.precision import at_least_float32, mean
 from low_rank_local_connectivity.plans.conditional import CONDITIONAL
 from low_rank_local_connectivity.plans.machine import present_machine
@@ -247,6 +249,36 @@ class CondConv2D(BaseLocalConv):
         else:
             self._checked(routing_weights, inputs.shape[0])
         return super().compute_output_spec(inputs, routing_weights=routing_weights)
+
+    @property
+    def further_windows(self) -> tuple[None, ...]:
+        """None, for all positions, which the router reads."""
+        return () if self.router is None else (None,)
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts a convolution, the mixing of its kernel and bias, and the router.
+
+        Args:
+            input_shape: Shape of the inputs, or list of it and that of given routing weights.
+        """
+        shape, *given = each_shape(input_shape)
+        found = super().operations(shape) + 2 * self.num_experts * self._mixed_numbers()
+        return found if given or self.router is None else found + self._routing_operations(shape)
+
+    def filter_operations(self, input_shape: Any, outputs: int) -> int:
+        """Counts the convolution with a mixed kernel."""
+        del input_shape
+        return convolution(self.kernel.shape[1:], outputs)
+
+    def _mixed_numbers(self) -> int:
+        """Returns how many numbers a mixed kernel and bias have."""
+        weights = [self.kernel] if self.bias is None else [self.kernel, self.bias]
+        return sum(math.prod(weight.shape[1:]) for weight in weights)
+
+    def _routing_operations(self, input_shape: Any) -> int:
+        """Counts the mean over positions, and products, bias and activation of each expert."""
+        channels = self.input_channels
+        return numbers(input_shape) + channels + (2 * channels + 2) * self.num_experts
 
     def call(self, inputs, routing_weights=None):
         """Mixes a kernel and a bias for each example and applies them.

@@ -21,7 +21,9 @@ from low_rank_local_connectivity.layers.keras_arguments import (
     Conv2DArguments,
     RegularizedLayerArguments,
 )
+from low_rank_local_connectivity.ops.operation_counts import convolution, numbers, per_output
 from low_rank_local_connectivity.ops.precision import at_least_float32, maximum
+from low_rank_local_connectivity.ops.windows import Windows
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -71,6 +73,16 @@ class AddCoordinates2D(ConfiguredLayer):
         sizes, channels = split_shape(input_shape, self.data_format, 2)
         added = 3 if self.with_radius else 2
         return join_shape(input_shape[0], sizes, channels + added, self.data_format)
+
+    @property
+    def windows(self) -> Windows:
+        """Each position by itself."""
+        return Windows.single(2)
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts nothing: coordinates are constants."""
+        del input_shape
+        return 0
 
     def call(self, inputs):
         """Appends the coordinates."""
@@ -175,6 +187,19 @@ class CoordConv2D(TakesAnyDtype):
         """Returns the convolution's output shape."""
         shape = self.coordinates.compute_output_shape(input_shape)
         return self.convolution.compute_output_shape(shape)
+
+    @property
+    def windows(self) -> Windows:
+        """Where the convolution's windows sit."""
+        conv = self.convolution
+        return Windows(conv.kernel_size, conv.strides, conv.dilation_rate, conv.padding)
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts the convolution; coordinates are constants."""
+        conv: Any = self.convolution
+        outputs = numbers(self.compute_output_shape(input_shape))
+        after = per_output(conv.use_bias, conv.activation)
+        return convolution(conv.kernel.shape, outputs) + after * outputs
 
     def call(self, inputs):
         """Appends the coordinates and convolves."""

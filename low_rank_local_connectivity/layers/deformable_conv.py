@@ -1,5 +1,6 @@
 """Convolution whose taps move, each at every position, to where the input tells them."""
 
+import math
 from typing import Any, Unpack
 
 import keras
@@ -17,6 +18,7 @@ from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.ops.arguments import tensor
 from low_rank_local_connectivity.ops.deform_conv import deform_conv2d
 from low_rank_local_connectivity.ops.kronecker import plain_convolution
+from low_rank_local_connectivity.ops.operation_counts import SAMPLE
 
 
 def slow_down(weight: Any, multiplier: float) -> Any:
@@ -241,6 +243,19 @@ class DeformableConv2D(SharedFilterConv):
             return found, None
         offsets = 2 * self.windows.taps * self.offset_groups
         return found[..., :offsets], self.mask_scale * ops.sigmoid(found[..., offsets:])
+
+    @property
+    def further_windows(self) -> tuple[None, ...]:
+        """None, for all positions: taps may be moved anywhere."""
+        return (None,)
+
+    def filter_operations(self, input_shape: Any, outputs: int) -> int:
+        """Counts the convolution, the one that finds offsets and masks, and the sampling."""
+        positions, offsets = outputs // self.filters, self.offset_kernel.shape
+        read = math.prod(offsets[:3])
+        found = (2 * read + 1) * offsets[-1] * positions
+        samples = (SAMPLE + self.modulated) * read * positions
+        return super().filter_operations(input_shape, outputs) + found + samples
 
     def convolve(self, inputs, training: bool | None = None):
         """Asks the offset branch where to read channels-last inputs, reads and convolves."""

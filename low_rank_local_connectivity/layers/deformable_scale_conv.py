@@ -1,5 +1,6 @@
 """Convolution of scale spaces whose taps move, farther at coarser scales."""
 
+import math
 from typing import Any, Unpack
 
 import keras
@@ -12,6 +13,7 @@ from low_rank_local_connectivity.layers.scale_conv import ScaleConv2D
 from low_rank_local_connectivity.layers.scale_levels import is_pyramid, join_levels, levels_of
 from low_rank_local_connectivity.ops.arguments import tensor
 from low_rank_local_connectivity.ops.deformable_scale import deformable_scale_correlation
+from low_rank_local_connectivity.ops.operation_counts import SAMPLE
 from low_rank_local_connectivity.ops.scale_space import scale_correlation
 
 
@@ -206,6 +208,16 @@ class DeformableScaleConv2D(ScaleConv2D):
         found = scale_correlation(levels, kernel[None], dilations, self.strides)
         factors = dilations if self.scale_offsets else [1] * len(dilations)
         return [factor * (one + bias) for factor, one in zip(factors, found, strict=True)]
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts the convolution, the offsets of every level, their scaling, and the sampling."""
+        convolving = super().operations(input_shape)
+        read, offsets = math.prod(self.offset_kernel.shape[:3]), self.offset_kernel.shape[-1]
+        levels = self._reads(input_shape)
+        positions = sum(positions for _, positions in levels)
+        found = (2 * read + 1 + self.scale_offsets) * offsets * positions
+        samples = read * sum(count * positions for count, positions in levels)
+        return convolving + found + SAMPLE * samples
 
     def correlate(self, levels, dilations):
         """Asks the offset branch where to read every level, reads and convolves."""

@@ -23,6 +23,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
 )
 from low_rank_local_connectivity.layers.filter_initialization import separate_clone
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
+from low_rank_local_connectivity.ops.operation_counts import convolution, numbers, per_output
 from low_rank_local_connectivity.ops.windows import Windows
 
 
@@ -149,11 +150,18 @@ class DilatedContext2D(ConfiguredLayer):
         return multipliers
 
     @property
-    def windows(self) -> list[Windows]:
-        """Where the windows of each convolution but the last sit."""
-        return [
-            Windows(self.kernel_size, (1, 1), (rate, rate), self.padding) for rate in self.dilations
-        ]
+    def windows(self) -> Windows:
+        """Where windows sit that read as much as all convolutions, one after another."""
+        return Windows(self.receptive_field, (1, 1), (1, 1), self.padding)
+
+    def _sizes_between(self, sizes: tuple) -> list[tuple]:
+        """Returns the spatial size of what each convolution makes of inputs of a size."""
+        found = []
+        for rate in self.dilations:
+            windows = Windows(self.kernel_size, (1, 1), (rate, rate), self.padding)
+            sizes = windows.output_shape(sizes)
+            found.append(sizes)
+        return [*found, sizes]
 
     @property
     def receptive_field(self) -> tuple[int, ...]:
@@ -214,9 +222,7 @@ class DilatedContext2D(ConfiguredLayer):
 
     def _output_sizes(self, sizes: tuple) -> tuple:
         """Returns the spatial size of the outputs for inputs of a size, which must be enough."""
-        found = sizes
-        for windows in self.windows:
-            found = windows.output_shape(found)
+        found = self._sizes_between(sizes)[-1]
         if any(isinstance(size, int) and size < 1 for size in found):
             raise ValueError(
                 f"Layer {self.name!r} sees {self.receptive_field} input elements at once and "
@@ -231,10 +237,22 @@ class DilatedContext2D(ConfiguredLayer):
         channels = self.channels or width
         return join_shape(input_shape[0], self._output_sizes(sizes), channels, self.data_format)
 
+    def operations(self, input_shape: Any) -> int:
+        """Counts every convolution with its bias and activation."""
+        self.require_built("operations")
+        sizes, _ = split_shape(input_shape, self.data_format, 2)
+        found = 0
+        for conv, size in zip(self.convolutions, self._sizes_between(sizes), strict=True):
+            one: Any = conv
+            outputs = numbers((None, *size, one.filters))
+            after = per_output(one.use_bias, one.activation)
+            found += convolution(one.kernel.shape, outputs) + after * outputs
+        return found
+
     def call(self, inputs):
         """Convolves, one after another."""
         outputs = to_channels_last(inputs, self.data_format)
         self._output_sizes(tuple(outputs.shape[1:3]))
-        for convolution in self.convolutions:
-            outputs = convolution(outputs)
+        for one in self.convolutions:
+            outputs = one(outputs)
         return from_channels_last(outputs, self.data_format)

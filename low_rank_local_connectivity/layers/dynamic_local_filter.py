@@ -1,5 +1,6 @@
 """Filters that the input itself generates, for every example and position."""
 
+import math
 from typing import Any, Literal, Unpack
 
 import keras
@@ -20,6 +21,7 @@ from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerA
 from low_rank_local_connectivity.ops.arguments import tensor
 from low_rank_local_connectivity.ops.combining_weights import normalize_logits
 from low_rank_local_connectivity.ops.dynamic_local_filter import dynamic_local_filter
+from low_rank_local_connectivity.ops.operation_counts import each_shape, numbers
 from low_rank_local_connectivity.ops.windows import Windows
 
 
@@ -154,6 +156,29 @@ class DynamicLocalFilter2D(ConfiguredLayer):
     def windows(self) -> Windows:
         """Where the layer's windows sit."""
         return Windows(self.kernel_size, (1, 1), self.dilation_rate, "same")
+
+    @property
+    def further_windows(self) -> tuple[Windows, ...]:
+        """What the filters are made from, which may be wider than what they are applied to."""
+        size = self.generator_kernel_size
+        return () if size is None else (Windows(size, (1, 1), (1, 1), "same"),)
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts the generator, the filters' normalisation, and their application.
+
+        Args:
+            input_shape: Shape of the inputs, or list of it and that of given filters.
+        """
+        shape, *given = each_shape(input_shape)
+        outputs, taps = numbers(shape), self.windows.taps
+        sizes, channels = split_shape(shape, self.data_format, 2)
+        weights = taps * math.prod(sizes) * (channels if self.per_channel else 1)
+        found = 2 * taps * outputs + (0 if self.normalize is None else 3 * weights)
+        if given or not self.use_generator:
+            return found
+        self.require_built("operations")
+        kernel = self.generator.kernel.shape
+        return found + (2 * math.prod(kernel[:-1]) + self.use_bias) * weights
 
     def build(self, input_shape: Any) -> None:
         """Creates the generator for inputs of this shape."""

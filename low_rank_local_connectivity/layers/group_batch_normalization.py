@@ -13,7 +13,9 @@ from low_rank_local_connectivity.layers.configured_layer import (
 )
 from low_rank_local_connectivity.layers.keras_arguments import BatchNormalizationArguments
 from low_rank_local_connectivity.ops.arguments import sizes_of
+from low_rank_local_connectivity.ops.operation_counts import numbers
 from low_rank_local_connectivity.ops.precision import mean
+from low_rank_local_connectivity.ops.windows import Windows
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -87,6 +89,15 @@ class GroupBatchNormalization(TakesAnyDtype, keras.layers.BatchNormalization):
                 f"{received('input_shape', input_shape)}. Use keras.layers.BatchNormalization for "
                 "others."
             )
+
+    @property
+    def windows(self) -> Windows:
+        """Each position by itself."""
+        return Windows.single(2)
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts a product and a sum: fixed statistics make a factor and an addend."""
+        return 2 * numbers(input_shape)
 
     def call(self, inputs, training=None, mask=None):
         """Normalises by the statistics of the batch while training, else by the moving ones."""

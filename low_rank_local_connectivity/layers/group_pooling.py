@@ -1,6 +1,6 @@
 """Pooling over orientations."""
 
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import keras
 
@@ -11,7 +11,9 @@ from low_rank_local_connectivity.layers.configured_layer import (
 )
 from low_rank_local_connectivity.layers.group_maps import plain_shape
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
+from low_rank_local_connectivity.ops.operation_counts import numbers
 from low_rank_local_connectivity.ops.reduction import reduce_axis
+from low_rank_local_connectivity.ops.windows import Windows
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -61,6 +63,15 @@ class GroupPooling2D(ConfiguredLayer):
     def compute_output_shape(self, input_shape) -> tuple:
         """Returns the shape without orientations."""
         return plain_shape(input_shape, self.data_format)[0]
+
+    @property
+    def windows(self) -> Windows:
+        """Each position by itself, in all orientations."""
+        return Windows.single(2)
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts one for each number that is pooled."""
+        return numbers(input_shape)
 
     def call(self, inputs):
         """Pools over the orientations."""

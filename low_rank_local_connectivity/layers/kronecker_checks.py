@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from low_rank_local_connectivity.inspection.graph import not_built
 from low_rank_local_connectivity.ops.kronecker import Factors
 
 
@@ -31,10 +32,7 @@ def kernel_to_factorize(function: str, conv: Any, factors: Factors) -> np.ndarra
             f"{' with '.join([type(conv).__name__, *([' and '.join(found)] if found else [])])}."
         )
     if not conv.built:
-        raise ValueError(
-            f"What {function}() is given must be built. Received: {conv.name!r}, which is not. "
-            "Call it on inputs first, or its build(input_shape)."
-        )
+        raise ValueError(not_built(function, conv))
     kernel = np.array(ops.convert_to_numpy(conv.kernel), "float64")
     if not np.isfinite(kernel).all():
         raise ValueError(

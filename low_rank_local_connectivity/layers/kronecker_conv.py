@@ -35,6 +35,7 @@ from low_rank_local_connectivity.ops.kronecker import (
     nearest_kronecker_factors,
     rearrange_kernel,
 )
+from low_rank_local_connectivity.ops.operation_counts import numbers, per_output
 from low_rank_local_connectivity.ops.windows import Windows
 from low_rank_local_connectivity.plans.kronecker import KRONECKER, KroneckerRequest
 from low_rank_local_connectivity.plans.machine import present_machine
@@ -251,6 +252,16 @@ class KroneckerConv2D(ConfiguredLayer):
         if self.bias is not None:
             outputs = outputs + ops.cast(self.bias, outputs.dtype)
         return self.activation(from_channels_last(outputs, self.data_format))
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts one convolution, or two steps if that is the strategy, biases and activation."""
+        self.require_built("operations")
+        sizes, _ = split_shape(input_shape, self.data_format, 2)
+        positions = numbers((None, *self.windows.output_shape(sizes)))
+        per_position = self.asked(sizes).multiply_adds[self.chosen_strategy(sizes)]
+        products = round(per_position * positions)
+        after = per_output(self.use_bias, self.activation)
+        return 2 * products + after * self.filters * positions
 
     def _convolve(self, inputs):
         """Applies the kernel to channels-last inputs, by the plan chosen."""

@@ -201,6 +201,11 @@ class LocallyConnected(BaseLocalConv):
         kernel = ops.reshape(kernel, (positions, self.input_channels, self.windows.taps, filters))
         return ops.reshape(ops.transpose(kernel, (0, 2, 1, 3)), (positions, reads, filters))
 
+    def filter_operations(self, input_shape: Any, outputs: int) -> int:
+        """Counts every position's own filters once."""
+        del input_shape, outputs
+        return 2 * math.prod(self.kernel.shape)
+
     def convolve(self, inputs, training: bool | None = None):
         """Applies each position's filters to its patch."""
         kernel = self._kernel_taps_first(self.kernel)

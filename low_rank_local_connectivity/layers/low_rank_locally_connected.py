@@ -26,6 +26,7 @@ from low_rank_local_connectivity.layers.spatial_bias import AXIS_NAMES, add_spat
 from low_rank_local_connectivity.ops import combining_weights as weights_ops
 from low_rank_local_connectivity.ops.arguments import tensor
 from low_rank_local_connectivity.ops.low_rank_local_convolution import combine_banks, embed_banks
+from low_rank_local_connectivity.ops.operation_counts import numbers, per_output
 from low_rank_local_connectivity.ops.windows import Windows
 from low_rank_local_connectivity.plans.low_rank import LOW_RANK, LowRankRequest
 from low_rank_local_connectivity.plans.machine import present_machine, require_memory
@@ -325,6 +326,12 @@ class LowRankLocallyConnected(BaseLocalConv):
         """Where the layer's windows sit; of a mixed basis, the first bank's."""
         return self.bank_windows[0]
 
+    @property
+    def further_windows(self) -> tuple[Windows | None, ...]:
+        """The windows of the other banks of a mixed basis, and None if it reads all positions."""
+        banks = self.bank_windows[1:] if self.mixed else ()
+        return (*banks, *([None] if self.input_dependent else []))
+
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""
         super().build(input_shape)
@@ -588,6 +595,62 @@ class LowRankLocallyConnected(BaseLocalConv):
         if self._smooth and self.trainable:
             self.add_loss(self.combining_weights_regularizer(weights, batched))
         return weights
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts `K` convolutions, the mixing of their responses, and what predicts the weights."""
+        self.require_built("operations")
+        outputs = numbers(self.compute_output_shape(input_shape))
+        banks = self.kernel_bases if self.mixed else [self.kernel_bases]
+        found = 2 * (outputs // self.filters) * sum(math.prod(bank.shape) for bank in banks)
+        if self.has_logits:
+            found += 2 * self.spatial_rank * outputs
+        if self.predictor is not None:
+            found += self._predicting_operations()
+        return found + self._operations_afterwards(outputs)
+
+    def combined_operations(self, input_shape: Any) -> tuple[int, int]:
+        """Returns the operations once the banks are mixed, and those of mixing them.
+
+        Args:
+            input_shape: As in `operations`.
+
+        Returns:
+            Operations for each example of one convolution with the mixed filters; and of mixing
+            them for all positions, however many examples follow. Filters that depend on the input
+            cannot be mixed before: `operations(input_shape)` and 0.
+
+        Raises:
+            ValueError: As in `operations`.
+
+        Example:
+            >>> layer = LowRankLocallyConnected2D(5, 3, spatial_rank=4, use_bias=False)
+            >>> layer.build((None, 8, 9, 2))
+            >>> outputs = 6 * 7 * 5
+            >>> layer.combined_operations((None, 8, 9, 2)) == (37 * outputs, 4 * 36 * outputs)
+            True
+        """
+        if self.input_dependent:
+            return self.operations(input_shape), 0
+        self.require_built("combined_operations")
+        outputs = numbers(self.compute_output_shape(input_shape))
+        taps = self.windows.taps
+        if self.mixed:  # banks of different structure are mixed in the box that holds them all
+            boxes = zip(*(bank.extents for bank in self.bank_windows), strict=True)
+            taps = math.prod(map(max, boxes))
+        local_filters = taps * self.input_channels * outputs
+        mixing = 2 * self.spatial_rank * local_filters if self.has_logits else 0
+        return 2 * local_filters + self._operations_afterwards(outputs), mixing
+
+    def _predicting_operations(self) -> int:
+        """Counts the network, and three per logit: exponential or square, sum, division."""
+        predictor: Any = self.predictor
+        shape = (None, *self.input_sizes, self.input_channels)
+        per_logit = 0 if self.normalize_weights is None else 3
+        logits = self.spatial_rank * math.prod(predictor.positions)
+        return predictor.operations(shape) + per_logit * logits
+
+    def _operations_afterwards(self, outputs: int) -> int:
+        return per_output(bool(self.output_biases()), self.activation) * outputs
 
     def output_biases(self) -> list:
         """Returns the terms of the spatial bias and the filters' bias."""

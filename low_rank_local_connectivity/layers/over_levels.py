@@ -5,6 +5,7 @@ from typing import Any, Unpack
 import keras
 from keras import layers, ops
 
+from low_rank_local_connectivity.inspection.operation_rules import operations
 from low_rank_local_connectivity.layers.configured_layer import (
     TakesAnyDtype,
     join_shape,
@@ -13,6 +14,8 @@ from low_rank_local_connectivity.layers.configured_layer import (
 )
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.layers.scale_levels import is_pyramid, split_scale_space
+from low_rank_local_connectivity.ops.operation_counts import numbers
+from low_rank_local_connectivity.ops.windows import Windows
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -80,6 +83,20 @@ class OverLevels(TakesAnyDtype, layers.Wrapper):
         channels = shape[-1 if self.data_format == "channels_last" else 1]
         pairs = zip(input_shape, sizes, strict=True)
         return [join_shape(one[0], size, channels, self.data_format) for one, size in pairs]
+
+    @property
+    def windows(self) -> Windows:
+        """Each position by itself."""
+        return Windows.single(2)
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts the layer on all positions."""
+        if not is_pyramid(input_shape):
+            return operations(self.layer, input_shape)
+        sizes, channels = split_scale_space(input_shape, self.data_format, self.name)
+        positions = sum(numbers((None, *size)) for size in sizes)
+        flat = join_shape(None, (positions,), channels, self.data_format)
+        return operations(self.layer, flat)
 
     def call(self, inputs):
         """Joins the levels, applies the layer and parts them."""

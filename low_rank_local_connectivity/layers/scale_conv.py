@@ -1,5 +1,6 @@
 """Convolution of scale spaces, with one kernel at every scale."""
 
+import math
 import warnings
 from typing import Any, Unpack
 
@@ -25,6 +26,7 @@ from low_rank_local_connectivity.layers.scale_levels import (
     levels_of,
     split_scale_space,
 )
+from low_rank_local_connectivity.ops.operation_counts import numbers, per_output
 from low_rank_local_connectivity.ops.scale_space import level_dilations, scale_correlation
 
 
@@ -219,6 +221,25 @@ class ScaleConv2D(ConfiguredLayer):
             return [join_shape(one[0], size, self.filters, self.data_format) for one, size in pairs]
         size = (len(levels), *sizes[0])
         return join_shape(input_shape[0], size, self.filters, self.data_format)
+
+    # Taps are farther apart at coarser levels: no one window says how far.
+    windows = None
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts, at every level, a convolution of the levels that it reads."""
+        self.require_built("operations")
+        products = sum(read * positions for read, positions in self._reads(input_shape))
+        products *= math.prod(self.kernel.shape[1:])
+        after = per_output(self.use_bias, self.activation)
+        return 2 * products + after * numbers(self.compute_output_shape(input_shape))
+
+    def _reads(self, input_shape: Any) -> list[tuple[int, int]]:
+        """Returns how many levels each level of the outputs reads, and its positions."""
+        shape = self.compute_output_shape(input_shape)
+        levels, _ = split_scale_space(shape, self.data_format, self.name)
+        positions = [numbers((None, *size)) for size in levels]
+        count = len(positions)
+        return [(min(self.interaction, count - k), one) for k, one in enumerate(positions)]
 
     def correlate(self, levels: list[Any], dilations: list[int]) -> list[Any]:
         """Correlates every level, its channels last, with the kernel."""

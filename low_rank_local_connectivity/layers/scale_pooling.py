@@ -18,6 +18,7 @@ from low_rank_local_connectivity.layers.scale_levels import (
     levels_of,
     split_scale_space,
 )
+from low_rank_local_connectivity.ops.operation_counts import numbers
 from low_rank_local_connectivity.ops.reduction import reduce_axis
 
 
@@ -84,6 +85,13 @@ class ScalePooling2D(ConfiguredLayer):
             _windows(sizes, self.name)
         batch = input_shape[0][0] if is_pyramid(input_shape) else input_shape[0]
         return join_shape(batch, sizes[-1], channels, self.data_format)
+
+    # Levels are read together, those of a pyramid at different distances: no one window says how.
+    windows = None
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts one for each number that is pooled."""
+        return numbers(input_shape)
 
     def call(self, inputs):
         """Reduces the levels."""

@@ -19,6 +19,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.layers.scale_levels import checked_base, join_levels
 from low_rank_local_connectivity.ops.constants import constant, plain_number
+from low_rank_local_connectivity.ops.operation_counts import numbers
 from low_rank_local_connectivity.ops.precision import at_least_float32
 from low_rank_local_connectivity.ops.scale_space import (
     apply_to_rows_and_columns,
@@ -160,6 +161,21 @@ class ScaleSpaceLifting2D(ConfiguredLayer):
             return join_shape(input_shape[0], sizes, channels, self.data_format)
         lengths = [self._level_lengths(level, sizes) for level in range(self.num_scales)]
         return [join_shape(input_shape[0], one, channels, self.data_format) for one in lengths]
+
+    # A Gaussian reaches everywhere, and the levels of a pyramid are differently far apart.
+    windows = None
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts, for every level but the image, the products with a matrix along each axis."""
+        (height, width), channels = split_shape(input_shape, self.data_format, 2)
+        numbers((None, height, width))
+        found = 0
+        for level in range(1, self.num_scales):
+            rows, columns = self._level_lengths(level, (height, width))
+            if not self.pyramid:
+                rows, columns = height, width
+            found += rows * width * (height + columns)
+        return 2 * channels * found
 
     def call(self, inputs):
         """Makes the levels, each from the image."""

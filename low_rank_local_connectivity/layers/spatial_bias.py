@@ -19,6 +19,8 @@ from low_rank_local_connectivity.layers.configured_layer import (
 )
 from low_rank_local_connectivity.layers.filter_initialization import separate_clone
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
+from low_rank_local_connectivity.ops.operation_counts import numbers
+from low_rank_local_connectivity.ops.windows import Windows
 
 # The word for each spatial axis in the names of weights, by number of axes.
 AXIS_NAMES = {1: ("length",), 2: ("row", "col"), 3: ("depth", "row", "col")}
@@ -206,6 +208,16 @@ class SpatialBias(ConfiguredLayer):
                 f"data_format={self.data_format!r}. Resize the inputs, or the layer with "
                 "conversion.resize(layer, input_shape)."
             )
+
+    @property
+    def windows(self) -> Windows:
+        """Each position by itself."""
+        self.require_built("windows")
+        return Windows.single(len(self.input_sizes))
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts one sum for each number; the terms are summed once for all examples."""
+        return numbers(input_shape)
 
     def call(self, inputs):
         """Adds every term."""

@@ -7,6 +7,7 @@ from typing import Any, Unpack
 import keras
 from keras import ops
 
+from low_rank_local_connectivity.inspection.operation_rules import operations
 from low_rank_local_connectivity.layers.configured_layer import (
     ConfiguredLayer,
     boolean,
@@ -21,6 +22,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.ops.affine_sampling import sample_affine
 from low_rank_local_connectivity.ops.arguments import tensor
+from low_rank_local_connectivity.ops.operation_counts import SAMPLE, numbers
 from low_rank_local_connectivity.ops.precision import at_least_float32, matmul
 
 
@@ -170,6 +172,18 @@ class SpatialTransformer2D(ConfiguredLayer):
         kernel, bias = (ops.cast(weight, dtype) for weight in (self.kernel, self.bias))
         features = ops.reshape(ops.cast(features, dtype), (-1, kernel.shape[0]))
         return ops.reshape(matmul(features, kernel) + bias, (-1, 2, 3))
+
+    # Images may be read anywhere.
+    windows = None
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts the localization network, the transform and where it leads, and the sampling."""
+        self.require_built("operations")
+        features, entries = self.kernel.shape
+        shape = self.compute_output_shape(input_shape)
+        outputs, (sizes, _) = numbers(shape), split_shape(shape, self.data_format, 2)
+        found = operations(self.localization, input_shape) + (2 * features + 1) * entries
+        return found + 2 * entries * math.prod(sizes) + SAMPLE * outputs
 
     def call(self, inputs):
         """Asks the localization network where to read each image, and reads."""

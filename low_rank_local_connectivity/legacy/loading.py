@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from low_rank_local_connectivity.conversion import convert
-from low_rank_local_connectivity.conversion.checks import require_visible
+from low_rank_local_connectivity.inspection.graph import require_graph
 from low_rank_local_connectivity.legacy.assigning import assign, locally_connected
 from low_rank_local_connectivity.legacy.averages import require_same_numbers
 from low_rank_local_connectivity.legacy.kernels import same_padding, windows_differ
@@ -94,7 +94,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> keras.Mode
         ValueError: There is no file or folder to load at 'old.weights.h5'.
     """
     with open_saved(path) as saved:
-        require_visible("load_weights", model)
+        require_graph("load_weights", model)
         differ = [layer.name for layer in locally_connected(model) if windows_differ(layer)]
         if differ:
             model = keras.models.clone_model(model)

@@ -132,6 +132,17 @@ class Windows:
                 positive_int(name, value)
         one_of("padding", self.padding, ("valid", "same", "causal", "full"))
 
+    @classmethod
+    def single(cls, dimensions: int) -> "Windows":
+        """Returns the windows of what treats each element alone.
+
+        Example:
+            >>> Windows.single(2).output_shape((8, 9))
+            (8, 9)
+        """
+        ones = (1,) * dimensions
+        return cls(ones, ones, ones, "valid")
+
     @property
     def extents(self) -> tuple[int, ...]:
         """Input elements that one window spans, per axis."""

@@ -1,4 +1,12 @@
-"""Through which windows a layer's positions read its input, by the layer's class."""
+"""Through which windows a layer's positions read its input: its own, or by a rule for its class.
+
+A layer answers for itself by two attributes:
+
+* `windows`, an `ops.Windows` over its spatial axes; None if it mixes all positions, or if no one
+  window says what a position reads; or, of a wrapper, the layer that reads as it does;
+* `further_windows`, if it has it: what a position reads beside its windows, each an `ops.Windows`,
+  or None for all positions.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -6,23 +14,11 @@ from typing import Any
 import keras
 from keras import layers
 
-from low_rank_local_connectivity.layers import (
-    AddCoordinates2D,
-    CondConv2D,
-    CoordConv2D,
-    DeformableConv2D,
-    DilatedContext2D,
-    GroupPooling2D,
-    InputDependentCombiningWeights,
-    SpatialBias,
-    SpatialTransformer2D,
-)
-from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
 from low_rank_local_connectivity.ops.windows import Windows
 
 Rule = Callable[[Any], Windows | None]
 # Extent, stride and padding in front, along each axis.
-Placement = list[tuple[int, int, int]]
+Spans = list[tuple[int, int, int]]
 
 CONVOLUTIONS = (
     layers.Conv1D,
@@ -32,7 +28,6 @@ CONVOLUTIONS = (
     layers.DepthwiseConv2D,
     layers.SeparableConv1D,
     layers.SeparableConv2D,
-    CondConv2D,
 )
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 POOLINGS = (
@@ -56,7 +51,6 @@ POINTWISE = (
     layers.Identity,
     layers.Rescaling,
     layers.BatchNormalization,
-    layers.GroupNormalization,
     layers.Dropout,
     layers.AlphaDropout,
     layers.GaussianDropout,
@@ -71,9 +65,6 @@ POINTWISE = (
     layers.Average,
     layers.Maximum,
     layers.Minimum,
-    SpatialBias,
-    AddCoordinates2D,
-    GroupPooling2D,
 )
 # Pointwise if the axis they work along is that of the channels.
 ALONG_AN_AXIS = (
@@ -94,13 +85,7 @@ SCATTERING = (
     layers.GlobalMaxPooling1D,
     layers.GlobalMaxPooling2D,
     layers.GlobalMaxPooling3D,
-    InputDependentCombiningWeights,
-    SpatialTransformer2D,
 )
-# Layers of several convolutions, one after another.
-CASCADES: dict[type, Rule] = {
-    DilatedContext2D: lambda one: Windows(one.receptive_field, (1, 1), (1, 1), one.padding)
-}
 # Operations of `keras.ops`, whose classes are not public.
 POINTWISE_OPERATIONS = (
     *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Negative"),
@@ -109,13 +94,19 @@ POINTWISE_OPERATIONS = (
 )
 
 
-def windows_through(
+def reads_as(operation: Any) -> Any:
+    """Returns the layer or model that a wrapper reads as, or the operation itself."""
+    windows = getattr(operation, "windows", None)
+    return reads_as(windows) if isinstance(windows, keras.Layer) else operation
+
+
+def branches_through(
     layer: Any,
     sizes: Sequence[int | None],
     data_format: str,
     rules: Mapping[type, Rule],
-) -> list[Placement] | None:
-    """Returns the windows that a position of a layer's output reads together.
+) -> list[Spans | None]:
+    """Returns what a position of a layer's output reads together.
 
     Args:
         layer: Any layer, or an operation of `keras.ops`.
@@ -124,34 +115,35 @@ def windows_through(
         rules: For further classes, which come first: see `receptive_field`.
 
     Returns:
-        `(extent, stride, padding in front)` along each axis, once for each bank of a mixed basis;
-        None if the layer mixes all positions.
+        `(extent, stride, padding in front)` along each axis, once for each of the layer's windows;
+        None for all positions.
 
     Raises:
         ValueError: If there is no rule for the layer's class.
     """
-    for kind, rule in {**rules, **CASCADES}.items():
+    for kind, rule in rules.items():
         if isinstance(layer, kind):
-            windows = rule(layer)
-            return None if windows is None else [_placement(windows, sizes)]
+            return [_spans(layer, rule(layer), sizes)]
+    windows = getattr(layer, "windows", layer)
+    if windows is None or isinstance(windows, Windows):
+        found = [windows, *getattr(layer, "further_windows", ())]
+        return [_spans(layer, one, sizes) for one in found]
+    return _of_class(layer, sizes, data_format)
+
+
+def _of_class(layer: Any, sizes: Sequence[int | None], data_format: str) -> list[Spans | None]:
+    """Returns what a layer or operation of Keras's reads."""
     if _scatters(layer, len(sizes) + 2, data_format):
-        return None
+        return [None]
+    if isinstance(layer, layers.GroupNormalization):
+        return [_at(0 for _ in sizes), None]
     if isinstance(layer, (*POINTWISE, *ALONG_AN_AXIS)) or _is_pointwise_operation(layer):
         return [_at(0 for _ in sizes)]
     if isinstance(layer, PADDINGS):
         return [_at(before for before, _ in _pairs(layer.padding))]
     if isinstance(layer, CROPPINGS):
         return [_at(-before for before, _ in _pairs(layer.cropping))]
-    return [_placement(windows, sizes) for windows in _windows_of(layer, len(sizes))]
-
-
-def reads_everything(layer: Any) -> bool:
-    """Whether a layer's positions read all others too, and are where its windows are."""
-    pooled = isinstance(layer, CondConv2D) and layer.routing is not None
-    normalized = isinstance(layer, layers.GroupNormalization)
-    # A deformable convolution reads where its offsets say.
-    anywhere = pooled or normalized or isinstance(layer, DeformableConv2D)
-    return anywhere or getattr(layer, "input_dependent", False)
+    return [_spans(layer, _windows_of(layer, len(sizes)), sizes)]
 
 
 def _scatters(layer: Any, rank: int, data_format: str) -> bool:
@@ -164,20 +156,11 @@ def _scatters(layer: Any, rank: int, data_format: str) -> bool:
     return {axis % rank for axis in axes} != {channels}
 
 
-def _windows_of(layer: Any, dimensions: int) -> list[Windows]:
-    if isinstance(layer, CoordConv2D):
-        layer = layer.convolution
-    if isinstance(layer, LowRankLocallyConnected):
-        return layer.bank_windows
-    if isinstance(getattr(layer, "windows", None), Windows):
-        # What a filter is made from may be wider than what it is applied to.
-        generator = getattr(layer, "generator_kernel_size", None)
-        wider = [] if generator is None else [Windows(generator, (1, 1), (1, 1), "same")]
-        return [layer.windows, *wider]
+def _windows_of(layer: Any, dimensions: int) -> Windows:
     if isinstance(layer, CONVOLUTIONS) and not isinstance(layer, TRANSPOSED):
-        return [Windows(layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)]
+        return Windows(layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)
     if isinstance(layer, POOLINGS):
-        return [_pooled(layer, dimensions)]
+        return _pooled(layer, dimensions)
     raise ValueError(
         f"receptive_field() has no rule for layer {layer.name!r} of class {type(layer).__name__}. "
         "Give one: rules={its class: function of the layer that returns its ops.Windows, or None "
@@ -192,12 +175,23 @@ def _pooled(layer: Any, dimensions: int) -> Windows:
     return Windows(layer.pool_size[kept], layer.strides[kept], (1,) * dimensions, layer.padding)
 
 
-def _placement(windows: Windows, sizes: Sequence[int | None]) -> Placement:
+def _spans(layer: Any, windows: Windows | None, sizes: Sequence[int | None]) -> Spans | None:
+    if windows is None:
+        return None
+    if windows.taps == 1 and set(windows.strides) == {1}:
+        # Of any number of axes, since maps with orientations have one more.
+        return _at(0 for _ in sizes)
+    if len(windows.sizes) != len(sizes):
+        raise ValueError(
+            f"Layer {layer.name!r} has windows over {len(windows.sizes)} spatial axes, and the "
+            f"model's input has {len(sizes)}. Received: windows={windows}. Start the model at the "
+            "images."
+        )
     before = [amounts[0] for amounts in windows.pad_amounts(sizes)]
     return list(zip(windows.extents, windows.strides, before, strict=True))
 
 
-def _at(before: Iterable[int]) -> Placement:
+def _at(before: Iterable[int]) -> Spans:
     """Returns windows of one element, moved."""
     return [(1, 1, amount) for amount in before]
 

@@ -14,22 +14,45 @@ def require_model(function: str, model: Any) -> None:
         raise ValueError(f"{function}() takes a Keras model. Received: {received('model', model)}.")
 
 
-def require_graph(function: str, model: Any) -> None:
-    """Refuses what has no graph from inputs to outputs, or has not got it yet."""
+def has_graph(model: Any) -> bool:
+    """Whether it is a model whose layers, and what it does with them, can be known."""
+    # A subclass of a functional model may apply its layers in another way.
+    return _has_ends(model) and type(model).call.__module__.partition(".")[0] == "keras"
+
+
+def _has_ends(model: Any) -> bool:
+    """Whether it is a model with symbolic inputs and outputs."""
+    functional = isinstance(model, keras.Model) and hasattr(model, "operations")
+    return functional or isinstance(model, keras.Sequential)
+
+
+def require_graph(function: str, model: Any, opened: bool = True) -> None:
+    """Refuses a model without a graph from inputs to outputs, or which has not got it yet.
+
+    Args:
+        function: Name of the function that asks, for its error.
+        model: What should be a model.
+        opened: Whether the function looks into the model, rather than at its two ends: what it
+            does with its layers must then be known too.
+    """
     if not isinstance(model, keras.Layer):
         require_model(function, model)
-    sequential = isinstance(model, keras.Sequential)
-    if not sequential and not hasattr(model, "operations"):
+    if not (has_graph(model) if opened else _has_ends(model)):
         raise ValueError(
-            f"{function}() looks into functional and Sequential models. Received: "
-            f"{type(model).__name__}, whose layers are applied in Python. Make it functional: "
-            "keras.Model(inputs, outputs)."
+            f"{function}() takes functional and Sequential models, whose layers it can see. "
+            f"Received: {type(model).__name__}, which says in Python what it does. Make it "
+            "functional: keras.Model(inputs, outputs)."
         )
     if not model.built:
-        raise ValueError(
-            f"{function}() needs a built model. Received: {model.name!r}, which is not. Call it on "
-            "inputs first, or its build(input_shape)."
-        )
+        raise ValueError(not_built(function, model))
+
+
+def not_built(function: str, layer: Any) -> str:
+    """Returns the sentence for a layer or model without weights."""
+    return (
+        f"What {function}() is given must be built. Received: {layer.name!r}, which is not. Call "
+        "it on inputs first, or its build(input_shape)."
+    )
 
 
 def calls_between(inputs: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
