@@ -29,6 +29,8 @@ def upright(image, encoded):
 def orientation(encoded):
     """Returns the orientation that a JPEG, PNG or WebP file notes, from 1 to 8; 1 if none.
 
+    Only that in EXIF is read: some editors write one into XMP too, and a few there alone.
+
     Args:
         encoded: The file's bytes, a string tensor.
 

@@ -15,12 +15,16 @@ from models import CONVOLUTIONS, MODELS, Settings, convolution
 
 # A run is the same run wherever its data and results lie, and however often it is saved.
 PLACES = ("data_dir", "download", "model_dir", "tpu", "peers_timeout")
-# Formats, and what each needs that comes with neither the library nor the experiments.
-EXPORT_FORMATS: dict[str, tuple[str, ...]] = {
-    "tf_saved_model": (),
-    "onnx": ("onnx", "onnxruntime", "tf2onnx"),
-    "litert": ("ai_edge_litert",),
-    "litert_int8": ("ai_edge_litert",),
+# Formats, the backends that write each, and what it needs there that comes with neither the library
+# nor the experiments.
+EXPORT_FORMATS: dict[str, dict[str, tuple[str, ...]]] = {
+    "tf_saved_model": {"tensorflow": (), "jax": ()},
+    "onnx": {
+        "tensorflow": ("onnx", "onnxruntime", "tf2onnx"),
+        "torch": ("onnx", "onnxruntime"),
+    },
+    "litert": {"tensorflow": ("ai_edge_litert",)},
+    "litert_int8": {"tensorflow": ("ai_edge_litert",)},
 }
 SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints")
 
@@ -225,7 +229,12 @@ class Experiment:
         listed = ", ".join(EXPORT_FORMATS)
         self._require("export_formats", known, f"takes {listed}, or none for no export")
         # Now rather than after hours of training.
-        needed = [package for name in self.export_formats for package in EXPORT_FORMATS[name]]
+        backend = backend_name()
+        needed = [
+            package
+            for name in self.export_formats
+            for package in EXPORT_FORMATS[name].get(backend, ())
+        ]
         missing = [package for package in needed if importlib.util.find_spec(package) is None]
         sentence = f"needs {', '.join(missing)}: pip install 'low-rank-local-connectivity[export]'"
         self._require("export_formats", not missing, sentence)

@@ -26,6 +26,7 @@ PORTABLE = {
     f"{LIBRARY}/receptive_field.py": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/window_rules.py": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/graph.py": {"keras", "numpy", LIBRARY},
+    f"{LIBRARY}/keras_settings.py": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/activations.py": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/initializers.py": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/regularizers.py": {"keras", "numpy", LIBRARY},

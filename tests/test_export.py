@@ -483,6 +483,9 @@ def test_the_flag_knows_all_formats_and_what_they_need():
     assert list(EXPORT_FORMATS) == list(FORMATS)
     text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
     (line,) = [line for line in text.splitlines() if line.startswith("export = [")]
-    for packages in EXPORT_FORMATS.values():
-        for package in packages:
-            assert f'"{package.replace("_", "-")}"' in line
+    for name, backends in EXPORT_FORMATS.items():
+        assert list(backends) == list(FORMATS[name].backends)
+        for backend, packages in backends.items():
+            assert set(packages) == {*FORMATS[name].backends[backend]} - {"tensorflow"}
+            for package in packages:
+                assert f'"{package}"' in line or f'"{package.replace("_", "-")}"' in line

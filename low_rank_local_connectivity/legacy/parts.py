@@ -32,8 +32,13 @@ class Part:
 
 
 def weights_of(layer: Any) -> list[Any]:
-    """Returns a layer's variables in Keras 2's order, the trainable ones first."""
-    return [*layer.trainable_weights, *layer.non_trainable_weights]
+    """Returns a layer's variables in Keras 2's order, the trainable ones first.
+
+    Of a model that is frozen as a whole, those come first that its layers would train.
+    """
+    parts = layer.layers if isinstance(layer, keras.Model) else [layer]
+    first = {id(one): one for part in parts for one in part.trainable_weights}
+    return [*first.values(), *(one for one in layer.weights if id(one) not in first)]
 
 
 def layers_in(layer: Any) -> Sequence[Any]:

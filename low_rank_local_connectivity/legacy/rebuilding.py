@@ -55,6 +55,18 @@ def rebuild(
     return model, rebuilding.described
 
 
+def _freeze_alone(model: Any) -> None:
+    """Freezes a model and leaves its layers as they are, which may be frozen or not.
+
+    In Keras 2 a frozen model trains nothing whatever its layers say, and they say it again when
+    the model is thawed alone or they are called from elsewhere.
+    """
+    before = [(layer, layer.trainable) for layer in model._flatten_layers(include_self=False)]
+    model.trainable = False
+    for layer, trainable in before:  # what holds layers comes before them
+        layer.trainable = trainable
+
+
 def _require_built(model: Any, path: str) -> Any:
     if not model.built:
         raise ValueError(
@@ -156,7 +168,7 @@ class _Rebuilding:
         inputs, outputs = (graph.tensors(config[key]) for key in ("input_layers", "output_layers"))
         model = keras.Model(_alone(inputs), _alone(outputs), name=self._name(config))
         if config.get("trainable") is False:
-            model.trainable = False
+            _freeze_alone(model)
         layers = [one for one in graph.layers.values() if isinstance(one, keras.layers.Layer)]
         self.described.order[id(model)] = layers
         return model
