@@ -36,6 +36,7 @@ PORTABLE = {
 NAMES_A_BACKEND = {
     f"{LIBRARY}/ops/constants.py": {"torch"},
     f"{LIBRARY}/ops/gradients.py": {"jax", "torch"},
+    f"{LIBRARY}/ops/padding.py": {"torch"},
 }
 OPTIONAL = {"tensorflow", "matplotlib", "sklearn", "scipy", "tensorflow_datasets", "absl"}
 
@@ -82,6 +83,12 @@ def test_what_runs_on_every_backend_imports_keras_and_numpy_only(folder):
         foreign -= NAMES_A_BACKEND.get(path.relative_to(ROOT).as_posix(), set())
         assert not imports(path, everywhere=False) & {"jax", "torch", "tensorflow"}
         assert not foreign, f"{path.relative_to(ROOT)} imports {sorted(foreign)}"
+
+
+def test_layers_pad_with_what_pytorch_s_compiler_sees_through():
+    for path in [*modules(f"{LIBRARY}/ops"), *modules(f"{LIBRARY}/layers")]:
+        if path.name != "padding.py":
+            assert "ops.pad(" not in path.read_text(), f"{path}: use ops.padding.pad"
 
 
 def test_data_does_not_depend_on_keras_and_its_global_settings():

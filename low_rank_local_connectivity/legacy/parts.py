@@ -37,8 +37,16 @@ def weights_of(layer: Any) -> list[Any]:
     Of a model that is frozen as a whole, those come first that its layers would train.
     """
     parts = layer.layers if isinstance(layer, keras.Model) else [layer]
-    first = {id(one): one for part in parts for one in part.trainable_weights}
-    return [*first.values(), *(one for one in layer.weights if id(one) not in first)]
+    first = set().union(*map(_trained, parts))
+    return sorted(layer.weights, key=lambda one: id(one) not in first)
+
+
+def _trained(layer: Any) -> set[int]:
+    """Returns which variables a layer trains, by what it and the layers within it say."""
+    if not layer.trainable:
+        return set()
+    own = set(map(id, layer._trainable_variables))
+    return own.union(*map(_trained, layers_in(layer)))
 
 
 def layers_in(layer: Any) -> Sequence[Any]:

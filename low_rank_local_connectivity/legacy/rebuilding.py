@@ -56,15 +56,15 @@ def rebuild(
 
 
 def _freeze_alone(model: Any) -> None:
-    """Freezes a model and leaves its layers as they are, which may be frozen or not.
+    """Freezes a model's weights; its layers keep saying of themselves what the file says.
 
-    In Keras 2 a frozen model trains nothing whatever its layers say, and they say it again when
-    the model is thawed alone or they are called from elsewhere.
+    In Keras 2 a frozen model trains none of its layers' weights whatever they say, and a batch
+    normalisation goes by what it says itself. In Keras 3 weights go by what they say themselves.
     """
     before = [(layer, layer.trainable) for layer in model._flatten_layers(include_self=False)]
     model.trainable = False
-    for layer, trainable in before:  # what holds layers comes before them
-        layer.trainable = trainable
+    for layer, trainable in before:
+        layer._trainable = trainable  # the property would thaw its weights
 
 
 def _require_built(model: Any, path: str) -> Any:
