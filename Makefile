@@ -3,11 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := .venv-lowest/bin
-LIBRARY_TESTS := low_rank_local_connectivity models tests/test_contract.py \
-	tests/test_identities.py tests/test_weights.py tests/test_networks.py tests/test_training.py
+LOWEST_TESTS := low_rank_local_connectivity models tests/test_contract.py \
+	tests/test_identities.py tests/test_weights.py tests/test_networks.py tests/test_training.py \
+	tests/test_data.py tests/test_export_signatures.py tests/test_plots.py tests/test_tf_keras.py
+LOWEST_TESTS_ON_JAX := tests/test_identities.py tests/test_weights.py
 
-.PHONY: experiment test test-all test-tensorflow test-jax test-torch test-slow test-lowest coverage \
-	lint format
+.PHONY: experiment test test-all test-tensorflow test-jax test-torch test-slow test-lowest \
+	test-lowest-tensorflow test-lowest-jax coverage lint format
 
 experiment: .venv/experiments.installed
 	$(BIN)/python run_experiment.py
@@ -17,7 +19,8 @@ test: test-tensorflow
 
 # Every suite in turn, and one table of their results.
 test-all: .venv/dev.installed
-	$(BIN)/python tests/suites.py test test-jax test-torch test-lowest test-slow
+	$(BIN)/python tests/suites.py test test-jax test-torch test-lowest-tensorflow \
+		test-lowest-jax test-slow
 
 test-tensorflow: .venv/dev.installed
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n 2 $(PYTEST)
@@ -28,13 +31,21 @@ test-jax: .venv/dev.installed
 test-torch: .venv/torch.installed
 	KERAS_BACKEND=torch $(BIN)/python -m pytest -n 2 -m "not slow and not once" $(PYTEST)
 
-# What needs minutes: builds a wheel, repeats the README's commands.
+# What needs minutes: repeats the README's commands, compiles every layer.
 test-slow: .venv/dev.installed
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m slow $(PYTEST)
 
-# The layers, networks and training on the lowest Keras that pyproject.toml declares.
-test-lowest: .venv-lowest/installed
-	KERAS_BACKEND=tensorflow $(LOWEST)/python -m pytest -n 2 $(or $(PYTEST),$(LIBRARY_TESTS))
+# What every dependency is for, on the lowest releases that pyproject.toml declares. What is new
+# enough elsewhere finds much in them deprecated, so warnings are no errors here.
+test-lowest: test-lowest-tensorflow test-lowest-jax
+
+test-lowest-tensorflow: .venv-lowest/installed
+	KERAS_BACKEND=tensorflow $(LOWEST)/python -m pytest -n 2 -W default --disable-warnings \
+		$(or $(PYTEST),$(LOWEST_TESTS))
+
+test-lowest-jax: .venv-lowest/installed
+	KERAS_BACKEND=jax $(LOWEST)/python -m pytest -n 2 -W default --disable-warnings \
+		-m "not slow and not once" $(or $(PYTEST),$(LOWEST_TESTS_ON_JAX))
 
 # How much of the code the TensorFlow suite runs; fails below the share that pyproject.toml asks for.
 coverage: .venv/dev.installed
@@ -62,15 +73,16 @@ format: .venv/dev.installed
 	$(BIN)/pip install --quiet --editable ".[experiments,dev]"
 	@touch $@ .venv/experiments.installed
 
-# PyTorch's build for CPUs, which its own index has, unless some PyTorch is there already.
+# The lowest PyTorch that pyproject.toml declares, in the build for CPUs that its own index has,
+# unless some PyTorch is there already.
 .venv/torch.installed: | .venv/dev.installed
 	$(BIN)/python -c "import torch" 2> /dev/null || $(BIN)/pip install --quiet --retries 0 \
-		--extra-index-url https://download.pytorch.org/whl/cpu "torch==2.13.0"
+		--extra-index-url https://download.pytorch.org/whl/cpu $$($(BIN)/python tests/lowest.py torch)
 	@touch $@
 
-.venv-lowest/installed: pyproject.toml setup.py
+.venv-lowest/installed: pyproject.toml setup.py tests/lowest.py
 	$(PYTHON) -m venv .venv-lowest
-	$(LOWEST)/pip install --quiet --editable ".[experiments,dev]" "keras==$$($(PYTHON) -c \
-		"import tomllib; d = tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']; \
-		print(next(x for x in d if x.startswith('keras')).partition('>=')[2])")"
+	$(PYTHON) tests/lowest.py > .venv-lowest/constraints.txt
+	$(LOWEST)/pip install --quiet --editable ".[experiments,dev]" \
+		--constraint .venv-lowest/constraints.txt
 	@touch $@

@@ -516,7 +516,7 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
     )
     training.train(
         model,
-        experiment.plan(steps),
+        experiment.recipe(steps),
         batches_left,
         placement.batches(valid_batches, size, len(splits["valid"])),
         recovery,

@@ -38,7 +38,7 @@ def third_layer(dataset: str, kind: str, rank: int, filters: int) -> LayerCost:
 
 def main() -> None:
     """Counts what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--dataset", default="cifar10", choices=["digits", "mnist", "cifar10"])
     parser.add_argument("--filters", type=int, default=64)
     parser.add_argument("--ranks", default="2,4,8,16,30")

@@ -144,7 +144,7 @@ def _measure_here(what: str) -> None:
 
 def main() -> None:
     """Measures what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--layers", help="names as printed, separated by ';'")
     parser.add_argument("--rounds", type=int, default=5)

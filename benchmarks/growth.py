@@ -120,7 +120,7 @@ def draw(table: Path, picture: Path) -> None:
 
 def main() -> None:
     """Measures and draws."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("growth"))
     parser.add_argument("--only_draw", action="store_true", help="from a table that is there")
     arguments = parser.parse_args()

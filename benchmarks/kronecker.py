@@ -3,7 +3,7 @@
     KERAS_BACKEND=tensorflow python -m benchmarks.kronecker --workloads=K1,K4
 
 Prints one row per workload: how many times fewer multiply-adds the two steps need
-(`ops.multiply_adds`), what `strategy="auto"` takes, and for inference and for a training step
+(`plans.multiply_adds`), what `strategy="auto"` takes, and for inference and for a training step
 (forward and backward) milliseconds of the convolution and how many convolutions either strategy
 is. All three run in turn in one process; on a shared machine only the ratios mean anything.
 """
@@ -16,7 +16,7 @@ import keras
 
 from benchmarks.steps import alternate, inference_step, training_step
 from low_rank_local_connectivity.layers import KroneckerConv2D
-from low_rank_local_connectivity.ops import multiply_adds
+from low_rank_local_connectivity.plans import multiply_adds
 
 CONVOLUTION = "convolution"
 STRATEGIES = ("factored", "dense")
@@ -114,7 +114,7 @@ WORKLOADS = {
 
 def main() -> None:
     """Measures what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()

@@ -19,7 +19,7 @@ from benchmarks.workloads import RANKS, WORKLOADS
 
 def main() -> None:
     """Measures what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--ranks", default=",".join(map(str, RANKS)))
     parser.add_argument("--rounds", type=int, default=5)

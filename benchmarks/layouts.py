@@ -8,6 +8,7 @@ padding, and gives the same gradients; printed as how many steps of a convolutio
 
 import argparse
 import math
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -29,7 +30,7 @@ def patches(rows, axis: int = -1):
 def scatter(gradients, height: int, width: int, axis: int = -1):
     """The adjoint of `patches`, by padding and adding."""
     gradients = tf.reshape(gradients, (height, width, *gradients.shape[1:]))
-    total = 0.0
+    total: Any = 0.0
     for index, tap in enumerate(tf.split(gradients, TAPS**2, axis)):
         i, j = divmod(index, TAPS)
         around = ((i, TAPS - 1 - i), (j, TAPS - 1 - j), (0, 0), (0, 0))
@@ -37,7 +38,7 @@ def scatter(gradients, height: int, width: int, axis: int = -1):
     return total
 
 
-def blocked(images, weights, banks, rows_at_once: int, batch_last: bool = False):
+def blocked(images: Any, weights: Any, banks: Any, rows_at_once: int, batch_last: bool = False):
     """Mixes and applies the filters of some rows after another.
 
     Args:
@@ -56,7 +57,9 @@ def blocked(images, weights, banks, rows_at_once: int, batch_last: bool = False)
     order = (1, 2, 3, 0) if batch_last else (1, 2, 0, 3)
     inputs = tf.transpose(images, order)
     axis = -2 if batch_last else -1
-    images_gradient, below, weights_gradient, banks_gradient = [], None, [], 0.0
+    images_gradient, weights_gradient = [], []
+    below: Any = None
+    banks_gradient: Any = 0.0
     for first in range(0, height, rows_at_once):
         rows = min(rows_at_once, height - first)
         mix = tf.reshape(weights[first : first + rows], (-1, rank))
@@ -75,7 +78,7 @@ def blocked(images, weights, banks, rows_at_once: int, batch_last: bool = False)
         weights_gradient.append(tf.matmul(kernel_gradient, flat_banks, transpose_b=True))
         block = scatter(read_gradient, rows, width, axis)
         if below is not None:
-            block += tf.pad(below, ((0, rows), (0, 0), (0, 0), (0, 0)))
+            block = block + tf.pad(below, ((0, rows), (0, 0), (0, 0), (0, 0)))
         images_gradient.append(block[:rows])
         below = block[rows:]
     gradient = tf.concat([*images_gradient, below], 0)
@@ -133,7 +136,7 @@ def variants(workload: Workload, rank: int) -> dict:
 
 def main() -> None:
     """Measures what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workload", choices=("W1", "W3"), default="W1")
     parser.add_argument("--rank", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=9)

@@ -38,7 +38,7 @@ def measure(epochs: int, folder: Path) -> list[tuple[int, int]]:
 
 def main() -> None:
     """Measures and draws."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("long-run"))
     arguments = parser.parse_args()

@@ -87,7 +87,7 @@ def status_megabytes(name: str, process: int | str = "self") -> int:
 
 def main() -> None:
     """Measures what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workload", default="W1")
     parser.add_argument("--mode", choices=("inference", "training"), default="training")
     parser.add_argument("--ranks", default=",".join(map(str, RANKS)))

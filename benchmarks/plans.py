@@ -5,8 +5,8 @@
     KERAS_BACKEND=tensorflow python -m benchmarks.plans measure --sizes=check --out=check.csv
     KERAS_BACKEND=tensorflow python -m benchmarks.plans check --measured=check.csv
 
-`measure` times both plans in turn; `fit` prints the rows of
-`low_rank_local_connectivity.ops.plan_costs.COSTS` by non-negative least squares on relative
+`measure` times both plans in turn; `fit` prints a record for
+`low_rank_local_connectivity/plans/coefficients.json` by non-negative least squares on relative
 errors; `check` prints in how many cells the choice is within 15 % of the better plan. The sizes
 that are checked (those of `benchmarks.workloads`) are none of those that are fitted.
 """
@@ -14,7 +14,10 @@ that are checked (those of `benchmarks.workloads`) are none of those that are fi
 import argparse
 import csv
 import dataclasses
+import datetime as dt
 import itertools
+import json
+import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +27,13 @@ import numpy as np
 
 from benchmarks.steps import inference_step, training_step
 from benchmarks.workloads import WORKLOADS, Workload
-from low_rank_local_connectivity.ops import plan_costs
+from low_rank_local_connectivity.plans import (
+    LOW_RANK,
+    LowRankRequest,
+    choose,
+    names_of,
+    present_machine,
+)
 
 FITTED = {
     "2D, 8x8x32, 3": Workload(0, (8, 8), 32, 32, 3, "same"),
@@ -37,11 +46,11 @@ FITTED = {
     "1D, 400x16, 7": Workload(0, (400,), 16, 24, 7, "valid"),
 }
 CHECKED = {name: WORKLOADS[name] for name in ("W1", "W2", "W3", "W4")}
-SIZES = {
+SIZES: dict[str, tuple[dict[str, Workload], tuple[int, ...], tuple[int, ...]]] = {
     "fit": (FITTED, (2, 3, 6, 14, 24), (1, 6, 32, 96)),
     "check": (CHECKED, (1, 2, 4, 10, 30), (1, 16, 128)),
 }
-PLANS = plan_costs.PLANS
+PLANS = names_of(LOW_RANK)
 COLUMNS = ("size", "rank", "batch", "training", *PLANS)
 TOLERANCE = 1.15
 
@@ -84,41 +93,60 @@ def _measure_cell(workload: Workload, rank: int, training: bool, seconds: float)
     return [min(times) for times in taken]
 
 
-def read(path: Path, sizes: str) -> list[tuple[plan_costs.Request, str, list[float]]]:
-    """Returns for each measured cell its shapes, its name and both plans' seconds."""
+def read(path: Path, sizes: str) -> list[tuple[LowRankRequest, str, list[float]]]:
+    """Returns for each measured cell its request, its name and the plans' seconds."""
     workloads, _, _ = SIZES[sizes]
     cells = []
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             rank, batch, training = int(row["rank"]), int(row["batch"]), row["training"] == "1"
-            layer = workloads[row["size"]].low_rank(rank)
-            workload = workloads[row["size"]]
+            workload = dataclasses.replace(workloads[row["size"]], batch=batch)
+            layer = workload.low_rank(rank)
             layer.build(workload.input_shape)
-            request = plan_costs.Request.of(
-                layer.windows, workload.spatial, workload.channels, workload.filters, rank, batch
-            )
-            request = dataclasses.replace(request, training=training)
             mode = "training" if training else "inference"
             name = f"{row['size']}, K={rank}, batch {batch}, {mode}"
+            request = layer.asked(workload.input_shape, training)
             cells.append((request, name, [float(row[plan]) for plan in PLANS]))
     return cells
 
 
 def fit(path: Path) -> None:
-    """Prints coefficients in nanoseconds."""
+    """Prints a record of coefficients in nanoseconds."""
+    cells = read(path, "fit")
+    costs = {name: _fitted_modes(index, cells) for index, name in enumerate(PLANS)}
+    machine = present_machine()
+    record = {
+        "backend": machine.backend,
+        "device": machine.device,
+        "machine": platform.processor() or platform.machine(),
+        "date": dt.date.today().isoformat(),
+        "command": "python -m benchmarks.plans",
+        "costs": costs,
+    }
+    print(json.dumps(record, indent=2))
+
+
+def _fitted_modes(index: int, cells: list) -> dict[str, dict[str, float]]:
+    """Returns a plan's coefficients in inference and in a training step."""
+    modes = ("inference", "training")
+    return {
+        mode: _fitted(index, [cell for cell in cells if cell[0].training == (mode == "training")])
+        for mode in modes
+    }
+
+
+def _fitted(index: int, cells: list) -> dict[str, float]:
+    """Returns a plan's coefficients; prints how far from them the seconds are."""
     from scipy.optimize import nnls
 
-    cells = read(path, "fit")
-    for index, plan in enumerate(PLANS):
-        for training in (False, True):
-            chosen = [cell for cell in cells if cell[0].training == training]
-            terms = np.array([list(plan_costs.terms(plan, cell[0]).values()) for cell in chosen])
-            seconds = np.array([cell[2][index] for cell in chosen])
-            solution, _ = nnls(terms / seconds[:, None], np.ones(len(seconds)))
-            error = np.abs(terms @ solution / seconds - 1)
-            names = plan_costs.terms(plan, chosen[0][0])
-            row = {name: float(f"{1e9 * x:.3g}") for name, x in zip(names, solution, strict=True)}
-            print(f"{(plan, training)}: {row},  # median error {np.median(error):.0%}")
+    plan = LOW_RANK[index]
+    terms = np.array([list(plan.terms(request).values()) for request, _, _ in cells])
+    seconds = np.array([measured[index] for _, _, measured in cells])
+    solution, _ = nnls(terms / seconds[:, None], np.ones(len(seconds)))
+    error = np.abs(terms @ solution / seconds - 1)
+    print(f"{plan.name}, {len(cells)} cells: median error {np.median(error):.0%}")
+    names = plan.terms(cells[0][0])
+    return {name: float(f"{1e9 * x:.3g}") for name, x in zip(names, solution, strict=True)}
 
 
 def check(path: Path) -> None:
@@ -126,9 +154,7 @@ def check(path: Path) -> None:
     cells = read(path, "check")
     good = 0
     for request, name, seconds in cells:
-        # With one bank under softmax there is nothing to mix, and the layer takes the first.
-        plan = PLANS[0] if request.rank == 1 else plan_costs.choose_plan(request)
-        taken = seconds[PLANS.index(plan)]
+        taken = seconds[PLANS.index(choose(LOW_RANK, request).name)]
         if taken <= TOLERANCE * min(seconds):
             good += 1
         else:
@@ -142,7 +168,7 @@ def _integers(text: str) -> tuple[int, ...]:
 
 def main() -> None:
     """Does what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("action", choices=("measure", "fit", "check"))
     parser.add_argument("--sizes", choices=tuple(SIZES), default="check")
     parser.add_argument("--out", type=Path, default=Path("plans.csv"))

@@ -60,7 +60,7 @@ def _measure_here(one: str) -> None:
 
 def main() -> None:
     """Measures what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--network", default="resnet50")
     parser.add_argument("--image_size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=16)

@@ -110,7 +110,7 @@ def _step_milliseconds(flags: list[str], count: int) -> float:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--measure", action="store_true", help="two workers on this machine")
     if parser.parse_args().measure:
         measure()

@@ -102,7 +102,7 @@ def measure(models: dict[str, keras.Model], rounds: int) -> None:
 
 def main() -> None:
     """Prints both tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--convolution", help="model.keras of a run with convolutions only")
     parser.add_argument("--low_rank", help="model.keras of a run with a low-rank third layer")

@@ -4,6 +4,7 @@ import inspect
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -53,7 +54,8 @@ def _tensorflow(layer, inputs, training):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             loss = tf.reduce_sum(tf.square(layer(inputs, **mode)))
-        return tape.gradient(loss, [inputs, *sources])
+        gradients: Any = tape.gradient(loss, [inputs, *sources])
+        return gradients
 
     def step():
         compute(inputs)[0].numpy()

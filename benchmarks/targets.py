@@ -102,7 +102,7 @@ def _memory(one: str, other: str, training: bool) -> str:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     print(TABLE.format(**figures(parser.parse_args().rounds)))
 

@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
+from typing import Any
 
 from absl import flags
 
@@ -31,7 +32,7 @@ class Watch:
         self.seconds = 0.0
         self.script: list[float] = []
         self.bare: list[float] = []
-        self.compiled = None
+        self.compiled: Any = None
 
     def begin(self, epoch, logs) -> None:
         """Waits for the first step's end, so that filling the buffers does not count."""

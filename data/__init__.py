@@ -2,15 +2,27 @@
 
 from .celeba import CELEBA32
 from .cifar10 import CIFAR10
-from .dataset import AUGMENTATIONS as AUGMENTATIONS
-from .dataset import Dataset as Dataset
-from .dataset import EncodedExamples as EncodedExamples
-from .dataset import Examples as Examples
+from .dataset import AUGMENTATIONS, Dataset, EncodedExamples, Examples
 from .digits import DIGITS
 from .folder import FOLDER
 from .imagenet import IMAGENET2012
 from .mnist import MNIST
 from .synthetic import SYNTHETIC
+
+__all__ = [
+    "AUGMENTATIONS",
+    "CELEBA32",
+    "CIFAR10",
+    "DATASETS",
+    "DIGITS",
+    "FOLDER",
+    "IMAGENET2012",
+    "MNIST",
+    "SYNTHETIC",
+    "Dataset",
+    "EncodedExamples",
+    "Examples",
+]
 
 DATASETS = {
     dataset.name: dataset

@@ -292,13 +292,13 @@ class Experiment:
         changes += [f"{self.replace_with} in {', '.join(self.replace)}"] if self.replace else []
         return f"{self.network}, {' and '.join(changes) or 'unchanged'}"
 
-    def plan(self, steps_per_epoch: int):
+    def recipe(self, steps_per_epoch: int):
         """Returns how to train; a framework must be there."""
-        from low_rank_local_connectivity.training import Plan
+        from low_rank_local_connectivity.training import Recipe
 
-        names = [field.name for field in dataclasses.fields(Plan)]
+        names = [field.name for field in dataclasses.fields(Recipe)]
         own = {name: getattr(self, name) for name in names if name != "steps_per_epoch"}
-        return Plan(steps_per_epoch=steps_per_epoch, **own)
+        return Recipe(steps_per_epoch=steps_per_epoch, **own)
 
     def config(self) -> dict[str, Any]:
         """Returns all fields, the backend and what the images are, as JSON holds them."""

@@ -1,11 +1,30 @@
 """Networks, by name. Importing this loads no framework."""
 
-from .convolutions import CONVOLUTIONS as CONVOLUTIONS
-from .convolutions import Settings as Settings
-from .convolutions import convolution as convolution
-from .network import Network as Network
-from .network import bag_network, residual_network, scale_network, transformed, unpadded_sizes
-from .scales import Scales as Scales
+from .convolutions import CONVOLUTIONS, Settings, convolution
+from .network import (
+    Network,
+    bag_network,
+    residual_network,
+    scale_network,
+    transformed,
+    unpadded_sizes,
+)
+from .scales import Scales
+
+__all__ = [
+    "CONVOLUTIONS",
+    "MODELS",
+    "SIMPLE",
+    "Network",
+    "Scales",
+    "Settings",
+    "bag_network",
+    "convolution",
+    "residual_network",
+    "scale_network",
+    "transformed",
+    "unpadded_sizes",
+]
 
 SIMPLE = Network(
     "simple_network",

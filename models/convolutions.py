@@ -353,10 +353,7 @@ def _locally_connected2d(settings: Settings, site: Site):
 def _low_rank_locally_connected2d(settings: Settings, site: Site):
     from low_rank_local_connectivity import layers
 
-    shares = {
-        "share_row_combining_weights": settings.share_row_combining_weights,
-        "share_col_combining_weights": settings.share_col_combining_weights,
-    }
+    predicted = settings.input_dependent
     return layers.LowRankLocallyConnected2D(
         **site.arguments(),
         spatial_rank=settings.spatial_rank,
@@ -364,8 +361,9 @@ def _low_rank_locally_connected2d(settings: Settings, site: Site):
         normalize_weights=settings.normalize_weights,
         combining_weights_initializer=settings.combining_weights_initializer,
         use_spatial_bias=settings.use_spatial_bias,
-        input_dependent=settings.input_dependent,
-        **({} if settings.input_dependent else shares),
+        input_dependent=predicted,
+        share_row_combining_weights=None if predicted else settings.share_row_combining_weights,
+        share_col_combining_weights=None if predicted else settings.share_col_combining_weights,
     )
 
 

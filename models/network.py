@@ -174,7 +174,7 @@ def scale_network(function: str, options: tuple[str, ...] = (), **arguments: Any
     """Returns a network on a scale space, whose kinds of layers are its own; see `models.scales`.
 
     Args:
-        function: Name of the function in `models.scale_network`.
+        function: Name of the function in `models.scale_networks`.
         options: Those of its arguments that the command line sets.
         **arguments: Its other arguments.
 
@@ -183,7 +183,7 @@ def scale_network(function: str, options: tuple[str, ...] = (), **arguments: Any
         4
     """
     arguments = {"scales": Scales(), **arguments}
-    return Network("scale_network", function, options=options, arguments=arguments)
+    return Network("scale_networks", function, options=options, arguments=arguments)
 
 
 def transformed(network: Network) -> Network:

@@ -1,6 +1,7 @@
 """What tests need of a backend and Keras does not offer alike on all of them."""
 
 import contextlib
+import functools
 
 import keras
 import numpy as np
@@ -13,6 +14,18 @@ def all_digits():
     import jax
 
     return jax.enable_x64(True)
+
+
+# Whether a step that is to be taken once need not be compiled: JAX would compile each operation.
+EAGER = keras.backend.backend() != "jax"
+
+
+def without_values():
+    """Returns a context in which models are built without values of their weights.
+
+    What layers are, their sizes and numbers of parameters can be asked; drawing takes far longer.
+    """
+    return keras.StatelessScope(initialize_variables=False)
 
 
 def to_numpy(tensor) -> np.ndarray:
@@ -30,21 +43,40 @@ def randomize(layer, rng, scale=0.5):
         weight.assign(np.abs(values) + 0.1 if weight.name == "moving_variance" else values)
 
 
-def call(layer, inputs):
-    """Returns layer(inputs) as an array, on JAX compiled.
+def arrays_of(outputs):
+    """Copies the tensors of a structure to NumPy."""
+    return keras.tree.map_structure(lambda one: None if one is None else to_numpy(one), outputs)
+
+
+def compute(function, *arrays):
+    """Returns function(*arrays) with every tensor as an array, on JAX compiled.
 
     JAX would compile each operation of an eager call alone, once for every shape.
     """
+    layer = getattr(function, "__self__", None)  # of a layer's method
+    return _compute(function, layer.variables if isinstance(layer, keras.Layer) else [], arrays)
+
+
+def call(layer, inputs, **arguments):
+    """Returns layer(inputs, **arguments) as compute does."""
+    if keras.backend.backend() == "jax":
+        inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
+        if not layer.built:
+            layer.build(inputs.shape)
+    return _compute(functools.partial(layer, **arguments), layer.variables, [inputs])
+
+
+def _compute(function, variables, arrays):
     if keras.backend.backend() != "jax":
-        return to_numpy(layer(inputs))
+        return arrays_of(function(*arrays))
     import jax
 
-    def apply(values, inputs):
-        with keras.StatelessScope(zip(layer.variables, values, strict=True)):
-            return layer(inputs)
+    def apply(values, *arrays):
+        with keras.StatelessScope(zip(variables, values, strict=True)):
+            return function(*arrays)
 
-    values = [variable.value for variable in layer.variables]
-    return to_numpy(jax.jit(apply)(values, keras.ops.convert_to_tensor(inputs)))
+    # As constants the variables would be folded into what is compiled.
+    return arrays_of(jax.jit(apply)([variable.value for variable in variables], *arrays))
 
 
 def outputs_and_gradients(layer, inputs, projection, **arguments):

@@ -1,4 +1,4 @@
-"""The layers' definitions in NumPy: slow, obvious, and independent of Keras and of this library.
+"""The layers' definitions in NumPy: obvious, and independent of Keras and of this library.
 
 Everything is channels-last and in float64. A kernel reads `inputs[position * stride - padding +
 tap * dilation]`, and 0 where that lies outside.
@@ -53,16 +53,30 @@ def apply_filter(inputs, kernel, position, strides, dilations, padding):
     return result
 
 
+def read_windows(inputs, taps, positions, strides, dilations, padding):
+    """Returns what apply_filter reads at every position: (batch, *positions, *taps, channels)."""
+    dimensions = len(taps)
+    read = inputs
+    for axis in range(dimensions):
+        size, place = inputs.shape[1 + axis], 1 + 2 * axis
+        start = -zeros_before(size, taps[axis], strides[axis], dilations[axis], padding)
+        starts = start + strides[axis] * np.arange(positions[axis])
+        elements = starts[:, None] + dilations[axis] * np.arange(taps[axis])
+        inside = (elements >= 0) & (elements < size)
+        read = np.take(read, np.where(inside, elements, 0), place)
+        read = read * np.expand_dims(inside, (*range(place), *range(place + 2, read.ndim)))
+    order = (0, *range(1, 2 * dimensions, 2), *range(2, 2 * dimensions + 1, 2), -1)
+    return read.transpose(order)
+
+
 def local_convolution(inputs, kernel, strides, dilations, padding):
     """Applies `kernel[position]`, of shape `(*taps, channels, filters)`, at every position."""
     dimensions = inputs.ndim - 2
-    positions = kernel.shape[:dimensions]
-    outputs = np.zeros((len(inputs), *positions, kernel.shape[-1]))
-    for position in np.ndindex(*positions):
-        outputs[(slice(None), *position)] = apply_filter(
-            inputs, kernel[position], position, strides, dilations, padding
-        )
-    return outputs
+    positions, taps = kernel.shape[:dimensions], kernel.shape[dimensions:-2]
+    windows = read_windows(inputs, taps, positions, strides, dilations, padding)
+    windows = windows.reshape(len(inputs), *positions, -1)
+    kernel = kernel.reshape(*positions, windows.shape[-1], -1)
+    return np.einsum("b...r,...rf->b...f", windows, kernel)
 
 
 def low_rank_local_convolution(inputs, banks, weights, strides, dilations, padding):
@@ -72,12 +86,12 @@ def low_rank_local_convolution(inputs, banks, weights, strides, dilations, paddi
     `weights` is `(batch, *positions, rank)`.
     """
     positions = weights.shape[1:-1]
-    outputs = np.zeros((len(inputs), *positions, banks[0].shape[-1]))
-    for position in np.ndindex(*positions):
-        where = (slice(None), *position)
-        for k, bank in enumerate(banks):
-            response = apply_filter(inputs, bank, position, strides, dilations[k], padding)
-            outputs[where] += weights[where][:, k : k + 1] * response
+    outputs = np.zeros((*weights.shape[:-1], banks[0].shape[-1]))
+    for k, bank in enumerate(banks):
+        taps = bank.shape[:-2]
+        windows = read_windows(inputs, taps, positions, strides, dilations[k], padding)
+        responses = np.tensordot(windows, bank, len(taps) + 1)
+        outputs = outputs + weights[..., k : k + 1] * responses
     return outputs
 
 
@@ -122,24 +136,17 @@ def predicted_logits(inputs, weights, output_size, dilation_rates):
         if 2 * rate + 1 > min(spatial):
             continue
         kernel = weights[f"depthwise_kernel_{rate}"][..., 0]
-        taps = kernel.shape[:-1]
+        taps, ones = kernel.shape[:-1], (1,) * len(spatial)
         sizes = tuple(size - 2 * rate for size in spatial)
-        filtered = np.zeros((len(inputs), *sizes, kernel.shape[-1]))
-        for position in np.ndindex(*sizes):
-            for tap in np.ndindex(*taps):
-                element = tuple(p + rate * t for p, t in zip(position, tap, strict=True))
-                where = (slice(None), *position)
-                filtered[where] += kernel[tap] * inputs_at(reduced, element)
+        rates = (rate,) * len(spatial)
+        windows = read_windows(reduced, taps, sizes, ones, rates, "valid")
+        windows = windows.reshape(len(inputs), *sizes, -1, kernel.shape[-1])
+        filtered = np.einsum("...tc,tc->...c", windows, kernel.reshape(-1, kernel.shape[-1]))
         maps.append(filtered + weights[f"depthwise_bias_{rate}"])
     values = np.concatenate([resize_aligned(part, output_size) for part in maps], axis=-1)
     values = np.maximum(pointwise(values, "aggregation_0"), 0)
     values = 1 / (1 + np.exp(-pointwise(values, "aggregation_1")))
     return pointwise(values, "aggregation_2")
-
-
-def inputs_at(values, element):
-    """Reads one spatial element of all examples."""
-    return values[(slice(None), *element)]
 
 
 def finite_difference(function, values, index, step=1e-4):

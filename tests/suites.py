@@ -34,7 +34,7 @@ class Result:
         passed = self.tests - self.failed - self.skipped
         verdict = "green" if self.status == 0 else f"RED (status {self.status})"
         counts = f"{passed:>7}  {self.skipped:>7}  {self.failed:>6}  {self.seconds:>7.0f}"
-        return f"{self.suite:<15}  {counts}  {verdict}"
+        return f"{self.suite:<22}  {counts}  {verdict}"
 
 
 def counts(report: Path) -> dict[str, int]:
@@ -62,7 +62,7 @@ def run(suite: str) -> Result:
 def main(suites: list[str]) -> int:
     """Runs the suites and prints the table."""
     results = [run(suite) for suite in suites]
-    print(f"\n{'suite':<15}  {'passed':>7}  {'skipped':>7}  {'failed':>6}  {'seconds':>7}")
+    print(f"\n{'suite':<22}  {'passed':>7}  {'skipped':>7}  {'failed':>6}  {'seconds':>7}")
     print(*(result.row for result in results), sep="\n")
     return int(any(result.status for result in results))
 

@@ -24,10 +24,12 @@ from low_rank_local_connectivity import (
     layers,
     legacy,
     ops,
+    plans,
     plots,
     receptive_field,
     regularizers,
 )
+from low_rank_local_connectivity.plans import moved
 
 pytestmark = [pytest.mark.once, pytest.mark.filterwarnings("ignore")]
 EXTENT = [False, pytest.param(True, marks=pytest.mark.slow)]
@@ -206,6 +208,14 @@ METHODS: dict[str, Any] = {
             "rank": 2,
         },
     ),
+    "KroneckerConv2D.asked": lambda: (
+        layers.KroneckerConv2D(4, 3, ((3, 3, 1, 2), (1, 1, 3, 2))).asked,
+        {"sizes": (8, 9)},
+    ),
+    "LowRankLocallyConnected2D.asked": lambda: (
+        built(layers.LowRankLocallyConnected2D, 4, 3, 2).asked,
+        {"shape": (2, 8, 9, 3), "training": True},
+    ),
     "KroneckerConv2D.chosen_strategy": lambda: (
         layers.KroneckerConv2D(4, 3, ((3, 3, 1, 2), (1, 1, 3, 2))).chosen_strategy,
         {"sizes": (8, 9)},
@@ -228,15 +238,63 @@ MEASURED = {
 }
 SHIFTED = {"batch_size": 4, "wrap": False, "fill": 0.0, "data_format": None, "progress": False}
 PICTURE = {"path": "picture.png", "title": "", "y_label": "error", "x_label": "shift"}
+ASKED = {**WINDOWS, "shape": (2, 8, 9, 6), "filters": 10, "rank": 2, "training": False}
+ASKED |= {"backend": "jax", "device": "gpu", "itemsize": 4}
 FUNCTIONS: dict[Any, Any] = {
-    ops.choose_plan: lambda: {"request": ops.Request(2, 9, 9, 4, 3, 1), "backend": "jax"},
-    ops.choose_strategy: lambda: {
+    moved.Request: lambda: {
+        "batch": 2,
+        "positions": 9,
+        "reads": 9,
+        "filters": 4,
+        "rank": 3,
+        "slabs": 1,
+        "training": False,
+        "itemsize": 4,
+    },
+    moved.choose_plan: lambda: {
+        "request": moved.Request(2, 9, 9, 4, 3, 1),
+        "backend": "jax",
+    },
+    moved.choose_strategy: lambda: {
         "factors": FACTORS,
         "rank": 2,
         "strides": (1, 2),
         "output_sizes": (8, 9),
         "backend": "jax",
     },
+    plans.choose: lambda: {
+        "plans": plans.LOW_RANK,
+        "request": plans.LowRankRequest(**ASKED),
+        "limit": 10**6,
+        "name": "auto",
+    },
+    plans.estimated_cost: lambda: {
+        "plans": plans.CONDITIONAL,
+        "request": plans.Request(**ASKED),
+    },
+    plans.KroneckerRequest: lambda: {**ASKED, "factors": FACTORS},
+    plans.LowRankRequest: lambda: {
+        **ASKED,
+        "mixing": "shared",
+        "bank_windows": [WINDOWS["windows"]] * 2,
+        "fixed_sizes": True,
+    },
+    plans.multiply_adds: lambda: {
+        "factors": FACTORS,
+        "rank": 2,
+        "strides": (1, 2),
+        "output_sizes": (8, 9),
+    },
+    plans.names_of: lambda: {"plans": plans.KRONECKER},
+    plans.Plan: lambda: {
+        "name": "once",
+        "allowed": bool,
+        "terms": dict,
+        "memory": int,
+        "apply": max,
+    },
+    plans.present_machine: dict,
+    plans.Request: lambda: dict(ASKED),
     ops.combine_banks: lambda: {"kernel_Tcg": zeros(3, 2, 4, 12), "weights_Ok": zeros(6, 7, 3)},
     ops.combine_then_convolve: lambda: {
         "inputs_bSc": zeros(5, 8, 9, 4),
@@ -306,12 +364,6 @@ FUNCTIONS: dict[Any, Any] = {
         "kernels": [zeros(3, 2, 4, 5), zeros(1, 3, 5, 6)],
         "dilations": [(1, 1), (2, 3)],
     },
-    ops.multiply_adds: lambda: {
-        "factors": FACTORS,
-        "rank": 2,
-        "strides": (1, 2),
-        "output_sizes": (8, 9),
-    },
     ops.nearest_kronecker_factors: lambda: {
         "kernel": np.ones((3, 2, 6, 10)),
         "factors": FACTORS,
@@ -319,16 +371,6 @@ FUNCTIONS: dict[Any, Any] = {
     },
     ops.normalize_logits: lambda: {"logits_Ok": zeros(8, 9, 3), "normalization": "softmax"},
     ops.rearrange_kernel: lambda: {"kernel": np.ones((3, 2, 6, 10)), "factors": FACTORS},
-    ops.Request: lambda: {
-        "batch": 2,
-        "positions": 9,
-        "reads": 9,
-        "filters": 4,
-        "rank": 3,
-        "slabs": 1,
-        "training": False,
-        "itemsize": 4,
-    },
     ops.resize_aligned: lambda: {"inputs": zeros(5, 8, 9, 4), "output_shape": (3, 7)},
     ops.rotation_matrix: lambda: {"kernel_size": 3, "degrees": 45.0},
     ops.sample_affine: lambda: {
@@ -506,6 +548,7 @@ FUNCTION_LIKE = {"model", "rule", "transform", "transforms", "act_on_outputs", "
 RESULTS = {
     conversion.ConversionReport,
     equivariance.LocationProbe,
+    plans.Machine,
     receptive_field.ReceptiveField,
 }
 EXEMPT = {*RESULTS, equivariance.Transform}
@@ -560,7 +603,8 @@ def identity_does(name: str, value: Any) -> None:
 def test_every_public_callable_has_its_row(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert set(public(layers)) == {getattr(layers, name) for name in {*LAYERS, *WRAPPERS}}
-    modules = (ops, conversion, equivariance, receptive_field, plots, regularizers, initializers)
+    modules = (ops, plans, moved, conversion, equivariance, receptive_field, plots)
+    modules += (regularizers, initializers)
     everything = {one for module in (*modules, legacy, export) for one in public(module)}
     assert everything - EXEMPT == set(FUNCTIONS)
     for function, row in FUNCTIONS.items():

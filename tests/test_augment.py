@@ -3,11 +3,10 @@
 import dataclasses
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
+import commands
 import numpy as np
 import pytest
 
@@ -43,7 +42,7 @@ def root(tmp_path, rng):
     return tmp_path
 
 
-def opened(root, augment=(), eval_crop=None):
+def opened(root, augment=(), eval_crop=None) -> tuple[Any, dict[str, Any]]:
     dataset = DATASETS["folder"].at(str(root), SIZE).augmented(augment).cropped(eval_crop)
     return dataset, dataset.load(str(root))
 
@@ -279,13 +278,7 @@ def test_the_default_network_learns_in_which_half_of_an_image_something_is(tmp_p
     write_blobs(tmp_path / "blobs", rng)
     flags = ["--dataset=folder", f"--data_dir={tmp_path / 'blobs'}", "--image_size=16"]
     flags += ["--filters=8", "--epochs=6", "--batch_size=16", "--export_formats=none"]
-    done = subprocess.run(
-        [sys.executable, ROOT / "run_experiment.py", *flags, f"--model_dir={tmp_path / 'run'}"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
-    )
+    done = commands.python(commands.SCRIPT, *flags, f"--model_dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["test_accuracy"] >= 0.98

@@ -3,17 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from backends import call, outputs_and_gradients, randomize, to_numpy
-from reference import apply_filter, finite_difference, output_shape
+from backends import call, compute, outputs_and_gradients, randomize, to_numpy
+from reference import finite_difference, local_convolution, output_shape
 
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.layers.configured_layer import from_channels_last
 from low_rank_local_connectivity.ops import Windows
-from low_rank_local_connectivity.ops.cond_conv import (
-    conditional_convolution,
-    convolve_by_mixed_kernels,
-    mix_responses,
-)
+from low_rank_local_connectivity.plans import CONDITIONAL, Request
 
 WINDOWS = [
     Windows((3, 2), (1, 1), (1, 1), "valid"),
@@ -26,25 +22,24 @@ WINDOWS = [
 def loop_over_examples(inputs, kernels, routing, windows):
     settings = (windows.strides, windows.dilations, windows.padding)
     positions = output_shape(inputs.shape[1:-1], windows.sizes, *settings)
-    outputs = np.zeros((len(inputs), *positions, kernels.shape[-1]))
-    for b in range(len(inputs)):
-        kernel = sum(weight * expert for weight, expert in zip(routing[b], kernels, strict=True))
-        for place in np.ndindex(*positions):
-            found = apply_filter(inputs[b : b + 1], kernel, place, *settings)
-            outputs[(slice(b, b + 1), *place)] = found
-    return outputs
+    outputs = []
+    for example, weights in zip(inputs, routing, strict=True):
+        kernel = np.tensordot(weights, kernels, axes=1)
+        kernel = np.broadcast_to(kernel, (*positions, *kernel.shape))
+        outputs.append(local_convolution(example[None], kernel, *settings)[0])
+    return np.stack(outputs)
 
 
 @pytest.mark.parametrize("experts", [2, 6])
 @pytest.mark.parametrize("windows", WINDOWS, ids=["valid", "strided", "dilated", "pointwise"])
-def test_mixing_kernels_and_mixing_responses_are_a_loop_over_examples(windows, experts, rng):
+def test_every_plan_is_a_loop_over_examples(windows, experts, rng):
     inputs = rng.normal(size=(5, 8, 11, 4)).astype("float32")
     kernels = rng.normal(size=(experts, *windows.sizes, 4, 7)).astype("float32")
     routing = rng.normal(size=(5, experts)).astype("float32")
     expected = loop_over_examples(inputs.astype("float64"), kernels, routing, windows)
     arguments = [keras.ops.convert_to_tensor(x) for x in (inputs, kernels, routing)]
-    for way in (convolve_by_mixed_kernels, mix_responses, conditional_convolution):
-        found = to_numpy(way(*arguments, windows))
+    for plan in CONDITIONAL:
+        found = to_numpy(plan.apply(Request(windows, inputs.shape, 7, experts), *arguments))
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
@@ -57,7 +52,7 @@ def test_the_layer_is_a_convolution_of_pytorch_for_each_example(rng):
     inputs = rng.normal(size=(3, 4, 8, 11)).astype("float32")
     kernel, bias, dense, dense_bias = (to_numpy(weight) for weight in layer.weights)
     routing = 1 / (1 + np.exp(-(inputs.mean((2, 3)) @ dense + dense_bias)))
-    np.testing.assert_allclose(to_numpy(layer.routing_weights(inputs)), routing, atol=1e-6)
+    np.testing.assert_allclose(compute(layer.routing_weights, inputs), routing, atol=1e-6)
     found = call(layer, inputs)
     for b in range(3):
         mixed = np.einsum("n,nhwcf->fchw", routing[b], kernel)
@@ -85,7 +80,7 @@ def test_one_expert_alone_is_a_convolution(experts, data_format, rng):
     convolution.build(inputs.shape)
     convolution.set_weights([to_numpy(weight)[-1] for weight in layer.weights])
     routing = np.eye(experts, dtype="float32")[[experts - 1] * 3]
-    found = to_numpy(layer(given, routing_weights=routing))
+    found = call(layer, given, routing_weights=routing)
     expected = to_numpy(from_channels_last(convolution(inputs), data_format))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -95,9 +90,9 @@ def test_sigmoids_are_independent_and_a_softmax_sums_to_one(rng):
     for routing, total in [("sigmoid", 0.5 * 5), ("softmax", 1.0)]:
         layer = layers.CondConv2D(6, 3, num_experts=5, routing=routing)
         layer.build(inputs.shape)
-        np.testing.assert_allclose(to_numpy(layer.routing_weights(0 * inputs)).sum(1), total)
+        np.testing.assert_allclose(compute(layer.routing_weights, 0 * inputs).sum(1), total)
         randomize(layer, rng)
-        weights = to_numpy(layer.routing_weights(inputs))
+        weights = compute(layer.routing_weights, inputs)
         assert np.ptp(weights, axis=0).min() > 0
         assert (np.abs(weights.sum(1) - 1).max() < 1e-6) == (routing == "softmax")
 
@@ -169,8 +164,10 @@ def test_given_routing_weights_take_the_place_of_the_routers(rng):
     layer.build(inputs.shape)
     randomize(layer, rng)
     own = layer.routing_weights(inputs)
-    np.testing.assert_allclose(call(layer, inputs), to_numpy(layer(inputs, own)), atol=1e-6)
-    assert np.abs(call(layer, inputs) - to_numpy(layer(inputs, own + 1))).max() > 0.1
+    np.testing.assert_allclose(
+        call(layer, inputs), call(layer, inputs, routing_weights=own), atol=1e-6
+    )
+    assert np.abs(call(layer, inputs) - call(layer, inputs, routing_weights=own + 1)).max() > 0.1
 
 
 def test_a_model_takes_images_of_any_size(rng):

@@ -1,5 +1,6 @@
 """What every public layer promises, whatever it computes."""
 
+import functools
 import inspect
 import json
 
@@ -12,7 +13,9 @@ from cases import CASES
 import low_rank_local_connectivity
 from low_rank_local_connectivity import layers
 
-every_case = pytest.mark.parametrize("case", CASES, ids=str)
+BACKEND = keras.backend.backend()
+# Of module scope, so that a case's tests follow one another: on JAX they share compiled operations.
+every_case = pytest.mark.parametrize("case", CASES, ids=str, scope="module")
 CLASSES = {name: one for name, one in vars(layers).items() if inspect.isclass(one)}
 # A wrapper's data types and configuration are those of what it wraps: its tests are its own.
 PUBLIC = [name for name, one in CLASSES.items() if not issubclass(one, keras.layers.Wrapper)]
@@ -31,18 +34,40 @@ def test_every_public_layer_has_a_case_and_is_exported_by_the_package(name):
     assert hasattr(low_rank_local_connectivity, name)
 
 
+def compile_calls(monkeypatch, layer_class):
+    """Has JAX compile eager calls of a class's layers whole, not operation by operation."""
+    original = layer_class.__call__
+
+    def compiled(layer, inputs, **arguments):
+        from jax.core import Tracer
+
+        if isinstance(inputs, keras.KerasTensor | Tracer):
+            return original(layer, inputs, **arguments)
+        monkeypatch.setattr(layer_class, "__call__", original)
+        outputs = call(layer, inputs)
+        monkeypatch.setattr(layer_class, "__call__", compiled)
+        return keras.ops.convert_to_tensor(outputs)
+
+    monkeypatch.setattr(layer_class, "__call__", compiled)
+
+
 @every_case
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
 @pytest.mark.filterwarnings("ignore:The model does not have any trainable weights:UserWarning")
-def test_keras_own_layer_test_passes(case):
+def test_keras_own_layer_test_passes(case, monkeypatch):
     from keras.src.testing import TestCase
 
+    layer_class = getattr(layers, case.layer)
+    if BACKEND == "jax" and case.label:
+        compile_calls(monkeypatch, layer_class)
     TestCase().run_layer_test(
-        getattr(layers, case.layer),
+        layer_class,
         case.arguments,
         input_shape=case.input_shape,
         expected_output_shape=case.make().compute_output_shape(case.input_shape),
         supports_masking=False,
+        # JAX would compile every operation once more; what it finds is asserted below.
+        run_mixed_precision_check=BACKEND != "jax",
     )
 
 
@@ -54,11 +79,14 @@ def test_eager_symbolic_and_computed_shapes_agree_for_any_batch_size(case, rng):
     computed = layer.compute_output_shape(unknown)
     assert computed[0] is None
     assert tuple(model.output.shape) == tuple(computed)
-    # Another batch size than the layer was built with.
-    inputs = rng.normal(size=(1, *case.input_shape[1:])).astype("float32")
-    eager = to_numpy(layer(inputs))
-    assert eager.shape == (1, *computed[1:])
-    np.testing.assert_allclose(model.predict(inputs, verbose=0), eager, rtol=1e-5, atol=1e-5)
+    # The same example several times, since a background is measured over the batch.
+    example = rng.normal(size=(1, *case.input_shape[1:])).astype("float32")
+    inputs = np.repeat(example, case.input_shape[0], axis=0)
+    # JAX would compile every operation of an eager call: a case per layer is enough.
+    eager = call(layer, inputs) if case.label else to_numpy(layer(inputs))
+    assert eager.shape == (len(inputs), *computed[1:])
+    alone = np.broadcast_to(model.predict(example, verbose=0), eager.shape)
+    np.testing.assert_allclose(eager, alone, rtol=1e-5, atol=1e-5)
 
 
 @every_case
@@ -88,10 +116,10 @@ def test_a_saved_layer_loads_with_its_weights(case, rng, tmp_path):
     model = functional(case.make(), case.input_shape)
     randomize(model, rng)
     inputs = rng.normal(size=case.input_shape).astype("float32")
-    expected = model.predict(inputs, verbose=0)
+    expected = call(model, inputs)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded.predict(inputs, verbose=0), expected)
+    np.testing.assert_array_equal(call(loaded, inputs), expected)
     assert loaded.layers[-1].get_config() == model.layers[-1].get_config()
 
 
@@ -103,18 +131,18 @@ def test_a_saved_layer_loads_with_its_weights(case, rng, tmp_path):
             case,
             jit_compile,
             marks=[pytest.mark.slow]
-            if jit_compile and case.label and keras.backend.backend() == "tensorflow"
+            if jit_compile and case.label and BACKEND == "tensorflow"
             else [],
         )
         for case in CASES
         for jit_compile in (True, False)
         # JAX compiles every operation of an uncompiled step: a case per layer is enough.
-        if jit_compile or not case.label or keras.backend.backend() != "jax"
+        if jit_compile or not case.label or BACKEND != "jax"
     ],
     ids=str,
 )
 def test_every_trainable_weight_moves_in_a_training_step(case, jit_compile, rng):
-    if keras.backend.backend() == "torch" and jit_compile:
+    if BACKEND == "torch" and jit_compile:
         pytest.skip("on PyTorch jit_compile means torch.compile, which Keras leaves off by default")
     model = functional(case.make(), case.input_shape)
     if not model.trainable_weights:
@@ -124,7 +152,10 @@ def test_every_trainable_weight_moves_in_a_training_step(case, jit_compile, rng)
     inputs = rng.normal(size=case.input_shape).astype("float32")
     targets = rng.normal(size=model.output_shape[1:]).astype("float32")
     targets = np.broadcast_to(targets, (len(inputs), *targets.shape))
-    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=jit_compile)
+    # TensorFlow traces the graph of a step for every case in Keras's own test already.
+    eagerly = BACKEND == "tensorflow" and not jit_compile
+    optimizer = keras.optimizers.SGD(0.1)
+    model.compile(optimizer, "mse", jit_compile=jit_compile, run_eagerly=eagerly)
     model.fit(inputs, targets, batch_size=len(inputs), verbose=0)
     for weight, old in zip(model.trainable_weights, before, strict=True):
         assert np.abs(to_numpy(weight.value) - old).max() > 0, f"{weight.path} stood still"
@@ -134,34 +165,45 @@ def test_every_trainable_weight_moves_in_a_training_step(case, jit_compile, rng)
 POLICIES = {"mixed_float16": 2e-2, "mixed_bfloat16": 1e-1, "float16": 2e-2, "bfloat16": 1e-1}
 
 
+@functools.cache
+def in_float32(name):
+    """Inputs of the case of this name, weights, and what its layer computes from them."""
+    (case,) = [one for one in CASES if str(one) == name]
+    rng = np.random.default_rng(0)
+    layer = case.make()
+    inputs = rng.normal(size=case.input_shape).astype("float32")
+    layer.build(inputs.shape)
+    randomize(layer, rng, scale=0.3)
+    return inputs, [to_numpy(weight.value) for weight in layer.weights], call(layer, inputs)
+
+
 @pytest.mark.parametrize(
     ("case", "policy"),
     [
         (case, policy)
-        for policy in POLICIES
         for case in CASES
+        for policy in POLICIES
         if policy.startswith("mixed") or case.layer == "LowRankLocallyConnected2D"
     ],
     ids=str,
 )
-def test_lower_precision_gives_the_same_numbers_to_fewer_digits(case, policy, rng):
+def test_lower_precision_gives_the_same_numbers_to_fewer_digits(case, policy):
     digits = POLICIES[policy]
-    reference = case.make()
-    inputs = rng.normal(size=case.input_shape).astype("float32")
-    reference.build(inputs.shape)
-    randomize(reference, rng, scale=0.3)
+    inputs, weights, expected = in_float32(str(case))
     layer = case.make(dtype=policy)
     layer.build(inputs.shape)
-    for low, high in zip(layer.weights, reference.weights, strict=True):
-        low.assign(high.value)
-    found, expected = call(layer, inputs), call(reference, inputs)
+    assert {weight.dtype for weight in layer.weights} <= {layer.variable_dtype}
+    for weight, values in zip(layer.weights, weights, strict=True):
+        weight.assign(values)
+    found = call(layer, inputs)
     assert found.dtype.name == layer.compute_dtype
+    symbolic = keras.KerasTensor(inputs.shape, layer.compute_dtype)
+    assert layer.compute_output_spec(symbolic).dtype == layer.compute_dtype
     found = found.astype("float32")
     np.testing.assert_allclose(found, expected, rtol=digits, atol=digits * np.abs(expected).max())
 
 
 DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "float16", "float64")
-BACKEND = keras.backend.backend()
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if BACKEND != "jax" or not c.label], ids=str)

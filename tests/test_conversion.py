@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from backends import call, randomize, to_numpy
+from backends import call, compute, randomize, to_numpy
 from cases import CASES
 from keras import ops
 
@@ -71,12 +71,12 @@ def test_a_truncated_layer_is_the_nearest_of_its_rank(data_format, rng):
     layer = layers.LocallyConnected2D(3, (3, 2), data_format=data_format)
     layer.build((None, 7, 9, 4) if data_format == "channels_last" else (None, 4, 7, 9))
     randomize(layer, rng)
-    kernel = to_numpy(layer.local_kernel()).reshape(40, -1).astype("float64")
+    kernel = compute(layer.local_kernel).reshape(40, -1).astype("float64")
     values = np.sqrt(np.linalg.eigvalsh(kernel @ kernel.T)[::-1])
     np.testing.assert_allclose(conversion.spatial_spectrum(layer), values, rtol=1e-6)
     for rank in (1, 4, 30):
         found = conversion.to_low_rank(layer, rank)
-        nearest = to_numpy(found.local_kernel()).reshape(40, -1)
+        nearest = compute(found.local_kernel).reshape(40, -1)
         assert np.linalg.matrix_rank(nearest, tol=1e-3) == rank
         error = np.linalg.norm(kernel - nearest)
         assert error == pytest.approx(np.sqrt((values[rank:] ** 2).sum()), rel=1e-4)

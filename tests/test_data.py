@@ -1,19 +1,18 @@
 """The datasets: their splits, their ranges, their order and what happens without them."""
 
 import dataclasses
-import subprocess
-import sys
+import shutil
 import time
 from io import BytesIO
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 
 from data import DATASETS, Dataset, Examples
 
 pytestmark = pytest.mark.once
-ROOT = Path(__file__).parents[1]
 
 
 def in_memory(examples) -> Examples:
@@ -96,10 +95,8 @@ def test_digits_are_resized_as_squares_of_four():
     raise AssertionError("no original digit gives this image")
 
 
-def test_mnist_has_the_paper_s_splits(prepared):
+def test_mnist_is_that_of_the_paper():
     dataset = DATASETS["mnist"]
-    splits = dataset.load(prepared)
-    check_splits(dataset, splits)
     assert dataset.split_sizes == (55_200, 4_800, 10_000)
     assert dataset.value_range == (-1.0, 1.0)
 
@@ -141,24 +138,26 @@ def test_missing_data_is_said_at_once_without_a_network(name, stored_as, tmp_pat
     )
 
 
-def test_no_socket_is_opened_for_missing_or_prepared_data(tmp_path, prepared):
+def test_mnist_has_the_paper_s_splits_and_no_socket_is_opened_for_missing_or_prepared_data(
+    tmp_path, prepared
+):
     code = f"""
 import sys
 def refuse(event, arguments):
     if event == "socket.__new__" or event == "socket.connect":
         raise AssertionError(event)
 sys.addaudithook(refuse)
-from data import DATASETS
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_data import DATASETS, check_splits
 try:
     DATASETS["mnist"].load({str(tmp_path)!r})
 except FileNotFoundError:
     print("said so")
-print(len(DATASETS["mnist"].load({prepared!r})["test"]))
+check_splits(DATASETS["mnist"], DATASETS["mnist"].load({prepared!r}))
+print("checked")
 """
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert run.stdout.split() == ["said", "so", "10000"]
+    run = commands.python("-c", code)
+    assert run.stdout.split() == ["said", "so", "checked"], run.stderr
 
 
 def test_every_epoch_has_its_own_order_and_no_example_twice():
@@ -388,17 +387,20 @@ DAMAGES = {
 }
 
 
-@pytest.fixture(params=DAMAGES)
-def damaged(request, tiny_imagenet, tmp_path):
-    """A prepared folder with one damaged file in each split, and the parts of their names."""
-    import shutil
-
+@pytest.fixture
+def damaged(tiny_imagenet, tmp_path):
+    """A prepared folder, and a function that damages a file of each split and returns those."""
     shutil.copytree(tiny_imagenet, tmp_path / "prepared")
     files = sorted((tmp_path / "prepared").glob("*/*/*.tfrecord-00001-of-*"))
     assert len(files) == 2
-    for file in files:
-        file.write_bytes(DAMAGES[request.param](file.read_bytes()))
-    return str(tmp_path / "prepared"), dict(zip(("train", "test"), files, strict=True))
+    whole = {file: file.read_bytes() for file in files}
+
+    def damage(how):
+        for file in files:
+            file.write_bytes(DAMAGES[how](whole[file]))
+        return dict(zip(("train", "test"), files, strict=True))
+
+    return str(tmp_path / "prepared"), damage
 
 
 def whole_is_asked_for(file):
@@ -414,30 +416,34 @@ def test_a_damaged_file_of_records_is_named(damaged, monkeypatch):
     from data.unreadable import refuse_unreadable, unreadable_image
 
     monkeypatch.setattr(data.imagenet, "SPLITS", {"train": "train", "test": "validation"})
-    folder, files = damaged
+    folder, damage = damaged
     dataset = DATASETS["imagenet2012"].at(folder, image_size=8)
     splits = dataset.load(folder)
-    attempts = {
-        "train": lambda: arrays(training_batches(dataset, splits["train"], 5, 2, seed=1)),
-        "test": lambda: arrays(evaluation_batches(dataset, splits["test"], 4)),
+    batches = {
+        "train": training_batches(dataset, splits["train"], 5, 2, seed=1),
+        "test": evaluation_batches(dataset, splits["test"], 4),
     }
-    for split, attempt in attempts.items():
+    for how in DAMAGES:
+        files = damage(how)
+        for split, some in batches.items():
+            with pytest.raises(Exception, match="must be whole") as caught:
+                arrays(some)
+            assert unreadable_image(caught.value) == whole_is_asked_for(files[split]), how
         with pytest.raises(Exception, match="must be whole") as caught:
-            attempt()
-        assert unreadable_image(caught.value) == whole_is_asked_for(files[split])
-    with pytest.raises(Exception, match="must be whole") as caught:
-        refuse_unreadable((splits["test"],))
-    assert unreadable_image(caught.value) == whole_is_asked_for(files["test"])
+            refuse_unreadable((splits["test"],))
+        assert unreadable_image(caught.value) == whole_is_asked_for(files["test"]), how
 
 
+@pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.filterwarnings("ignore")
-def test_a_damaged_file_of_records_that_are_read_into_memory_is_named(damaged):
+def test_a_damaged_file_of_records_that_are_read_into_memory_is_named(how, damaged):
     import tensorflow as tf
 
     from data.tfds_files import collect_splits, open_prepared
     from data.unreadable import UnreadableError
 
-    folder, files = damaged
+    folder, damage = damaged
+    files = damage(how)
     builder = open_prepared("imagenet2012", folder, download=False)
 
     def corner(example):

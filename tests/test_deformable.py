@@ -2,12 +2,13 @@
 # ruff: noqa: E501
 """Deformable convolution against its definition, ONNX's operator and PyTorch's sampling."""
 
+import functools
 import itertools
 
 import keras
 import numpy as np
 import pytest
-from backends import call, outputs_and_gradients, randomize, to_numpy
+from backends import call, compute, outputs_and_gradients, randomize, to_numpy
 from keras import ops
 from reference import finite_difference
 
@@ -49,45 +50,36 @@ def example(rng, geometry, modulated=True, shape=SHAPE, filters=5):
     return x, kernel, 3 * offset, mask if modulated else None
 
 
-def convolve(geometry, x, kernel, offset, mask, **arguments):
-    _, strides, dilations, pads, groups = geometry
-    return deform_conv2d(
-        x,
-        kernel,
-        offset,
-        mask,
-        strides=strides,
-        padding=pads,
-        dilation_rate=dilations,
-        offset_groups=groups,
-        **arguments,
-    )
+def options(geometry):
+    """The operation's arguments."""
+    names = ("strides", "dilation_rate", "padding", "offset_groups")
+    return dict(zip(names, geometry[1:], strict=True))
 
 
-def read(image, row, column):
-    """Bilinear interpolation by its definition: a pixel weighs 1 minus its distance, per axis."""
-    rows = np.maximum(0, 1 - np.abs(np.arange(image.shape[0]) - row))
-    columns = np.maximum(0, 1 - np.abs(np.arange(image.shape[1]) - column))
-    return np.einsum("h,w,hwc->c", rows, columns, image)
+def convolve(geometry, *tensors, **arguments):
+    operation = functools.partial(deform_conv2d, **options(geometry), **arguments)
+    return compute(operation, *tensors)
+
+
+def weigh(length, places):
+    """Bilinear interpolation's definition: of an axis an element weighs 1 minus its distance."""
+    return np.maximum(0, 1 - np.abs(np.arange(length) - places[..., None]))
 
 
 def by_definition(geometry, x, kernel, offset, mask=None):
     (rows, columns), strides, dilations, pads, groups = geometry
     batch, *positions, _ = offset.shape
-    offset = offset.reshape(batch, *positions, groups, rows, columns, 2)
+    offset = offset.reshape(batch, *positions, groups, rows, columns, 2).astype("float64")
     mask = np.ones(offset.shape[:-1]) if mask is None else mask.reshape(offset.shape[:-1])
-    width = x.shape[-1] // groups
-    outputs = np.zeros((batch, *positions, kernel.shape[-1]))
-    for b, i, j, g, y, u in np.ndindex(*offset.shape[:-1]):
-        down, right = offset[b, i, j, g, y, u]
-        channels = slice(g * width, (g + 1) * width)
-        values = read(
-            x[b, :, :, channels],
-            i * strides[0] - pads[0][0] + y * dilations[0] + down,
-            j * strides[1] - pads[1][0] + u * dilations[1] + right,
-        )
-        outputs[b, i, j] += mask[b, i, j, g, y, u] * (values @ kernel[y, u, channels])
-    return outputs
+    i, j, _, y, u = np.indices(offset.shape[1:-1])
+    down = i * strides[0] - pads[0][0] + y * dilations[0] + offset[..., 0]
+    right = j * strides[1] - pads[1][0] + u * dilations[1] + offset[..., 1]
+    weights = weigh(x.shape[1], down), weigh(x.shape[2], right)
+    # Position ij, group g, tap yu; c counts the channels within a group.
+    x = x.reshape(*x.shape[:3], groups, -1)
+    kernel = kernel.reshape(rows, columns, groups, -1, kernel.shape[-1])
+    values = np.einsum("bijgyuh,bijgyuw,bhwgc->bijgyuc", *weights, x, optimize=True)
+    return np.einsum("bijgyu,bijgyuc,yugcf->bijf", mask, values, kernel, optimize=True)
 
 
 @pytest.fixture(params=[100, 2, 1], ids=["at once", "two by two", "tap by tap"])
@@ -102,7 +94,7 @@ def taps_at_once(request, monkeypatch):
 def test_the_convolution_is_its_definition(geometry, modulated, rng):
     given = example(rng, geometry, modulated)
     expected = by_definition(geometry, *given)
-    found = to_numpy(convolve(geometry, *given))
+    found = convolve(geometry, *given)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
@@ -112,7 +104,7 @@ def test_channels_first_is_the_transpose(geometry, rng):
     first = [np.moveaxis(tensor, -1, 1) for tensor in (x, offset, mask)]
     found = convolve(geometry, first[0], kernel, *first[1:], data_format="channels_first")
     expected = convolve(geometry, x, kernel, offset, mask, data_format="channels_last")
-    np.testing.assert_array_equal(np.moveaxis(to_numpy(found), 1, -1), to_numpy(expected))
+    np.testing.assert_array_equal(np.moveaxis(found, 1, -1), expected)
 
 
 def onnx_operator(geometry, x, kernel, offset, mask):
@@ -154,7 +146,7 @@ def test_onnx_runtime_s_operator_gives_the_same(geometry, modulated, rng):
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     expected = np.moveaxis(session.run(None, inputs)[0], 1, -1)
-    found = to_numpy(convolve(geometry, *given))
+    found = convolve(geometry, *given)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
@@ -165,7 +157,7 @@ def test_onnx_s_reference_operator_gives_the_same(geometry, rng):
     given = example(rng, geometry, shape=(1, 5, 7, 4), filters=3)
     model, inputs = onnx_operator(geometry, *given)
     expected = np.moveaxis(evaluation.ReferenceEvaluator(model).run(None, inputs)[0], 1, -1)
-    found = to_numpy(convolve(geometry, *given))
+    found = convolve(geometry, *given)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
@@ -185,7 +177,7 @@ def test_pytorch_s_sampling_gives_the_same(rng):
         )
         sampled = np.moveaxis(sampled.numpy(), 1, -1) * mask[..., tap, None]
         expected = expected + sampled @ kernel[y, u]
-    found = to_numpy(convolve(geometry, x, kernel, offset, mask))
+    found = convolve(geometry, x, kernel, offset, mask)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
@@ -201,21 +193,13 @@ def test_without_offsets_it_is_keras_s_convolution(
     # Even and odd sizes, for which "same" pads unevenly under strides.
     x = rng.normal(size=(2, 12, 15, 4)).astype("float32")
     kernel = rng.normal(size=(*kernel_size, 4, 5)).astype("float32")
-    expected = to_numpy(
-        ops.conv(
-            x,
-            kernel,
-            strides=strides,
-            padding=padding,
-            data_format="channels_last",
-            dilation_rate=dilation_rate,
-        )
-    )
-    offset = np.zeros((*expected.shape[:-1], 2 * kernel_size[0] * kernel_size[1]), "float32")
     arguments = {"strides": strides, "padding": padding, "dilation_rate": dilation_rate}
+    expected = to_numpy(ops.conv(x, kernel, data_format="channels_last", **arguments))
+    offset = np.zeros((*expected.shape[:-1], 2 * kernel_size[0] * kernel_size[1]), "float32")
     if data_format == "channels_first":
         x, offset = np.moveaxis(x, -1, 1), np.moveaxis(offset, -1, 1)
-    found = to_numpy(deform_conv2d(x, kernel, offset, data_format=data_format, **arguments))
+    convolution = functools.partial(deform_conv2d, data_format=data_format, **arguments)
+    found = compute(convolution, x, kernel, offset)
     if data_format == "channels_first":
         found = np.moveaxis(found, 1, -1)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
@@ -235,7 +219,7 @@ class Free(keras.Layer):
     def call(self, x):
         """Applies the operation."""
         kernel, offset, mask = (ops.convert_to_tensor(weight) for weight in self.values)
-        return convolve(self.geometry, x, kernel, offset, mask)
+        return deform_conv2d(x, kernel, offset, mask, **options(self.geometry))
 
 
 @pytest.mark.usefixtures("taps_at_once")
@@ -247,12 +231,12 @@ def test_gradients_for_everything_are_finite_differences(geometry, rng):
     # A step must not lead across a whole number, where the derivative jumps.
     given[2] = (np.floor(given[2]) + rng.uniform(0.1, 0.9, given[2].shape)).astype("float32")
     layer = Free(geometry, *given[1:])
-    outputs, found = outputs_and_gradients(
-        layer, given[0], (projection := rng.normal(size=layer(given[0]).shape).astype("float32"))
-    )
+    layer.build(given[0].shape)
+    expected = by_definition(geometry, *given)
+    projection = rng.normal(size=expected.shape).astype("float32")
+    outputs, found = outputs_and_gradients(layer, given[0], projection)
     given = [one.astype("float64") for one in given]
-    expected_outputs = by_definition(geometry, *given)
-    np.testing.assert_allclose(outputs, expected_outputs, atol=1e-4)
+    np.testing.assert_allclose(outputs, expected, atol=1e-4)
     for index, gradient in enumerate(found):
         values = given[index]
 
@@ -270,9 +254,9 @@ def test_a_first_channel_of_offsets_moves_down_and_a_second_one_to_the_right():
     image = np.arange(12, dtype="float32").reshape(1, 3, 4, 1)
     kernel = np.ones((1, 1, 1, 1), "float32")
     down, right = (np.tile(np.float32(one), (1, 3, 4, 1)) for one in ([1, 0], [0, 1]))
-    found = to_numpy(deform_conv2d(image, kernel, down))
+    found = compute(deform_conv2d, image, kernel, down)
     np.testing.assert_array_equal(found[0, :-1, :, 0], image[0, 1:, :, 0])
-    found = to_numpy(deform_conv2d(image, kernel, right))
+    found = compute(deform_conv2d, image, kernel, right)
     np.testing.assert_array_equal(found[0, :, :-1, 0], image[0, :, 1:, 0])
     assert (found[0, :, -1] == 0).all()
 
@@ -283,7 +267,8 @@ def test_the_border_falls_off_over_one_pixel_and_far_offsets_read_zero():
     offset = np.zeros((1, 3, 4, 2 * len(offsets)), "float32")
     offset[..., ::2] = offsets
     kernel = np.eye(len(offsets), dtype="float32").reshape(1, len(offsets), 1, len(offsets))
-    found = to_numpy(deform_conv2d(image, kernel, offset, padding=((0, 0), (0, len(offsets) - 1))))
+    padded = functools.partial(deform_conv2d, padding=((0, 0), (0, len(offsets) - 1)))
+    found = compute(padded, image, kernel, offset)
     first, last = found[0, 0, 0], found[0, 2, 0]
     # Tap `t` reads column `t` by itself: of 4 columns only the first 4 taps see something.
     np.testing.assert_array_equal(first[:4], [6, 3, 0, 0])
@@ -295,7 +280,7 @@ def test_an_offset_that_is_no_number_shows_in_its_output_alone(rng):
     geometry = GEOMETRIES["plain"]
     x, kernel, offset, mask = example(rng, geometry)
     offset[1, 2, 3, 4] = np.nan
-    outputs = to_numpy(convolve(geometry, x, kernel, offset, mask))
+    outputs = convolve(geometry, x, kernel, offset, mask)
     assert np.isnan(outputs[1, 2, 3]).all()
     assert np.isnan(outputs).sum() == outputs.shape[-1]
 
@@ -320,7 +305,7 @@ def test_the_layer_starts_as_a_convolution(arguments, modulated, rng):
     conv.build((None, 8, 11, 4))
     conv.set_weights(layer.get_weights()[:2])
     first = "data_format" in arguments
-    expected = to_numpy(conv(np.moveaxis(x, 1, -1) if first else x))
+    expected = call(conv, np.moveaxis(x, 1, -1) if first else x)
     expected = np.moveaxis(expected, -1, 1) if first else expected
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
@@ -346,13 +331,12 @@ def test_the_offsets_told_are_those_that_the_layer_uses(data_format, modulated, 
     layer.build(shape)
     randomize(layer, rng)
     x = rng.normal(size=shape).astype("float32")
-    offsets, mask = layer.offsets_and_mask(x)
+    offsets, mask = compute(layer.offsets_and_mask, x)
     assert (mask is not None) == modulated
     if mask is not None:
-        assert 0 < to_numpy(mask).min() < to_numpy(mask).max() < 2
-    expected = to_numpy(
-        deform_conv2d(x, layer.kernel, offsets, mask, data_format=data_format, **arguments)
-    )
+        assert 0 < mask.min() < mask.max() < 2
+    operation = functools.partial(deform_conv2d, data_format=data_format, **arguments)
+    expected = compute(operation, x, to_numpy(layer.kernel), offsets, mask)
     bias = to_numpy(layer.bias)
     expected += bias if data_format == "channels_last" else bias[:, None, None]
     np.testing.assert_allclose(call(layer, x), expected, atol=1e-4)
@@ -360,12 +344,12 @@ def test_the_offsets_told_are_those_that_the_layer_uses(data_format, modulated, 
     conv = keras.layers.Conv2D(layer.offset_bias.shape[0], (3, 2), (2, 1), "same")
     conv.build(SHAPE)
     conv.set_weights(layer.get_weights()[2:])
-    branch = to_numpy(conv(x if data_format == "channels_last" else np.moveaxis(x, 1, -1)))
+    branch = call(conv, x if data_format == "channels_last" else np.moveaxis(x, 1, -1))
     if data_format == "channels_first":
         branch = np.moveaxis(branch, -1, 1)
     channels = -1 if data_format == "channels_last" else 1
     expected = np.take(branch, range(24), axis=channels)
-    np.testing.assert_allclose(to_numpy(offsets), expected, atol=1e-5)
+    np.testing.assert_allclose(offsets, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("multiplier", [0.1, 0.0])
@@ -432,7 +416,7 @@ def test_offsets_learn_how_far_an_image_was_moved():
         1, 1, modulated=False, use_bias=False, kernel_initializer="ones"
     )
     moved = np.broadcast_to(np.float32([0.7, -1.3]), (5, 12, 13, 2))
-    targets = to_numpy(deform_conv2d(images, np.ones((1, 1, 1, 1), "float32"), moved))
+    targets = compute(deform_conv2d, images, np.ones((1, 1, 1, 1), "float32"), moved)
     model = keras.Sequential([keras.Input((12, 13, 1)), layer])
     # Only the bias of the branch: an offset that is the same everywhere.
     mask = np.zeros((12, 13, 1), "float32")

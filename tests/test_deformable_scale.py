@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from backends import call, outputs_and_gradients, randomize, to_numpy
+from backends import call, compute, outputs_and_gradients, randomize, to_numpy
 
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.ops import deformable_scale_correlation
@@ -52,10 +52,14 @@ def test_the_correlation_is_its_definition(kernel_size, interaction, strides, gr
     expected = by_definition(maps, kernel, offsets, [1, 2, 4], strides, groups)
     levels = [maps[:, k].astype("float32") for k in range(3)]
     given = [offset.astype("float32") for offset in offsets]
-    kernel = keras.ops.convert_to_tensor(kernel.astype("float32"))
-    found = deformable_scale_correlation(levels, kernel, given, [1, 2, 4], strides, groups)
+
+    def correlate(levels, kernel, offsets):
+        kernel = keras.ops.convert_to_tensor(kernel)
+        return deformable_scale_correlation(levels, kernel, offsets, [1, 2, 4], strides, groups)
+
+    found = compute(correlate, levels, kernel.astype("float32"), given)
     for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(to_numpy(one), other, atol=1e-4)
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
@@ -86,7 +90,7 @@ def test_offsets_grow_with_the_scale_unless_told_not_to(scale_offsets, rng):
     layer.build((None, 3, 9, 12, 6))
     layer.offset_bias.assign(rng.normal(size=18))
     maps = rng.normal(size=(1, 3, 9, 12, 6)).astype("float32")
-    found = to_numpy(layer.offsets(maps))
+    found = compute(layer.offsets, maps)
     for k, factor in enumerate([1, 3, 9] if scale_offsets else [1, 1, 1]):
         expected = np.broadcast_to(factor * to_numpy(layer.offset_bias), found[:, k].shape)
         np.testing.assert_allclose(found[:, k], expected, rtol=1e-5)
@@ -111,8 +115,8 @@ def test_offsets_of_half_an_image_are_those_of_one_level_on(rng):
     maps = rng.normal(size=(2, 4, 16, 20, 6)).astype("float32")
     layer.build(maps.shape)
     randomize(layer, rng)
-    before = to_numpy(layer.offsets(maps))[:, 1:, ::2, ::2]
-    after = to_numpy(layer.offsets(maps[:, 1:, ::2, ::2]))
+    before = compute(layer.offsets, maps)[:, 1:, ::2, ::2]
+    after = compute(layer.offsets, maps[:, 1:, ::2, ::2])
     np.testing.assert_allclose(before, 2 * after, rtol=0, atol=1e-4)
 
 

@@ -144,7 +144,8 @@ def test_a_margin_keeps_windows_free_of_what_moved_in(transform, margin, rng):
     def mean(x):  # nearly isotropic, and linear images stay what they are
         padded = np.pad(np.asarray(x, float), ((0, 0), (2, 2), (2, 2), (0, 0)))
         around = [(0, 1), (0, -1), (1, 0), (-1, 0), (2, 0), (-2, 0), (0, 2), (0, -2)]
-        return sum(np.roll(padded, step, axis=(1, 2)) for step in around)[:, 2:-2, 2:-2] / 8
+        total = np.sum([np.roll(padded, step, axis=(1, 2)) for step in around], axis=0)
+        return total[:, 2:-2, 2:-2] / 8
 
     near, far = (error(mean, images, transform, margin=m)[0] for m in (0, margin))
     assert near > 1

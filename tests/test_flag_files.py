@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from backends import without_values
 
 import run_experiment
 from data import DATASETS, Examples
@@ -21,21 +22,51 @@ FILES = sorted((ROOT / "experiments").glob("*.flags"))
 PARTS = ("paper_small", "paper_imagenet", "cpu_budget")
 ROWS = [path for path in FILES if path.stem not in PARTS]
 EXAMPLES = 2
-# Of ResNets, whose building takes long; the others differ from it in the kind of layer only.
-QUICK = ("imagenet_insert_input_dependent",)
+# A file of each recipe; the others with it differ in their images. Of ResNets, whose building takes
+# long, one: the others differ in the kind of layer.
+QUICK = (
+    "celeba32_convolution",
+    "celeba32_input_dependent_layer3",
+    "celeba32_locally_connected_layer3_conv_init",
+    "celeba32_lrlc_layer2",
+    "celeba32_spatial_bias_layer3",
+    "cifar10_coord_conv",
+    "cifar10_locally_connected_layer2",
+    "cifar10_lrlc_all_layers",
+    "cifar10_spatial_bias_layer2",
+    "digits_low_rank",
+    "fig3_cifar10_layer3",
+    "fig4_cifar10_wide",
+    "figS1_cifar10_glorot_uniform",
+    "figS1_cifar10_he_uniform",
+    "figS1_cifar10_random_normal",
+    "figS1_cifar10_zeros",
+    "figS2_cifar10_full",
+    "figS6_celeba32_translated_convolution",
+    "figS6_celeba32_translated_lrlc",
+    "figS7_mnist_maps_input_dependent",
+    "imagenet_insert_input_dependent",
+    "mnist_locally_connected_layer1",
+    "mnist_locally_connected_layer3",
+    "mnist_lrlc_layer1",
+    "mnist_spatial_bias_all_layers",
+    "mnist_spatial_bias_layer1",
+)
+# What two files of one recipe may have unlike.
+OF_A_FILE = ("dataset", "data_dir", "model_dir", "seed", "spatial_rank")
 
 
 def steps():
-    """Each file with what a step of it costs less by; most ResNets' minutes are for `slow`."""
+    """Each file with what a step of it costs less by; repeated recipes are for `slow`."""
     for path in ROWS:
+        marks = () if path.stem in QUICK else (pytest.mark.slow,)
         if path.stem.startswith("imagenet"):
             smaller = {"image_size": 64, "network": "resnet18"}
-            marks = () if path.stem in QUICK else (pytest.mark.slow,)
             yield pytest.param(path, smaller, id=path.stem, marks=marks)
             whole = f"{path.stem}-resnet50"
             yield pytest.param(path, {"image_size": 64}, id=whole, marks=pytest.mark.slow)
         else:
-            yield pytest.param(path, {"filters": 4}, id=path.stem)
+            yield pytest.param(path, {"filters": 4}, id=path.stem, marks=marks)
 
 
 def experiments(path, monkeypatch):
@@ -56,6 +87,44 @@ def few_examples(dataset):
     return {name: Examples(images, labels) for name in ("train", "valid", "test")}
 
 
+def trained_run(runs):
+    """The run of a file that is trained here: the smallest rank that is more than a convolution."""
+    return next((run for run in runs if run.spatial_rank > 1), runs[0])
+
+
+def recipe(run):
+    config = {name: repr(value) for name, value in run.config().items() if name not in OF_A_FILE}
+    return frozenset({**config, "low_rank": run.spatial_rank > 1}.items())
+
+
+def test_every_recipe_and_every_dataset_is_trained_for_a_step(monkeypatch):
+    trained = {path.stem: trained_run(experiments(path, monkeypatch)) for path in ROWS}
+    quick = [trained[name] for name in QUICK]
+    assert {run.dataset for run in trained.values()} == {run.dataset for run in quick}
+    recipes = {recipe(run) for run in quick}
+    missing = [
+        name
+        for name, run in trained.items()
+        if run.network == "simple_network" and recipe(run) not in recipes
+    ]
+    assert not missing, f"add to QUICK: {missing}"
+    assert len(recipes) == len(QUICK)
+
+
+@pytest.mark.parametrize("path", ROWS, ids=[path.stem for path in ROWS])
+def test_a_file_says_what_it_claims_and_its_network_fits_its_images(path, monkeypatch):
+    header = path.read_text().splitlines()[:5]
+    command = f"--flagfile=experiments/{path.name}"
+    for line, start in zip(header, ("Claim", "Published", "Command", "Cost"), strict=False):
+        assert line.startswith(f"# {start}")
+    assert command in header[2]
+    run = trained_run(experiments(path, monkeypatch))
+    with without_values():
+        model = run.build()
+    assert model.input_shape[1:] == run.data.input_shape
+    assert model.output_shape == (None, run.data.num_classes)
+
+
 @pytest.fixture
 def eager():
     """Graphs, whose making would take most of the time here, are tested elsewhere."""
@@ -68,22 +137,15 @@ def eager():
 @pytest.mark.usefixtures("eager")
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly")
 @pytest.mark.parametrize(("path", "cheaper"), list(steps()))
-def test_a_file_says_what_it_claims_and_runs_for_a_step(path, cheaper, monkeypatch, tmp_path):
-    runs = experiments(path, monkeypatch)
-    header = path.read_text().splitlines()[:5]
-    command = f"--flagfile=experiments/{path.name}"
-    for line, start in zip(header, ("Claim", "Published", "Command", "Cost"), strict=False):
-        assert line.startswith(f"# {start}")
-    assert command in header[2]
-    monkeypatch.setattr(type(runs[0].data), "load", lambda self, *_: few_examples(self))
+def test_a_file_runs_for_a_step(path, cheaper, monkeypatch, tmp_path):
+    chosen = trained_run(experiments(path, monkeypatch))
+    monkeypatch.setattr(type(chosen.data), "load", lambda self, *_: few_examples(self))
     changes = {"epochs": 1, "warmup_epochs": 0, "batch_size": EXAMPLES, **cheaper}
     changes["model_dir"] = str(tmp_path / "run")
     # It would hold for all later tests of the process, and XLA refuses to compile some.
     monkeypatch.setattr(training, "make_deterministic", lambda *_, **__: None)
     # What a run leaves behind is tested elsewhere; a file's runs differ in what they train.
     monkeypatch.setattr(run_experiment, "leave_behind", lambda *arguments: arguments[-1])
-    # The smallest rank that is more than a convolution is enough here.
-    chosen = next((run for run in runs if run.spatial_rank > 1), runs[0])
     result = run_experiment.run(dataclasses.replace(chosen, **changes))
     assert 0 <= result["test_accuracy"] <= 1
     assert list((tmp_path / "run" / "checkpoints").glob("step_000000001.npz"))

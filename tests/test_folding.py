@@ -167,6 +167,16 @@ def of_two_readers(x):
     return k.Add(name="sum")([k.BatchNormalization(name="norm")(y), y])
 
 
+def of_an_output(x):
+    y = k.Conv2D(4, 1, name="conv")(x)
+    return [y, k.BatchNormalization(name="norm")(y)]
+
+
+def to_an_output(x):
+    y = k.BatchNormalization(name="norm")(k.ReLU(name="relu")(x))
+    return [y, k.Conv2D(4, 1, name="conv")(y)]
+
+
 def called_twice(x):
     norm = k.BatchNormalization(name="norm")
     return norm(k.Conv2D(4, 1)(norm(k.Conv2D(4, 1)(x))))
@@ -212,6 +222,11 @@ LEFT = {
     "two readers": (
         of_two_readers,
         f"it is not alone in reading 'conv' (Conv2D), {READ_BY} 'sum' (Add), {CANNOT}",
+    ),
+    "of an output": (of_an_output, "it is not alone in reading 'conv' (Conv2D)" + OUTPUT),
+    "to an output": (
+        to_an_output,
+        "it reads 'relu' (ReLU), which cannot take it up" + OUTPUT,
     ),
     "called twice": (called_twice, "it is called more than once"),
     "in training": (

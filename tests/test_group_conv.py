@@ -302,7 +302,7 @@ def test_receptive_fields_go_through_orientations():
 def test_kernels_and_maps_are_those_of_e2cnn(rng):
     pytest.importorskip("e2cnn")
     import torch
-    from e2cnn import gspaces, nn
+    from e2cnn import gspaces, nn  # pyright: ignore[reportMissingImports]
 
     space = gspaces.Rot2dOnR2(N=4)
     kinds = [

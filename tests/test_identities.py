@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import reference
-from backends import call, randomize, to_numpy
+from backends import call, compute, randomize, to_numpy
 
 from low_rank_local_connectivity import layers
 
@@ -78,7 +78,7 @@ def test_one_hot_weights_with_as_many_banks_as_positions_are_locally_connected(d
         shape,
         rng,
     )
-    banks = np.moveaxis(to_numpy(local.local_kernel()).reshape(positions, -1, FILTERS), 0, 1)
+    banks = np.moveaxis(compute(local.local_kernel).reshape(positions, -1, FILTERS), 0, 1)
     layer.kernel_bases.assign(banks.reshape(layer.kernel_bases.shape))
     layer.logits[0].assign(np.eye(positions).reshape(*local.output_sizes, positions))
     layer.spatial_bias_terms[0].assign(local.bias)
@@ -164,7 +164,7 @@ def check_against_locally_connected(layer, kernel_size, structure, shape, rng):
         FILTERS, kernel_size, padding="same", **structure
     )
     local.build(shape)
-    local.kernel.assign(to_numpy(layer.local_kernel()).reshape(local.kernel.shape))
+    local.kernel.assign(compute(layer.local_kernel).reshape(local.kernel.shape))
     bias = sum(to_numpy(term) for term in layer.output_biases())
     local.bias.assign(np.broadcast_to(bias, local.bias.shape))
     inputs = rng.normal(size=shape).astype("float32")
@@ -179,7 +179,7 @@ def test_input_dependent_filters_are_the_banks_mixed_for_each_example(dimensions
     )
     built(layer, shape, rng)
     inputs = rng.normal(size=shape).astype("float32")
-    weights = to_numpy(layer.combining_weights(inputs))
+    weights = compute(layer.combining_weights, inputs)
     banks = to_numpy(layer.kernel_bases)
     banks = banks.reshape(*banks.shape[:-1], 5, FILTERS)
     outputs = call(layer, inputs) - to_numpy(layer.bias)
@@ -228,7 +228,7 @@ def test_an_axis_that_is_shared_along_may_have_any_size(axis, rng):
     layer = low_rank(2, FILTERS, 3, 5, additive_axes=(axis,))
     model = keras.Model(inputs, layer(inputs))
     randomize(layer, rng)
-    weights = to_numpy(layer.combining_weights())
+    weights = compute(layer.combining_weights)
     assert weights.shape == ((6, 1, 5) if axis == 0 else (1, 9, 5))
     for other in (5, 9):
         sizes = (8, other) if axis == 0 else (other, 11)
@@ -241,7 +241,7 @@ def test_an_axis_that_is_shared_along_may_have_any_size(axis, rng):
 
 def test_softmax_over_the_banks_and_not_over_positions(rng):
     layer = built(low_rank(2, FILTERS, 3, 5), INPUTS[2], rng)
-    np.testing.assert_allclose(to_numpy(layer.combining_weights()).sum(-1), 1, rtol=1e-6)
+    np.testing.assert_allclose(compute(layer.combining_weights).sum(-1), 1, rtol=1e-6)
 
 
 def test_zero_logits_under_norm_stay_finite_in_float16():
@@ -254,7 +254,7 @@ def test_zero_logits_under_norm_stay_finite_in_float16():
         combining_weights_initializer="zeros",
         dtype="float16",
     )
-    outputs = to_numpy(layer(np.ones(INPUTS[2], "float16")))
+    outputs = call(layer, np.ones(INPUTS[2], "float16"))
     assert np.isfinite(outputs).all()
 
 

@@ -5,7 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from backends import to_numpy
+from backends import call, compute, to_numpy
 
 from low_rank_local_connectivity import layers
 
@@ -79,7 +79,7 @@ def test_conv_init_weights_are_one_over_the_rank(rank, axes):
     layer = layers.LowRankLocallyConnected2D(6, 3, rank, additive_axes=axes)
     layer.build((None, 8, 11, 4))
     # Not on every processor to the last bit: its exponential decides.
-    np.testing.assert_allclose(to_numpy(layer.combining_weights()), 1 / rank, rtol=3e-7)
+    np.testing.assert_allclose(compute(layer.combining_weights), 1 / rank, rtol=3e-7)
 
 
 @pytest.mark.parametrize("rank", [2, 5])
@@ -87,12 +87,12 @@ def test_conv_init_weights_are_one_over_the_rank(rank, axes):
 def test_a_fresh_layer_is_the_convolution_with_the_mean_bank(rank, plan, rng):
     layer = layers.LowRankLocallyConnected2D(6, (3, 2), rank, implementation=plan)
     inputs = rng.normal(size=(2, 8, 11, 4)).astype("float32")
-    outputs = to_numpy(layer(inputs))
+    outputs = call(layer, inputs)
     convolution = keras.layers.Conv2D(6, (3, 2))
     convolution.build(inputs.shape)
     mean = np.mean(np.split(to_numpy(layer.kernel_bases), rank, axis=-1), axis=0)
     convolution.set_weights([mean, np.zeros(6)])
-    np.testing.assert_allclose(outputs, to_numpy(convolution(inputs)), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(outputs, call(convolution, inputs), rtol=1e-5, atol=1e-5)
 
 
 def test_preserve_variance_gives_the_mean_bank_a_convolution_s_scale():
@@ -100,7 +100,7 @@ def test_preserve_variance_gives_the_mean_bank_a_convolution_s_scale():
     for preserve in (False, True):
         layer = layers.LowRankLocallyConnected2D(48, (3, 4), 5, preserve_variance=preserve)
         layer.build(SHAPE)
-        scales.append(to_numpy(layer.local_kernel())[0, 0].std())
+        scales.append(compute(layer.local_kernel)[0, 0].std())
     expected = convolution_scale("he_uniform")
     assert scales[1] == pytest.approx(expected, rel=0.05)
     assert scales[0] == pytest.approx(expected / np.sqrt(5), rel=0.05)

@@ -14,11 +14,17 @@ from scipy import signal
 
 from low_rank_local_connectivity import conversion, layers
 from low_rank_local_connectivity.ops import (
-    choose_strategy,
+    Windows,
     kronecker_kernel,
     merge_cascade,
-    multiply_adds,
     rearrange_kernel,
+)
+from low_rank_local_connectivity.plans import (
+    KRONECKER,
+    KroneckerRequest,
+    choose,
+    multiply_adds,
+    names_of,
 )
 
 # The second step's stride and dilation along the rows, then the columns.
@@ -73,7 +79,7 @@ def test_the_kernel_is_the_sum_of_numpy_s_kronecker_products(rank, rng):
     np.testing.assert_allclose(to_numpy(layer.kernel), kronecker_sum(layer), atol=1e-5)
 
 
-@pytest.mark.parametrize("strategy", ["factored", "dense"])
+@pytest.mark.parametrize("strategy", names_of(KRONECKER))
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_both_strategies_compute_the_correlation_with_that_kernel(geometry, padding, strategy, rng):
@@ -92,7 +98,7 @@ def test_both_strategies_have_the_same_gradients(geometry, rng):
     factors, strides = GEOMETRIES[geometry]
     images = rng.normal(size=SHAPE).astype("float32")
     found = []
-    for strategy in ("factored", "dense"):
+    for strategy in names_of(KRONECKER):
         layer = built(np.random.default_rng(1), factors, strides=strides, rank=2, strategy=strategy)
         projection = np.random.default_rng(2).normal(size=layer.compute_output_shape(SHAPE))
         found.append(outputs_and_gradients(layer, images, projection.astype("float32"))[1])
@@ -115,18 +121,26 @@ def test_images_may_have_any_size(strategy, padding, strides, rng):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize(
-    "initializer",
-    ["he_uniform", "he_normal", "glorot_uniform", "lecun_normal", "random_normal", "orthogonal"],
-)
+# Of the kernel of a convolution of 512 channels by 384 filters of 3 x 4 taps.
+FAN_IN, FAN_OUT = 12 * 512, 12 * 384
+WIDTHS = {
+    "he_uniform": math.sqrt(2 / FAN_IN),
+    "he_normal": math.sqrt(2 / FAN_IN),
+    "glorot_uniform": math.sqrt(2 / (FAN_IN + FAN_OUT)),
+    "lecun_normal": math.sqrt(1 / FAN_IN),
+    "random_normal": 0.05,
+    # Orthonormal columns, one for each filter.
+    "orthogonal": math.sqrt(1 / FAN_IN),
+}
+
+
+@pytest.mark.parametrize("initializer", WIDTHS)
 @pytest.mark.parametrize("rank", [1, 5])
 def test_the_kernel_starts_as_wide_as_a_convolution_s(initializer, rank):
     factors = ((3, 1, 32, 24), (1, 4, 16, 16))
     layer = make(factors, rank=rank, kernel_initializer=initializer)
     layer.build((None, 9, 10, 512))
-    convolution = keras.layers.Conv2D(384, (3, 4), kernel_initializer=initializer)
-    convolution.build((None, 9, 10, 512))
-    expected = to_numpy(convolution.kernel).std()
+    expected = WIDTHS[initializer]
     assert to_numpy(layer.kernel).std() == pytest.approx(expected, rel=0.05)
     widths = [to_numpy(weight).std() for weight in (layer.coarse_kernel, layer.fine_kernel)]
     assert widths == pytest.approx([math.sqrt(expected / math.sqrt(rank))] * 2, rel=0.05)
@@ -163,7 +177,7 @@ def test_the_cost_model_counts_what_is_computed(geometry, rng, monkeypatch):
 
     monkeypatch.setattr(ops, "conv", spy)
     sizes = (4, 5)
-    for strategy in ("factored", "dense"):
+    for strategy in names_of(KRONECKER):
         counted.clear()
         layer = built(rng, factors, rank=2, strides=strides, strategy=strategy)
         # What the last windows end at: pixels beyond would be computed and not counted.
@@ -181,11 +195,18 @@ def test_the_cost_model_counts_what_is_computed(geometry, rng, monkeypatch):
 @pytest.mark.once
 def test_small_images_and_many_terms_are_convolved_with_the_whole_kernel():
     factors = ((9, 9, 1, 1), (3, 3, 4, 4))
+    windows = Windows((27, 27), (1, 1), (1, 1), "valid")
+
+    def chosen(backend, sizes=(None, None), rank=1):
+        shape = (8, *sizes, 4)
+        asked = KroneckerRequest(windows, shape, 4, rank, backend=backend, factors=factors)
+        return choose(KRONECKER, asked).name
+
     for backend in ("tensorflow", "torch"):
-        assert choose_strategy(factors, backend=backend) == "factored"
-        assert choose_strategy(factors, output_sizes=(1, 2), backend=backend) == "dense"
-        assert choose_strategy(factors, rank=99, backend=backend) == "dense"
-    assert choose_strategy(factors, backend="jax") == "dense"
+        assert chosen(backend) == "factored"
+        assert chosen(backend, (27, 28)) == "dense"
+        assert chosen(backend, rank=99) == "dense"
+    assert chosen("jax") == "dense"
     layer = make(factors)
     if keras.backend.backend() != "jax":
         assert layer.chosen_strategy((64, 65)) == "factored"
@@ -200,7 +221,7 @@ CONVOLUTIONS = {
 FACTORS = ((2, 3, 1, 4), (2, 1, 6, 1))
 
 
-@pytest.mark.parametrize("strategy", ["factored", "dense"])
+@pytest.mark.parametrize("strategy", names_of(KRONECKER))
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_the_convolution_it_becomes_computes_the_same(name, strategy, rng):
     layer = built(rng, FACTORS, rank=2, name="this", strategy=strategy, **CONVOLUTIONS[name])
@@ -272,7 +293,7 @@ def test_a_bfloat16_convolution_can_be_factorized():
     )
 
 
-@pytest.mark.parametrize("strategy", ["factored", "dense"])
+@pytest.mark.parametrize("strategy", names_of(KRONECKER))
 def test_it_learns_a_kernel_of_its_rank(strategy, rng):
     truth = built(rng, ((3, 3, 1, 1), (2, 2, 2, 3)), (None, 12, 13, 2), use_bias=False)
     images = rng.normal(size=(64, 12, 13, 2)).astype("float32")
@@ -515,7 +536,7 @@ REFUSED = {
     ),
     "strategy": (
         lambda: make(FACTORS, strategy="fast"),
-        "`strategy` must be one of 'auto', 'factored', 'dense'. Received: strategy='fast'.",
+        "`strategy` must be one of 'auto', 'dense', 'factored'. Received: strategy='fast'.",
     ),
     "zeros": (
         lambda: make(FACTORS, kernel_initializer="zeros"),

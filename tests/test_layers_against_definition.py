@@ -9,8 +9,8 @@ from backends import outputs_and_gradients, randomize, to_numpy
 from pairwise import pairwise
 
 from low_rank_local_connectivity import layers
-from low_rank_local_connectivity.layers import low_rank_locally_connected as low_rank
 from low_rank_local_connectivity.ops.local_convolution import SMALLEST_SLAB
+from low_rank_local_connectivity.plans import low_rank
 
 # The package `ops` exports a function of the same name.
 SLAB_MODULE = sys.modules["low_rank_local_connectivity.ops.local_convolution"]
@@ -155,6 +155,21 @@ def check(layer, expected_of, dimensions, rng, entries=2, training=None, prepare
             slope = reference.finite_difference(lambda v, n=name: loss(n, v), values, index)
             atol = gradient_tolerance * scale + noise
             np.testing.assert_allclose(gradient[index], slope, rtol=gradient_tolerance, atol=atol)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("structure", [((1, 1), (1, 1)), ((2, 3), (1, 1)), ((1, 1), (2, 3))])
+def test_the_reference_s_windows_are_what_a_loop_over_positions_and_taps_reads(
+    structure, padding, rng
+):
+    inputs = rng.normal(size=INPUTS[2])
+    positions = reference.output_shape((8, 11), KERNELS[2], *structure, padding)
+    kernel = rng.normal(size=(*positions, *KERNELS[2], 4, FILTERS))
+    found = reference.local_convolution(inputs, kernel, *structure, padding)
+    for position in np.ndindex(*positions):
+        expected = reference.apply_filter(inputs, kernel[position], position, *structure, padding)
+        np.testing.assert_allclose(found[(slice(None), *position)], expected, atol=1e-12)
 
 
 def no_stride_with_dilation(choice):

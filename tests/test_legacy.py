@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from backends import to_numpy
+from backends import call, to_numpy
 
 from low_rank_local_connectivity import layers, legacy
 
@@ -50,11 +50,11 @@ def randomized(model, rng):
 def assert_equal_predictions(loaded, original, inputs):
     expected = original(inputs, training=False)
     given = [keras.ops.convert_to_tensor(one) for one in inputs] if type(inputs) is list else inputs
-    found = loaded(given, training=False)
+    found = call(loaded, given, training=False)
     if not isinstance(expected, list):
         expected, found = [expected], [found]
     for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(to_numpy(one), other.numpy(), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(one, other.numpy(), rtol=1e-5, atol=1e-5)
 
 
 def local_model(dimensions, implementation, padding, data_format):
@@ -78,7 +78,9 @@ def test_a_saved_model_predicts_the_same_in_every_format(
     shape, model = local_model(dimensions, implementation, padding, data_format)
     randomized(model, rng)
     inputs = rng.normal(size=(3, *shape)).astype("float32")
-    for kind in FORMATS:
+    # Writing a SavedModel takes long: one for every pair of the arguments.
+    options = (dimensions == 2, KINDS.index((implementation, padding)), data_format[9:] == "last")
+    for kind in FORMATS if sum(options) % 2 else FORMATS[:2]:
         loaded = legacy.load_model(save(model, tmp_path, kind))
         assert_equal_predictions(loaded, model, inputs)
         local = next(
@@ -270,7 +272,7 @@ def test_files_of_older_versions_are_loaded(version, name):
         loaded = legacy.load_weights(keras.Model(made, x), folder / name)
     else:
         loaded = legacy.load_model(folder / name)
-    np.testing.assert_allclose(to_numpy(loaded(inputs)), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(call(loaded, inputs), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_neither_tf_keras_nor_tensorflow_is_needed_for_files(tmp_path, rng):

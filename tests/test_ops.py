@@ -2,12 +2,13 @@
 
 import itertools
 import sys
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import reference
-from backends import to_numpy
+from backends import compute, to_numpy
 
 from low_rank_local_connectivity.ops import (
     Windows,
@@ -58,12 +59,19 @@ def test_scattering_is_the_adjoint_of_gathering(sizes, windows, slabs, rng, monk
     rows = slab_rows(windows, (*sizes, 4), skip_padding=slabs == "without padding")
     rows = rows[:1] if slabs == "whole" else rows
     inputs = rng.normal(size=(2, *sizes, 4)).astype("float32")
-    gathered = gather_slabs(keras.ops.convert_to_tensor(inputs), windows, rows)
+
+    def gather(inputs):
+        return gather_slabs(keras.ops.convert_to_tensor(inputs), windows, rows)
+
+    def scatter(*slabs):
+        slabs = [keras.ops.convert_to_tensor(slab) for slab in slabs]
+        return scatter_slabs(slabs, windows, rows, sizes)
+
+    gathered = compute(gather, inputs)
     values = [rng.normal(size=slab.shape).astype("float32") for slab in gathered]
-    tensors = [keras.ops.convert_to_tensor(value) for value in values]
-    scattered = to_numpy(scatter_slabs(tensors, windows, rows, sizes))
+    scattered = compute(scatter, *values)
     assert scattered.shape == inputs.shape
-    product = sum((to_numpy(a) * b).sum() for a, b in zip(gathered, values, strict=True))
+    product = sum((a * b).sum() for a, b in zip(gathered, values, strict=True))
     assert product == pytest.approx((inputs * scattered).sum(), rel=1e-4)
 
 
@@ -126,8 +134,9 @@ def second_derivatives(function, *arguments):
             with tf.GradientTape() as inner:
                 inner.watch(arguments)
                 value = function(*arguments)
-            norm = sum(tf.reduce_sum(g**2) for g in inner.gradient(value, arguments))
-        found = outer.gradient(norm, arguments)
+            gradients: Any = inner.gradient(value, arguments)
+            squares = tf.add_n([tf.reduce_sum(gradient**2) for gradient in gradients])
+        found = outer.gradient(squares, arguments)
     else:
         import torch
 

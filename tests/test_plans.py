@@ -1,65 +1,157 @@
-"""Which plan a low-rank layer takes, what it needs, and what is refused for want of memory."""
+"""Which plan a layer takes, what it costs and needs, and what is refused for want of memory."""
 
 import dataclasses
+import datetime as dt
+import itertools
 import re
+import types
+import typing
 
+import keras
 import numpy as np
 import pytest
-from backends import randomize, to_numpy
+from backends import call, randomize, to_numpy
 
-from low_rank_local_connectivity import layers
-from low_rank_local_connectivity.layers import low_rank_locally_connected
-from low_rank_local_connectivity.ops import Windows, memory, plan_costs
+from low_rank_local_connectivity import layers, ops
+from low_rank_local_connectivity.layers.low_rank_locally_connected import (
+    Implementation,
+    LowRankLocallyConnected,
+)
+from low_rank_local_connectivity.ops import Windows
+from low_rank_local_connectivity.plans import (
+    CONDITIONAL,
+    KRONECKER,
+    LOW_RANK,
+    KroneckerRequest,
+    LowRankRequest,
+    Machine,
+    Request,
+    choose,
+    coefficients,
+    estimated_cost,
+    low_rank,
+    machine,
+    moved,
+    names_of,
+)
 
-PLANS = plan_costs.PLANS
-BACKENDS = tuple(plan_costs.COSTS)
+WINDOWS = Windows((3, 3), (1, 1), (1, 1), "valid")
+FACTORS = ((3, 3, 1, 2), (1, 1, 4, 3))
+BACKENDS = ("tensorflow", "jax", "torch")
+CONVOLVING, COMBINING = BOTH = LOW_RANK[:2]
 
 
-def request(rank, batch, size=28, channels=64, training=True):
-    windows = Windows((3, 3), (1, 1), (1, 1), "valid")
-    sizes = (size, size + 1)
-    return plan_costs.Request.of(windows, sizes, channels, channels, rank, batch, training)
+def request(rank, batch, size=28, channels=64, training=True, backend="tensorflow", **more):
+    shape = (batch, size, size + 1, channels)
+    return LowRankRequest(WINDOWS, shape, channels, rank, training, backend, **more)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_the_cost_model_knows_every_term_of_both_plans(backend):
-    for plan in PLANS:
-        for training in (False, True):
-            assert set(plan_costs.COSTS[backend][plan, training]) == set(
-                plan_costs.terms(plan, request(4, 8))
-            )
+# The plans of each layer that has several, with something it may ask for.
+ASKED = {
+    LOW_RANK: request(4, 8),
+    KRONECKER: KroneckerRequest(WINDOWS, (8, 9, 10, 4), 6, 2, factors=FACTORS),
+    CONDITIONAL: Request(WINDOWS, (8, 9, 10, 4), 6, 5),
+}
+PLANS = {plan.name: (plan, asked) for plans, asked in ASKED.items() for plan in plans}
+# The arguments that name plans: of which layer, and of what type they are said to be.
+NAMED = {
+    "implementation": (LowRankLocallyConnected, LOW_RANK),
+    "strategy": (
+        layers.KroneckerConv2D,
+        KRONECKER,
+    ),
+}
 
 
+@pytest.mark.once
+def test_every_plan_has_a_name_of_its_own():
+    assert len(PLANS) == sum(map(len, ASKED))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", PLANS)
+def test_every_plan_has_been_measured_and_each_of_its_terms_has_a_cost(name):
+    plan, asked = PLANS[name]
+    records = [record for record in coefficients.RECORDS if name in record["costs"]]
+    assert records, f"no record of plans/coefficients.json has costs of {name!r}"
+    for record in records:
+        for mode in ("inference", "training"):
+            assert set(record["costs"][name][mode]) == set(plan.terms(asked)), record["backend"]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("argument", NAMED)
+def test_what_a_layer_says_of_an_argument_names_every_plan(argument):
+    layer, plans = NAMED[argument]
+    for name in names_of(plans):
+        assert f'`"{name}"`' in layer.__doc__, f"{layer.__name__} does not say what {name!r} does"
+
+
+@pytest.mark.once
+def test_the_type_of_implementation_names_every_plan():
+    assert typing.get_args(Implementation) == ("auto", *names_of(LOW_RANK))
+
+
+@pytest.mark.once
+def test_every_record_says_where_and_when_it_was_measured():
+    for record in coefficients.RECORDS:
+        assert set(record) == {"backend", "device", "machine", "date", "command", "costs"}
+        assert record["backend"] in machine.BACKENDS
+        assert record["device"] in machine.DEVICES
+        assert dt.date.fromisoformat(record["date"])
+        assert record["machine"]
+        assert record["command"]
+        assert set(record["costs"]) <= set(PLANS), "costs of plans that there are not"
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_large_batch_and_rank_mix_the_filters_first(backend):
-    assert plan_costs.choose_plan(request(30, 128), backend) == "combine_then_convolve"
+    assert choose(BOTH, request(30, 128, backend=backend)).name == "combine_then_convolve"
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("training", [False, True])
 def test_a_single_example_of_few_banks_is_convolved_first(training):
-    found = plan_costs.choose_plan(request(2, 1, training=training), "tensorflow")
-    assert found == "convolve_then_combine"
+    assert choose(BOTH, request(2, 1, training=training)).name == "convolve_then_combine"
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mixing": "per_example"},
+        {"mixing": "none"},
+        {"fixed_sizes": False},
+        {"bank_windows": [WINDOWS] * 30},
+        {"shape": (128, None, 29, 64)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_has_no_filters_of_its_own_at_each_position_is_convolved_first(change):
+    asked = dataclasses.replace(request(30, 128), **change)
+    assert choose(BOTH, asked, 1).name == "convolve_then_combine"
 
 
 @pytest.mark.once
 def test_an_unknown_batch_is_taken_as_32():
-    assert request(4, None) == request(4, 32)
+    assert estimated_cost(BOTH, request(4, None)) == estimated_cost(BOTH, request(4, 32))
+    assert request(4, None).examples == request(4, 32).examples == 32
 
 
 @pytest.mark.once
 def test_counts_are_those_of_the_equation():
     asked = request(5, 7, size=10, channels=3)
     # 8 x 9 positions, filters of 3 x 3 x 3, too few channels to read slabs.
-    assert dataclasses.astuple(asked) == (7, 72, 27, 3, 5, 1, True, 4)
-    assert plan_costs.terms("convolve_then_combine", asked) == {
+    assert (asked.examples, asked.positions, asked.reads, asked.slabs) == (7, 72, 27, 1)
+    assert CONVOLVING.terms(asked) == {
         "call": 1,
         "bank": 5,
         "weight": 5 * 27 * 3,
         "product": 7 * 72 * 27 * 3 * 5,
         "response": 7 * 72 * 3 * 5,
     }
-    assert plan_costs.terms("combine_then_convolve", asked) == {
+    assert COMBINING.terms(asked) == {
         "call": 1,
         "filter": 72 * 27 * 3,
         "mixing": 5 * 72 * 27 * 3,
@@ -70,17 +162,100 @@ def test_counts_are_those_of_the_equation():
 
 
 @pytest.mark.once
-def test_a_plan_that_does_not_fit_into_memory_is_not_taken(monkeypatch):
-    asked = request(30, 128)
-    need = {plan: plan_costs.memory_needed(plan, asked) for plan in PLANS}
-    assert need["combine_then_convolve"] < need["convolve_then_combine"]
+def test_a_cost_is_the_sum_of_the_terms_by_their_coefficients():
+    asked = Request(WINDOWS, (8, 9, 10, 4), 6, 5)
+    assert estimated_cost(CONDITIONAL, asked) == [5 * 1.0, 3.0]
+
+
+@pytest.mark.once
+def test_costs_are_those_of_the_device_where_it_was_measured(monkeypatch):
+    on_gpu = {"mix_responses": {"inference": {"convolution": 0.1}}}
+    monkeypatch.setitem(coefficients.COEFFICIENTS, ("jax", "gpu"), on_gpu)
+    asked = Request(WINDOWS, (8, 9, 10, 4), 6, 5, backend="jax")
+    assert choose(CONDITIONAL, asked).name == "mix_kernels"
+    # A plan that was not measured where others were is not taken.
+    asked = dataclasses.replace(asked, device="gpu")
+    assert estimated_cost(CONDITIONAL, asked) == [0.5, np.inf]
+    assert choose(CONDITIONAL, asked).name == "mix_responses"
+    # Where none was, a processor's costs stand in: the backend's own, or TensorFlow's.
+    low = request(4, 8, backend="jax", device="gpu")
+    assert estimated_cost(BOTH, low) == estimated_cost(BOTH, dataclasses.replace(low, device="cpu"))
+    numpy = request(4, 8, backend="numpy")
+    assert estimated_cost(BOTH, numpy) == estimated_cost(BOTH, request(4, 8))
+
+
+@pytest.mark.once
+def test_a_plan_that_does_not_fit_into_memory_is_not_taken():
     small = request(30, 8)
-    assert plan_costs.choose_plan(small, "tensorflow") == "combine_then_convolve"
-    limit = plan_costs.memory_needed("combine_then_convolve", small) - 1
-    monkeypatch.setattr(plan_costs, "memory_bytes", lambda: limit)
-    assert plan_costs.choose_plan(small, "tensorflow") == "convolve_then_combine"
-    monkeypatch.setattr(plan_costs, "memory_bytes", lambda: 1)
-    assert plan_costs.choose_plan(small, "tensorflow") == "convolve_then_combine"
+    assert COMBINING.memory(small) > CONVOLVING.memory(request(2, 1, training=False))
+    assert COMBINING.memory(request(30, 128)) < CONVOLVING.memory(request(30, 128))
+    limit = COMBINING.memory(small)
+    assert choose(BOTH, small, limit) is COMBINING
+    assert choose(BOTH, small, limit - 1) is CONVOLVING
+    assert choose(BOTH, small, 1) is CONVOLVING
+
+
+@pytest.mark.once
+def test_a_plan_that_is_named_is_taken_whatever_it_costs():
+    for plan in BOTH:
+        assert choose(BOTH, request(30, 128), 1, plan.name) is plan
+
+
+@pytest.mark.once
+def test_the_names_that_ops_had_still_answer(monkeypatch):
+    sizes = {"sizes": (28, 29), "channels": 64, "filters": 64}
+    for rank, batch, backend in itertools.product((1, 2, 8, 30), (None, 1, 64), BACKENDS):
+        counts = ops.Request.of(WINDOWS, **sizes, rank=rank, batch=batch, training=True)
+        asked = request(rank, batch, backend=backend)
+        for limit in (None, 10**7):
+            monkeypatch.setattr(moved, "memory_bytes", lambda limit=limit: limit)
+            assert ops.choose_plan(counts, backend) == choose(BOTH, asked, limit).name
+    assert counts.slabs == 3
+    large = ((9, 9, 1, 1), (3, 3, 8, 8))
+    found = [ops.choose_strategy(large, backend=backend) for backend in BACKENDS]
+    assert found == ["factored", "dense", "factored"]
+    assert ops.choose_strategy(FACTORS, backend="tensorflow") == "dense"
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = ops.nothing
+
+
+REFUSED = {
+    "name": (
+        lambda: choose(BOTH, request(4, 8), name="fast"),
+        (
+            "`name` must be one of 'auto', 'convolve_then_combine', 'combine_then_convolve'. "
+            "Received: name='fast'."
+        ),
+    ),
+    "plans": (
+        lambda: choose([], Request(WINDOWS, (8, 9, 10, 4), 6, 5, backend="jax")),
+        (
+            "One of `plans` must be allowed for the request. Received: plans=[] and request="
+            "Request(windows=Windows(sizes=(3, 3), strides=(1, 1), dilations=(1, 1), "
+            "padding='valid'), shape=(8, 9, 10, 4), filters=6, rank=5, training=False, "
+            "backend='jax', device='cpu', itemsize=4)."
+        ),
+    ),
+    "shape": (
+        lambda: Request(WINDOWS, (8, 9, 10, None), 6, 5),
+        (
+            "`shape` must be that of inputs with channels last: 4 sizes for these windows, the "
+            "last one known. Received: shape=(8, 9, 10, None)."
+        ),
+    ),
+    "memory": (
+        lambda: dataclasses.replace(LOW_RANK[0], memory=3),
+        "`memory` of a plan must be a function. Received: memory=3.",
+    ),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("argument", REFUSED)
+def test_what_is_no_request_or_plan_is_refused(argument):
+    make, message = REFUSED[argument]
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        make()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +282,7 @@ def test_a_plan_that_does_not_fit_into_memory_is_not_taken(monkeypatch):
     ],
 )
 def test_filters_that_cannot_fit_are_refused_when_a_layer_is_built(make, message, monkeypatch):
-    monkeypatch.setattr(memory, "memory_bytes", lambda: 50_000_000)
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 50_000_000)
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         make().build((None, 28, 28, 64))
 
@@ -115,37 +290,134 @@ def test_filters_that_cannot_fit_are_refused_when_a_layer_is_built(make, message
 @pytest.mark.once
 def test_memory_is_the_containers_if_that_is_less(monkeypatch, tmp_path):
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "LIMIT_FILES", (limit, tmp_path / "missing"))
-    whole = memory.memory_bytes()
+    monkeypatch.setattr(machine, "LIMIT_FILES", (limit, tmp_path / "missing"))
+    whole = machine.memory_bytes()
     limit.write_text("max\n")
-    assert memory.memory_bytes() == whole
+    assert machine.memory_bytes() == whole
     limit.write_text("1000000\n")
-    assert memory.memory_bytes() == 1_000_000
+    assert machine.memory_bytes() == 1_000_000
     monkeypatch.delattr("os.sysconf")
-    assert memory.memory_bytes() is None
+    assert machine.memory_bytes() is None
+
+
+def pretend_tensorflow(monkeypatch):
+    tf = pytest.importorskip("tensorflow")
+    from tensorflow.python.client import device_lib
+
+    kinds = [types.SimpleNamespace(device_type=kind) for kind in ("CPU", "GPU")]
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda: kinds)
+    found = [("/device:CPU:0", 256), ("/device:GPU:0", 80_000)]
+    devices = [types.SimpleNamespace(name=name, memory_limit=limit) for name, limit in found]
+    monkeypatch.setattr(device_lib, "list_local_devices", lambda: devices)
+
+
+def pretend_jax(monkeypatch):
+    jax = pytest.importorskip("jax")
+    device = types.SimpleNamespace(platform="cuda", memory_stats=lambda: {"bytes_limit": 80_000})
+    monkeypatch.setattr(jax, "local_devices", lambda backend=None: [device])  # noqa: ARG005
+
+
+def pretend_torch(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.delenv("KERAS_TORCH_DEVICE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (70_000, 80_000))
+
+
+PRETEND = {"tensorflow": pretend_tensorflow, "jax": pretend_jax, "torch": pretend_torch}
+
+
+def test_an_accelerators_memory_is_its_own(monkeypatch):
+    backend = keras.backend.backend()
+    PRETEND[backend](monkeypatch)
+    # PyTorch's compiler is told a constant when a function is defined, not when it is called.
+    assert machine.present_machine() == Machine(backend, "gpu", 80_000)
+
+
+@pytest.mark.once
+def test_the_device_that_keras_is_told_to_take_counts(monkeypatch):
+    monkeypatch.setenv("KERAS_TORCH_DEVICE", "cpu:0")
+    assert machine.KINDS["torch"]() == "cpu"
+
+
+LAYERS = {
+    "low rank": lambda: layers.LowRankLocallyConnected2D(6, 3, spatial_rank=3),
+    "Kronecker": lambda: layers.KroneckerConv2D(6, 3, FACTORS),
+    "conditional": lambda: layers.CondConv2D(6, 3, num_experts=4),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_asks_once_what_it_computes_on(name, monkeypatch, rng):
+    asked = []
+    monkeypatch.setattr(machine, "memory_bytes", lambda: asked.append(1) or 10**9)
+    layer = LAYERS[name]()
+    inputs = rng.normal(size=(2, 8, 11, 4)).astype("float32")
+    for _ in range(2):
+        layer(inputs)
+        call(layer, inputs)
+    assert len(asked) == 1
+    assert layer.machine.memory == 10**9
+
+
+def test_a_low_rank_layer_keeps_to_the_memory_that_it_was_built_with(monkeypatch, rng):
+    applied = []
+
+    def spy(plan):
+        def apply(*arguments):
+            applied.append(plan.name)
+            return plan.apply(*arguments)
+
+        return dataclasses.replace(plan, apply=apply)
+
+    module = "low_rank_local_connectivity.layers.low_rank_locally_connected.LOW_RANK"
+    monkeypatch.setattr(module, tuple(map(spy, BOTH)))
+    inputs = rng.normal(size=(64, 8, 11, 4)).astype("float32")
+    for limit in (10**9, 1):
+        monkeypatch.setattr(machine, "memory_bytes", lambda limit=limit: limit)
+        layer = layers.LowRankLocallyConnected2D(6, 3, spatial_rank=30)
+        layer.build(inputs.shape)
+        layer(inputs, training=True)
+    first, second = applied
+    assert first == "combine_then_convolve"
+    assert second == choose(BOTH, layer.asked(inputs.shape, True), 1).name
 
 
 @pytest.mark.parametrize("batch", [1, 64])
 @pytest.mark.parametrize("rank", [1, 2, 3, 30])
 @pytest.mark.parametrize("training", [False, True])
-def test_the_automatic_plan_gives_the_numbers_of_both(rank, batch, training, rng):
+def test_the_automatic_plan_gives_the_numbers_of_each(rank, batch, training, rng):
     inputs = rng.normal(size=(batch, 8, 11, 4)).astype("float32")
     arguments = {"filters": 6, "kernel_size": 3, "spatial_rank": rank}
     automatic = layers.LowRankLocallyConnected2D(**arguments)
     automatic.build(inputs.shape)
     randomize(automatic, rng)
     expected = to_numpy(automatic(inputs, training=training))
-    for plan in PLANS:
+    for plan in names_of(LOW_RANK):
         layer = layers.LowRankLocallyConnected2D(**arguments, implementation=plan)
         layer.build(inputs.shape)
         layer.set_weights(automatic.get_weights())
         scale = np.abs(expected).max()
-        outputs = to_numpy(layer(inputs, training=training))
+        outputs = call(layer, inputs, training=training)
         np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5 * scale)
 
 
+@pytest.mark.parametrize("plan", ["auto", *names_of(LOW_RANK)])
+def test_a_layer_whose_columns_are_alike_takes_other_widths(plan, rng):
+    layer = layers.LowRankLocallyConnected2D(
+        6, 3, spatial_rank=30, additive_axes=(0,), implementation=plan
+    )
+    layer.build((None, 8, 11, 4))
+    randomize(layer, rng)
+    inputs = rng.normal(size=(64, 8, 15, 4)).astype("float32")
+    outputs = to_numpy(layer(inputs, training=True))
+    for start in (0, 4):
+        part = to_numpy(layer(inputs[:, :, start : start + 11], training=True))
+        np.testing.assert_allclose(outputs[:, :, start : start + 9], part, rtol=0, atol=1e-4)
+
+
 def test_responses_added_one_by_one_survive_infinite_inputs(rng, monkeypatch):
-    monkeypatch.setattr(low_rank_locally_connected, "MOST_RESPONSES", 0)
+    monkeypatch.setattr(low_rank, "MOST_RESPONSES", 0)
     layer = layers.LowRankLocallyConnected2D(
         6, 3, spatial_rank=3, implementation="convolve_then_combine"
     )
@@ -154,5 +426,5 @@ def test_responses_added_one_by_one_survive_infinite_inputs(rng, monkeypatch):
     inputs = rng.normal(size=(3, 8, 11, 4)).astype("float32")
     expected = to_numpy(layer(inputs, training=True))
     inputs[0, 0, 0, 0] = np.inf
-    found = to_numpy(layer(inputs, training=False))
+    found = call(layer, inputs, training=False)
     np.testing.assert_allclose(found[1:], expected[1:], rtol=1e-4, atol=1e-5)

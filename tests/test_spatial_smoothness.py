@@ -5,7 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from backends import randomize, to_numpy
+from backends import compute, randomize, to_numpy
 from cases import CASES
 from reference import normalize
 
@@ -49,7 +49,7 @@ def test_a_layer_adds_the_roughness_of_its_normalised_weights(case, rng):
     layer.build(case.input_shape)
     randomize(layer, rng)
     inputs = rng.normal(size=case.input_shape).astype("float32")
-    weights = to_numpy(layer.combining_weights(inputs))
+    weights = compute(layer.combining_weights, inputs)
     expected = 50 * roughness(weights, 2, first_axis=int(layer.input_dependent))
     assert (expected > 0) == (layer.spatial_rank > 1)
     assert penalty_of(layer, inputs) == pytest.approx(expected, rel=1e-3, abs=1e-4)
@@ -139,7 +139,7 @@ def test_training_with_it_makes_weights_smoother(p, input_dependent, rng):
         model = keras.Sequential([keras.Input((6, 7, 2)), layer])
         model.compile(keras.optimizers.SGD(0.05), "mse")
         model.fit(inputs, targets, batch_size=8, epochs=20, verbose=0)
-        weights = to_numpy(layer.combining_weights(inputs))
+        weights = compute(layer.combining_weights, inputs)
         found[strength] = roughness(weights, p, int(input_dependent))
     without, with_it = found.values()
     assert with_it < 0.5 * without
@@ -161,7 +161,7 @@ def test_a_model_with_it_is_saved_and_loaded(tmp_path, rng):
     assert again.get_config() == {"strength": 2.0, "p": 2}
     expected = model.evaluate(inputs, targets, verbose=0)
     error = np.mean(model.predict(inputs, verbose=0).astype("float64") ** 2)
-    penalty = 2 * roughness(to_numpy(layer.combining_weights()), 2)
+    penalty = 2 * roughness(compute(layer.combining_weights), 2)
     assert penalty > 1e-3
     assert expected == pytest.approx(error + penalty, rel=1e-5)
     assert loaded.evaluate(inputs, targets, verbose=0) == pytest.approx(expected, rel=1e-6)
@@ -179,7 +179,7 @@ def test_in_float16_the_penalty_keeps_its_digits(rng):
     for weight in layer.logits:
         weight.assign(1e-3 * rng.normal(size=weight.shape))
     layer(np.zeros((2, 8, 11, 4), "float32"))
-    expected = roughness(to_numpy(layer.combining_weights()), 2)
+    expected = roughness(compute(layer.combining_weights), 2)
     assert to_numpy(layer.losses[0]) == pytest.approx(expected, rel=1e-4)
 
 

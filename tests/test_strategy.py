@@ -9,15 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+import commands
 import keras
 import numpy as np
 import pytest
 
 from low_rank_local_connectivity.training import session, strategy
 
-ROOT = Path(__file__).parents[1]
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 only_tensorflow = pytest.mark.skipif(not TENSORFLOW, reason="strategies are TensorFlow's")
 # An epoch of one step: metrics.csv has the loss of every step.
@@ -26,18 +25,8 @@ STEPS = (*STEPS, "--peak_learning_rate=0.05", "--export_formats=none")
 SYNCHRONIZED = ("--synchronized_batch_norm",) if TENSORFLOW else ()
 
 
-def command(folder, *flags):
-    return [sys.executable, str(ROOT / "run_experiment.py"), f"--model_dir={folder}", *flags]
-
-
 def run(folder, *flags, **environment):
-    done = subprocess.run(
-        command(folder, *flags),
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
+    done = commands.python(commands.SCRIPT, f"--model_dir={folder}", *flags, **environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -74,15 +63,8 @@ def start_workers(folder, flags, count=2, only=None):
     workers = []
     for index in range(count) if only is None else only:
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        workers.append(
-            subprocess.Popen(
-                command(folder, *flags),
-                env={**os.environ, "TF_CONFIG": json.dumps(task)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
+        command = (commands.SCRIPT, f"--model_dir={folder}", *flags)
+        workers.append(commands.start(*command, TF_CONFIG=json.dumps(task)))
     return workers
 
 
@@ -133,11 +115,9 @@ print((faults[-1] - faults[-2]) // 8)
 @pytest.mark.once
 @pytest.mark.skipif(sys.platform != "linux", reason="TensorFlow changes glibc's malloc on Linux")
 def test_a_step_under_a_strategy_keeps_its_memory():
-    done = subprocess.run(
-        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    done = commands.python("-c", FAULTS)
     pages = 8 * 1024 // 4
-    assert int(done.stdout) < pages / 2
+    assert int(done.stdout) < pages / 2, done.stderr
 
 
 @only_tensorflow

@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 
@@ -179,13 +180,13 @@ def test_a_killed_sweeps_run_keeps_its_lock(tmp_path):
         "run = sweep.Run('one', {}, [sys.executable, '-c', child], folder / 'one')\n"
         "sweep.sweep([run], folder)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    parent = commands.start("-c", code)
     log = tmp_path / "logs" / "one.log"
     while not (log.exists() and log.read_text()):
         time.sleep(0.05)
     (child,) = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
     parent.kill()
-    parent.wait()
+    parent.communicate()
     run = fake_run(tmp_path, "one", writing(tmp_path, "one", 0.5))
     assert sweep.sweep([run], tmp_path)[2] == ["one"]
     os.kill(int(child), 9)
@@ -208,8 +209,10 @@ def test_many_processes_add_to_one_file_without_damage(tmp_path):
         f"    append_record(pathlib.Path({str(path)!r}), {{'name': name, 'x': 'y' * 3000}})\n"
         f"    append_record(pathlib.Path({str(path)!r}), {{'name': f'shared-{{index}}'}})\n"
     )
-    started = [subprocess.Popen([sys.executable, "-c", code, str(k)], cwd=ROOT) for k in range(2)]
-    assert [process.wait() for process in started] == [0, 0]
+    started = [commands.start("-c", code, writer) for writer in range(2)]
+    for process in started:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
     names = [json.loads(line)["name"] for line in path.read_text().splitlines()]
     assert len(names) == len(set(names)) == 45
 

@@ -17,7 +17,7 @@ from backends import randomize, to_numpy
 
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.plots import combining_weight_maps
-from low_rank_local_connectivity.training import Plan, checkpoints, records, recovery, session
+from low_rank_local_connectivity.training import Recipe, checkpoints, records, recovery, session
 from low_rank_local_connectivity.training.schedule import warmup_then
 
 
@@ -87,9 +87,9 @@ def test_label_smoothing_spreads_the_target(rng):
 
 
 def test_sgd_moves_by_nesterovs_momentum():
-    plan = Plan(4, 3, 0.1, 0, schedule="constant", optimizer="sgd", momentum=0.9)
+    recipe = Recipe(4, 3, 0.1, 0, schedule="constant", optimizer="sgd", momentum=0.9)
     variable = keras.Variable(np.array([1.0, 2.0], "float32"))
-    optimizer = session.make_optimizer(plan)
+    optimizer = session.make_optimizer(recipe)
     value, velocity = np.array([1.0, 2.0]), np.zeros(2)
     for gradient in np.array([[0.5, -1.0], [0.25, 2.0]]):
         optimizer.apply([keras.ops.convert_to_tensor(gradient.astype("float32"))], [variable])
@@ -99,10 +99,10 @@ def test_sgd_moves_by_nesterovs_momentum():
 
 
 def test_validation_is_spaced_out_but_never_misses_the_end(tmp_path, rng):
-    plan = Plan(4, 3, 0.01, 1, validation_every=3, label_smoothing=0.1, optimizer="sgd")
-    assert plan.validated_epochs() == [3, 4]
+    recipe = Recipe(4, 3, 0.01, 1, validation_every=3, label_smoothing=0.1, optimizer="sgd")
+    assert recipe.validated_epochs() == [3, 4]
     stream = batches_of(*examples(rng))
-    done = session.train(small_model(), plan, stream, stream(9), recovery.Recovery(tmp_path, 3))
+    done = session.train(small_model(), recipe, stream, stream(9), recovery.Recovery(tmp_path, 3))
     assert ["val_loss" in row for row in done.rows] == [False, False, True, True]
     rows = (tmp_path / "metrics.csv").read_text().splitlines()
     assert len({line.count(",") for line in rows}) == 1
@@ -110,10 +110,10 @@ def test_validation_is_spaced_out_but_never_misses_the_end(tmp_path, rng):
 
 
 def test_a_saved_model_loads_without_what_trained_it(tmp_path, rng):
-    plan = Plan(1, 3, 0.01, 0, schedule="steps", label_smoothing=0.1, optimizer="sgd")
+    recipe = Recipe(1, 3, 0.01, 0, schedule="steps", label_smoothing=0.1, optimizer="sgd")
     stream = batches_of(*examples(rng))
     model = small_model()
-    session.train(model, plan, stream, stream(9), recovery.Recovery(tmp_path / "run", 3))
+    session.train(model, recipe, stream, stream(9), recovery.Recovery(tmp_path / "run", 3))
     session.save(model, tmp_path / "model.keras")
     images = rng.normal(size=(3, 9, 8, 2)).astype("float32")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -131,13 +131,13 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
 
 def trained(folder, stop_after=None, **saving):
     """A model trained for 4 epochs of 3 steps, stopped by a signal after a step and continued."""
-    plan = Plan(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
+    recipe = Recipe(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
     stream = batches_of(*examples(np.random.default_rng(7)))
     keras.utils.set_random_seed(3)
     model = small_model()
     keep = recovery.Recovery(folder, 3, **saving)
     if stop_after is None:
-        return model, session.train(model, plan, stream, stream(9), keep)
+        return model, session.train(model, recipe, stream, stream(9), keep)
     taken = keep.on_train_batch_end
 
     def ask(batch, logs=None):
@@ -148,16 +148,40 @@ def trained(folder, stop_after=None, **saving):
     keep.on_train_batch_end = ask
     sentence = f"Stopped by SIGTERM after step {stop_after}, which is saved. The same command goes"
     with pytest.raises(recovery.StoppedError, match=sentence):
-        session.train(model, plan, stream, stream(9), keep)
+        session.train(model, recipe, stream, stream(9), keep)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     return trained(folder, **saving)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that came to its end: its folder, model and recovery."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, *trained(folder)
+
+
+@pytest.fixture
+def finished(whole, tmp_path):
+    """The folder of a run that came to its end."""
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def restored(folder, **changes):
+    """A model in the state that a run has saved, and what the run does to continue."""
+    model = small_model(**changes)
+    recipe = Recipe(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
+    session.compile_model(model, recipe)
+    keep = recovery.Recovery(folder, 3)
+    keep.restore(model)
+    return model, keep
+
+
 @pytest.mark.parametrize("stop_after", [1, 3, 5, 11, 12])
-def test_a_run_stopped_after_any_step_ends_as_if_it_had_not_been(stop_after, tmp_path):
+def test_a_run_stopped_after_any_step_ends_as_if_it_had_not_been(stop_after, whole, tmp_path):
     """Weights, moments, seeds and the metrics of every epoch, bit for bit."""
-    whole, whole_recovery = trained(tmp_path / "whole")
-    parts, parts_recovery = trained(tmp_path / "parts", stop_after)
+    folder, whole, whole_recovery = whole
+    parts, parts_recovery = trained(tmp_path, stop_after)
     for one, other in zip(
         [*whole.variables, *whole.optimizer.variables],
         [*parts.variables, *parts.optimizer.variables],
@@ -166,7 +190,7 @@ def test_a_run_stopped_after_any_step_ends_as_if_it_had_not_been(stop_after, tmp
         np.testing.assert_array_equal(to_numpy(one), to_numpy(other))
     assert whole_recovery.rows == parts_recovery.rows
     assert whole_recovery.best == parts_recovery.best
-    texts = [(tmp_path / name / "metrics.csv").read_text() for name in ("whole", "parts")]
+    texts = [(path / "metrics.csv").read_text() for path in (folder, tmp_path)]
     assert texts[0] == texts[1]
 
 
@@ -184,16 +208,11 @@ def test_the_last_few_checkpoints_and_the_best_are_kept(tmp_path):
     assert about["step"] == 3 * (accuracies.index(max(accuracies)) + 1)
 
 
-def test_the_best_checkpoint_stays_the_best_after_a_resume(tmp_path):
-    trained(tmp_path)
-    keep = recovery.Recovery(tmp_path, 3)
-    model = small_model()
-    plan = Plan(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
-    session.compile_model(model, plan)
-    keep.restore(model)
-    before = (tmp_path / "checkpoints" / "best.npz").read_bytes()
+def test_the_best_checkpoint_stays_the_best_after_a_resume(finished):
+    _, keep = restored(finished)
+    before = (finished / "checkpoints" / "best.npz").read_bytes()
     keep.on_epoch_end(4, {"loss": 1.0, "val_accuracy": keep.best - 0.1})
-    assert (tmp_path / "checkpoints" / "best.npz").read_bytes() == before
+    assert (finished / "checkpoints" / "best.npz").read_bytes() == before
 
 
 def test_minutes_pass_between_checkpoints(tmp_path, monkeypatch):
@@ -255,39 +274,37 @@ HARMS = (
 )
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run that came to its end."""
-    folder = tmp_path_factory.mktemp("finished")
-    trained(folder)
-    return folder
-
-
 @pytest.mark.once
 @pytest.mark.parametrize("how", HARMS)
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning_that_names_both(
-    how, finished, tmp_path
-):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    older, newer = (tmp_path / "checkpoints" / f"step_{step:09d}.npz" for step in (9, 12))
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning_that_names_both(how, finished):
+    older, newer = (finished / "checkpoints" / f"step_{step:09d}.npz" for step in (9, 12))
     damaged(newer, how)
-    with pytest.warns(UserWarning, match=re.escape(f"Continuing from {older} instead.")) as told:
-        trained(tmp_path)
+    continuing = re.escape(f"Continuing from {older} instead.")
+    with pytest.warns(UserWarning, match=continuing) as told:
+        _, keep = restored(finished)
     assert str(newer) in str(told[0].message)
+    assert keep.step == 9
     damaged(older, how)
-    damaged(newer, how)
     with pytest.raises(ValueError, match="must have a checkpoint that can be read") as error:
-        trained(tmp_path)
+        restored(finished)
     assert str(older) in str(error.value)
     assert str(newer) in str(error.value)
 
 
 @pytest.mark.once
-def test_a_run_whose_checkpoints_are_gone_does_not_start_over(tmp_path):
-    trained(tmp_path)
-    shutil.rmtree(tmp_path / "checkpoints")
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(whole, finished):
+    newest = finished / "checkpoints" / "step_000000012.npz"
+    damaged(newest, "truncated")
+    with pytest.warns(UserWarning, match="instead"):
+        _, keep = trained(finished)
+    assert keep.rows == whole[2].rows
+
+
+@pytest.mark.once
+def test_a_run_whose_checkpoints_are_gone_does_not_start_over(finished):
+    shutil.rmtree(finished / "checkpoints")
     with pytest.raises(ValueError, match="A run that was begun must have a checkpoint"):
-        trained(tmp_path)
+        trained(finished)
 
 
 @pytest.mark.once
@@ -339,28 +356,20 @@ def test_errors_of_a_full_disk_are_said_in_a_sentence():
     assert records.full_disk(OSError(errno.EACCES, "Permission denied")) is None
 
 
-def test_recovery_refuses_the_state_of_another_model(tmp_path, rng):
-    trained(tmp_path)
-    plan = Plan(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
-    stream = batches_of(*examples(rng))
-    other = small_model(spatial_rank=2)
+def test_recovery_refuses_the_state_of_another_model(finished):
     with pytest.raises(ValueError, match="belongs to another model"):
-        session.train(other, plan, stream, stream(9), recovery.Recovery(tmp_path, 3))
+        restored(finished, spatial_rank=2)
 
 
 @pytest.mark.once
-def test_recovery_refuses_the_state_of_another_backend(tmp_path, monkeypatch):
-    trained(tmp_path)
-    model = small_model()
-    plan = Plan(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
-    session.compile_model(model, plan)
+def test_recovery_refuses_the_state_of_another_backend(finished, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(ValueError, match="KERAS_BACKEND=jax for a run on tensorflow"):
-        recovery.Recovery(tmp_path, 3).restore(model)
+        restored(finished)
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_last_good_state(tmp_path, rng):
-    plan = Plan(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
+    recipe = Recipe(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
     images, labels = examples(rng)
     good = batches_of(images, labels)
     bad = batches_of(images * np.nan, labels)
@@ -372,7 +381,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_last_good_state(
         r"Received: a loss of nan at step 5\. The last good checkpoint is .*step_000000003.npz"
     )
     with pytest.raises(ValueError, match=message):
-        session.train(small_model(), plan, stream, good(9), recovery.Recovery(tmp_path, 3))
+        session.train(small_model(), recipe, stream, good(9), recovery.Recovery(tmp_path, 3))
 
 
 def test_maps_of_fixed_weights_are_drawn_bank_by_bank(tmp_path, rng, monkeypatch):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import reference
+import save_model
 from backends import call, randomize, to_numpy
 
 from low_rank_local_connectivity import layers
@@ -102,7 +103,7 @@ def test_a_spatial_bias_is_the_sum_of_its_terms(arguments, shapes, data_format, 
     layer.build(given.shape)
     randomize(layer, rng)
     assert {weight.name: tuple(weight.shape) for weight in layer.weights} == shapes
-    outputs = to_numpy(layer(given))
+    outputs = call(layer, given)
     outputs = np.moveaxis(outputs, 1, -1) if data_format == "channels_first" else outputs
     expected = inputs + sum(to_numpy(weight.value) for weight in layer.weights)
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
@@ -141,7 +142,28 @@ def test_every_public_layer_is_in_a_saved_model():
         with zipfile.ZipFile(path) as archive:
             config += json.dumps(json.loads(archive.read("config.json")))
     for name in (name for name in vars(layers) if name[0].isupper()):
-        assert f"low_rank_local_connectivity>{name}" in config
+        command = f".venv-lowest/bin/python tests/save_model.py {name}"
+        assert f"low_rank_local_connectivity>{name}" in config, f"run {command}"
+
+
+def test_a_model_written_for_later_releases_gives_what_lies_beside_it(tmp_path):
+    path = save_model.save("GroupPooling2D", tmp_path)
+    stored = np.load(path.with_suffix(".npz"))
+    found = keras.models.load_model(path).predict(stored["inputs"], verbose=0)
+    np.testing.assert_array_equal(found, stored["outputs"])
+    with pytest.raises(ValueError, match="never changes") as raised:
+        save_model.save("GroupPooling2D", tmp_path)
+    assert str(raised.value) == (
+        f"A saved model never changes, so its file must be new. Received: {path}."
+    )
+
+
+def test_a_layer_without_a_case_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match="must have a row") as raised:
+        save_model.save("NoLayer", tmp_path)
+    assert str(raised.value) == (
+        "A layer must have a row in tests/cases.py first. Received: 'NoLayer'."
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in vars(layers) if name[0].isupper()])

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from low_rank_local_connectivity.training import Placement, Plan, session
+from low_rank_local_connectivity.training import Placement, Recipe, session
 from models import CONVOLUTIONS, MODELS, Settings, convolution
 
 pytestmark = [
@@ -45,7 +45,7 @@ def lowered(name, kind):
     import tensorflow as tf
 
     model = network(name, kind)
-    session.compile_model(model, Plan(2, 3, 0.1, 1, optimizer="sgd", label_smoothing=0.1))
+    session.compile_model(model, Recipe(2, 3, 0.1, 1, optimizer="sgd", label_smoothing=0.1))
     images = tf.constant(np.zeros((BATCH, *model.input_shape[1:]), "float32"))
     labels = tf.constant(np.zeros(BATCH, "int64"))
     model._symbolic_build(data_batch=(images, labels))

@@ -6,21 +6,30 @@ where they are.
 """
 
 from low_rank_local_connectivity.equivariance.consistency import (
-    accuracy_under_shifts as accuracy_under_shifts,
+    accuracy_under_shifts,
+    shift_consistency,
 )
-from low_rank_local_connectivity.equivariance.consistency import (
-    shift_consistency as shift_consistency,
-)
-from low_rank_local_connectivity.equivariance.curves import Curve as Curve
-from low_rank_local_connectivity.equivariance.group_rotation import GroupRotation as GroupRotation
-from low_rank_local_connectivity.equivariance.measuring import curve as curve
-from low_rank_local_connectivity.equivariance.measuring import error as error
-from low_rank_local_connectivity.equivariance.probe import LocationProbe as LocationProbe
-from low_rank_local_connectivity.equivariance.probe import location_probe as location_probe
+from low_rank_local_connectivity.equivariance.curves import Curve
+from low_rank_local_connectivity.equivariance.group_rotation import GroupRotation
+from low_rank_local_connectivity.equivariance.measuring import curve, error
+from low_rank_local_connectivity.equivariance.probe import LocationProbe, location_probe
 from low_rank_local_connectivity.equivariance.scale_space import (
-    ScaleSpaceAction as ScaleSpaceAction,
+    ScaleSpaceAction,
 )
-from low_rank_local_connectivity.equivariance.transforms import Rotation as Rotation
-from low_rank_local_connectivity.equivariance.transforms import Scale as Scale
-from low_rank_local_connectivity.equivariance.transforms import Shift as Shift
-from low_rank_local_connectivity.equivariance.transforms import Transform as Transform
+from low_rank_local_connectivity.equivariance.transforms import Rotation, Scale, Shift, Transform
+
+__all__ = [
+    "Curve",
+    "GroupRotation",
+    "LocationProbe",
+    "Rotation",
+    "Scale",
+    "ScaleSpaceAction",
+    "Shift",
+    "Transform",
+    "accuracy_under_shifts",
+    "curve",
+    "error",
+    "location_probe",
+    "shift_consistency",
+]

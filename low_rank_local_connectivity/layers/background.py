@@ -1,11 +1,12 @@
 """What images are where there is nothing, carried through layers as one more example."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 from keras import layers, ops
 
 from low_rank_local_connectivity.layers.configured_layer import TakesAnyDtype, layer_of
+from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.ops.arguments import finite_number, items_of
 
 
@@ -48,7 +49,12 @@ class WithBackground(TakesAnyDtype, layers.Wrapper):
         network is what makes their invariance exact with biases.
     """
 
-    def __init__(self, layer: Any, value: float | list[float] = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        layer: Any,
+        value: float | list[float] = 0.0,
+        **kwargs: Unpack[RegularizedLayerArguments],
+    ) -> None:
         super().__init__(layer_of("layer", layer, "a layer or model"), **kwargs)
         items = items_of(value)
         if items is None:

@@ -1,6 +1,6 @@
 """What convolutions with turned filters have in common."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import keras
 import numpy as np
@@ -20,6 +20,7 @@ from low_rank_local_connectivity.layers.group_maps import (
     split_orientations,
     works_by_value,
 )
+from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.ops.group_conv import expand_kernel, tap_count
 
 # What a layer has in common with the plain convolution that it becomes.
@@ -69,7 +70,7 @@ class BaseGroupConv2D(BaseLocalConv):
         activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
-        **kwargs: Any,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(
             filters=filters,

@@ -1,7 +1,7 @@
 """What layers with filters over windows have in common."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import keras
 from keras import activations, constraints, ops, regularizers
@@ -19,6 +19,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     standardize_data_format,
     to_channels_last,
 )
+from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.spatial_bias import add_biases
 from low_rank_local_connectivity.ops.windows import Windows
 
@@ -71,7 +72,7 @@ class BaseLocalConv(ConfiguredLayer):
         activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
-        **kwargs: Any,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.filters = positive_int("filters", filters)

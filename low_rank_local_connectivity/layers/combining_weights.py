@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 from keras import ops
@@ -16,6 +16,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.dense import Dense
+from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.ops.arguments import items_of
 from low_rank_local_connectivity.ops.precision import mean
 from low_rank_local_connectivity.ops.resampling import resize_aligned
@@ -75,7 +76,7 @@ class InputDependentCombiningWeights(ConfiguredLayer):
         output_size: int | Sequence[int] | None = None,
         dilation_rates: Sequence[int] = (1, 2, 4, 8),
         data_format: str | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[RegularizedLayerArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.spatial_rank = positive_int("spatial_rank", spatial_rank)

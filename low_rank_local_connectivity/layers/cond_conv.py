@@ -1,6 +1,6 @@
 """Convolution whose kernel each example mixes for itself from a few experts."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import keras
 from keras import ops
@@ -15,9 +15,14 @@ from low_rank_local_connectivity.layers.configured_layer import (
 )
 from low_rank_local_connectivity.layers.dense import Dense
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
+from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.ops.arguments import is_tensor, tensor
-from low_rank_local_connectivity.ops.cond_conv import conditional_convolution, mix_kernels
+from low_rank_local_connectivity.ops.cond_conv import mix_kernels
 from low_rank_local_connectivity.ops.precision import at_least_float32, mean
+from low_rank_local_connectivity.plans.conditional import CONDITIONAL
+from low_rank_local_connectivity.plans.machine import present_machine
+from low_rank_local_connectivity.plans.plan import choose
+from low_rank_local_connectivity.plans.request import Request
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -133,7 +138,7 @@ class CondConv2D(BaseLocalConv):
         activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
-        **kwargs: Any,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(
             filters=filters,
@@ -164,6 +169,7 @@ class CondConv2D(BaseLocalConv):
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""
         super().build(input_shape)
+        self.machine = present_machine()
         bank = (*self.kernel_size, self.input_channels, self.filters)
 
         def draw(shape, dtype=None):
@@ -257,11 +263,21 @@ class CondConv2D(BaseLocalConv):
             routing_weights = self._checked(routing_weights, inputs.shape[0])
         inputs = to_channels_last(inputs, self.data_format)
         kernels = ops.convert_to_tensor(self.kernel)
-        outputs = conditional_convolution(inputs, kernels, routing_weights, self.windows)
+        outputs = self._convolve(inputs, kernels, routing_weights)
         if self.bias is not None:
             biases = mix_kernels(ops.convert_to_tensor(self.bias), routing_weights)
             outputs = outputs + ops.cast(biases[:, None, None], outputs.dtype)
         return self.activation(from_channels_last(outputs, self.data_format))
+
+    def _convolve(self, inputs, kernels, routing_weights):
+        """Applies each example's mix of the experts to channels-last inputs, by the plan chosen."""
+        backend, device = self.machine.backend, self.machine.device
+        shape = tuple(inputs.shape)
+        request = Request(
+            self.windows, shape, self.filters, self.num_experts, backend=backend, device=device
+        )
+        plan = choose(CONDITIONAL, request, self.machine.memory)
+        return plan.apply(request, inputs, kernels, routing_weights)
 
     def _checked(self, routing_weights: Any, batch: Any) -> Any:
         """Returns given routing weights as a tensor, if each example has one for each expert."""

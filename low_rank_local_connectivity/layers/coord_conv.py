@@ -1,6 +1,6 @@
 """Convolution that is told where it is: coordinates as additional channels."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 from keras import layers, ops
@@ -16,6 +16,10 @@ from low_rank_local_connectivity.layers.configured_layer import (
     split_shape,
     standardize_data_format,
     to_channels_last,
+)
+from low_rank_local_connectivity.layers.keras_arguments import (
+    Conv2DArguments,
+    RegularizedLayerArguments,
 )
 from low_rank_local_connectivity.ops.precision import at_least_float32, maximum
 
@@ -51,7 +55,10 @@ class AddCoordinates2D(ConfiguredLayer):
     ARGUMENTS = ("with_radius", "data_format")
 
     def __init__(
-        self, with_radius: bool = False, data_format: str | None = None, **kwargs: Any
+        self,
+        with_radius: bool = False,
+        data_format: str | None = None,
+        **kwargs: Unpack[RegularizedLayerArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.with_radius = boolean("with_radius", with_radius)
@@ -123,12 +130,17 @@ class CoordConv2D(TakesAnyDtype):
     """
 
     def __init__(
-        self, filters: int, kernel_size: Any, with_radius: bool = False, **conv2d_arguments: Any
+        self,
+        filters: int,
+        kernel_size: Any,
+        with_radius: bool = False,
+        **conv2d_arguments: Unpack[Conv2DArguments],
     ) -> None:
+        given: dict[str, Any] = {**conv2d_arguments}
         own = {
-            name: conv2d_arguments.pop(name)
+            name: given.pop(name)
             for name in ("name", "dtype", "trainable", "activity_regularizer")
-            if name in conv2d_arguments
+            if name in given
         }
         filters = positive_int("filters", filters)
         kernel_size = per_axis("kernel_size", kernel_size, 2)
@@ -137,7 +149,7 @@ class CoordConv2D(TakesAnyDtype):
         # Held rather than inherited: a Conv2D with more input channels than it is built for
         # saves but does not load.
         self.convolution = layers.Conv2D(
-            filters, kernel_size, **conv2d_arguments, dtype=self.dtype_policy, name="convolution"
+            filters, kernel_size, **given, dtype=self.dtype_policy, name="convolution"
         )
         self.coordinates = AddCoordinates2D(
             with_radius,

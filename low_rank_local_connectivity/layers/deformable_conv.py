@@ -1,6 +1,6 @@
 """Convolution whose taps move, each at every position, to where the input tells them."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 from keras import ops
@@ -13,6 +13,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     positive_int,
     to_channels_last,
 )
+from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.ops.arguments import tensor
 from low_rank_local_connectivity.ops.deform_conv import deform_conv2d
 from low_rank_local_connectivity.ops.kronecker import convolve
@@ -145,7 +146,7 @@ class DeformableConv2D(SharedFilterConv):
         activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
-        **kwargs: Any,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(
             filters=filters,

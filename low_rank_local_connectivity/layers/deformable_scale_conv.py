@@ -1,12 +1,13 @@
 """Convolution of scale spaces whose taps move, farther at coarser scales."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 from keras import ops
 
 from low_rank_local_connectivity.layers.configured_layer import boolean, number_above, positive_int
 from low_rank_local_connectivity.layers.deformable_conv import slow_down
+from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.scale_conv import ScaleConv2D
 from low_rank_local_connectivity.layers.scale_levels import is_pyramid, join_levels, levels_of
 from low_rank_local_connectivity.ops.arguments import tensor
@@ -127,7 +128,7 @@ class DeformableScaleConv2D(ScaleConv2D):
         activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
-        **kwargs: Any,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(
             filters=filters,

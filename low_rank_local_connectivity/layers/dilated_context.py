@@ -1,7 +1,7 @@
 """A cascade of dilated convolutions that gathers context without losing resolution."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 from keras import constraints, layers, regularizers
@@ -22,6 +22,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.filter_initialization import separate_clone
+from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.ops.windows import Windows
 
 
@@ -114,7 +115,7 @@ class DilatedContext2D(ConfiguredLayer):
         bias_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
-        **kwargs: Any,
+        **kwargs: Unpack[RegularizedLayerArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.channels = None if channels is None else positive_int("channels", channels)

@@ -1,6 +1,6 @@
 """Filters that the input itself generates, for every example and position."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import keras
 from keras import layers, ops
@@ -16,6 +16,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     standardize_data_format,
     to_channels_last,
 )
+from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.ops.arguments import tensor
 from low_rank_local_connectivity.ops.combining_weights import normalize_logits
 from low_rank_local_connectivity.ops.dynamic_local_filter import dynamic_local_filter
@@ -123,7 +124,7 @@ class DynamicLocalFilter2D(ConfiguredLayer):
         bias_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
-        **kwargs: Any,
+        **kwargs: Unpack[RegularizedLayerArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.kernel_size = per_axis("kernel_size", kernel_size, 2)

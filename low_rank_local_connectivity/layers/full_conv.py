@@ -1,12 +1,14 @@
 """Full convolution: every tap of a filter meets every pixel, so that no position is special."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 from keras import ops
 
 from low_rank_local_connectivity.layers.base_local_conv import SharedFilterConv
 from low_rank_local_connectivity.layers.configured_layer import one_of
+from low_rank_local_connectivity.layers.documentation import documented_with
+from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.ops.local_convolution import pad_windows
 from low_rank_local_connectivity.ops.precision import matmul
 
@@ -99,7 +101,7 @@ class FullConv(SharedFilterConv):
         activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
-        **kwargs: Any,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(
             filters=filters,
@@ -148,8 +150,9 @@ class FullConv(SharedFilterConv):
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(FullConv)
 class FullConv1D(FullConv):
-    """As `FullConv`, over 1 axis.
+    """A full convolution over 1 axis, such as time.
 
     Example:
         >>> tuple(FullConv1D(6, 3)(ops.ones((2, 10, 4))).shape)
@@ -160,8 +163,9 @@ class FullConv1D(FullConv):
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(FullConv)
 class FullConv2D(FullConv):
-    """As `FullConv`, over 2 axes.
+    """A full convolution over 2 axes, such as those of images.
 
     Example:
         >>> layer = FullConv2D(6, (3, 5), strides=2)
@@ -173,8 +177,9 @@ class FullConv2D(FullConv):
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(FullConv)
 class FullConv3D(FullConv):
-    """As `FullConv`, over 3 axes.
+    """A full convolution over 3 axes, such as those of volumes or videos.
 
     Example:
         >>> tuple(FullConv3D(6, (2, 1, 3))(ops.ones((2, 5, 6, 7, 4))).shape)

@@ -1,6 +1,6 @@
 """Batch normalisation that treats all orientations alike."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 from keras import ops
@@ -11,6 +11,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     received,
     standardize_data_format,
 )
+from low_rank_local_connectivity.layers.keras_arguments import BatchNormalizationArguments
 from low_rank_local_connectivity.ops.arguments import sizes_of
 from low_rank_local_connectivity.ops.precision import mean
 
@@ -53,7 +54,7 @@ class GroupBatchNormalization(TakesAnyDtype, keras.layers.BatchNormalization):
         momentum: float = 0.99,
         epsilon: float = 1e-3,
         data_format: str | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[BatchNormalizationArguments],
     ) -> None:
         data_format = standardize_data_format(data_format)
         axis = -1 if data_format == "channels_last" else 2

@@ -3,6 +3,7 @@
 import keras
 
 from low_rank_local_connectivity.layers.base_group_conv import BaseGroupConv2D
+from low_rank_local_connectivity.layers.documentation import documented_with
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -81,6 +82,7 @@ class GroupLiftConv2D(BaseGroupConv2D):
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(GroupLiftConv2D)
 class GroupConv2D(BaseGroupConv2D):
     """A later layer of a rotation-equivariant network: filters over positions and orientations.
 
@@ -90,8 +92,8 @@ class GroupConv2D(BaseGroupConv2D):
     `layer(turn_g(x))[p, r] = layer(x)[turn_g^-1(p), (r - g) % order]`, where `turn_g` moves on the
     orientations of its argument too.
 
-    Arguments, errors and the rule for sizes are those of `GroupLiftConv2D`. As many parameters as
-    a plain convolution of `sqrt(order)` times as many channels and filters.
+    Sizes must fit as those of `GroupLiftConv2D`. There are as many parameters as in a plain
+    convolution of `sqrt(order)` times as many channels and filters.
 
     Weights:
         kernel: `(k, k, order, input channels, filters)`.

@@ -1,6 +1,6 @@
 """Pooling over orientations."""
 
-from typing import Literal
+from typing import Literal, Unpack
 
 import keras
 
@@ -10,6 +10,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     standardize_data_format,
 )
 from low_rank_local_connectivity.layers.group_maps import plain_shape
+from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.ops.reduction import reduce_axis
 
 
@@ -46,7 +47,10 @@ class GroupPooling2D(ConfiguredLayer):
     ARGUMENTS = ("mode", "data_format")
 
     def __init__(
-        self, mode: Literal["max", "mean"] = "max", data_format: str | None = None, **kwargs
+        self,
+        mode: Literal["max", "mean"] = "max",
+        data_format: str | None = None,
+        **kwargs: Unpack[RegularizedLayerArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.mode = one_of("mode", mode, ("max", "mean"))

@@ -1,6 +1,6 @@
 """Convolutions whose kernel is a sum of Kronecker products."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 import numpy as np
@@ -23,6 +23,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.filter_initialization import draw_factor
+from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.kronecker_checks import (
     kernel_to_factorize,
     require_product,
@@ -31,14 +32,14 @@ from low_rank_local_connectivity.ops.arguments import sizes_of
 from low_rank_local_connectivity.ops.kronecker import (
     checked_factors,
     checked_rank,
-    convolve,
-    kronecker_convolution,
     kronecker_kernel,
     nearest_kronecker_factors,
     rearrange_kernel,
 )
-from low_rank_local_connectivity.ops.kronecker_costs import Strategy, choose_strategy
 from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.plans.kronecker import KRONECKER, KroneckerRequest
+from low_rank_local_connectivity.plans.machine import present_machine
+from low_rank_local_connectivity.plans.plan import choose, names_of
 
 # What the layer has in common with the convolution that it comes from or becomes.
 KEPT = ("strides", "padding", "data_format", "activation", "use_bias", "activity_regularizer")
@@ -79,7 +80,7 @@ class KroneckerConv2D(ConfiguredLayer):
         bias_constraint: Constraint on the biases.
         strategy: `"dense"` to spell out the kernel and convolve once; `"factored"` to convolve
             with the fine and then with the coarse kernels, which saves time where it saves very
-            many multiply-adds; `"auto"` for the one that `ops.choose_strategy` expects to be
+            many multiply-adds; `"auto"` for the one that `plans.choose` expects to be
             faster. The outputs are the same.
 
     Weights:
@@ -148,7 +149,7 @@ class KroneckerConv2D(ConfiguredLayer):
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
         strategy: str = "auto",
-        **kwargs: Any,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.filters = positive_int("filters", filters)
@@ -173,8 +174,9 @@ class KroneckerConv2D(ConfiguredLayer):
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.kernel_constraint = constraints.get(kernel_constraint)
         self.bias_constraint = constraints.get(bias_constraint)
-        self.strategy = one_of("strategy", strategy, ("auto", "factored", "dense"))
+        self.strategy = one_of("strategy", strategy, ("auto", *names_of(KRONECKER)))
         self.input_spec = keras.layers.InputSpec(ndim=4)
+        self.machine: Any = None  # read by `build`
 
     @property
     def windows(self) -> Windows:
@@ -195,6 +197,7 @@ class KroneckerConv2D(ConfiguredLayer):
         if self.strategy == "factored":
             # Refuses an unknown size under strides and padding before any weight is made.
             self.windows.pad_amounts(sizes)
+        self.machine = present_machine()
         axis = -1 if self.data_format == "channels_last" else 1
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={axis: channels})
         self.coarse_kernel, self.fine_kernel = (
@@ -233,41 +236,51 @@ class KroneckerConv2D(ConfiguredLayer):
     def call(self, inputs):
         """Convolves, adds the biases and applies the activation."""
         inputs = to_channels_last(inputs, self.data_format)
-        sizes = tuple(inputs.shape[1:3])
-        fitting_windows(self, sizes)
-        if self.chosen_strategy(sizes) == "factored":
-            outputs = kronecker_convolution(
-                inputs,
-                ops.cast(self.coarse_kernel, inputs.dtype),
-                ops.cast(self.fine_kernel, inputs.dtype),
-                self.strides,
-                self.windows.pad_amounts(sizes),
-            )
-        else:
-            kernel = ops.cast(self.kernel, inputs.dtype)
-            outputs = convolve(inputs, kernel, self.strides, self.padding)
+        fitting_windows(self, tuple(inputs.shape[1:3]))
+        outputs = self._convolve(inputs)
         if self.bias is not None:
             outputs = outputs + ops.cast(self.bias, outputs.dtype)
         return self.activation(from_channels_last(outputs, self.data_format))
+
+    def _convolve(self, inputs):
+        """Applies the kernel to channels-last inputs, by the plan chosen."""
+        request = self.asked(inputs.shape[1:3])
+        plan = choose(KRONECKER, request, self.machine.memory, self.strategy)
+        return plan.apply(request, inputs, self.coarse_kernel, self.fine_kernel)
+
+    def asked(self, sizes: Any = (None, None)) -> KroneckerRequest:
+        """Returns what the layer is asked to compute for inputs of a spatial size.
+
+        Args:
+            sizes: Rows and columns of the inputs, None where unknown.
+
+        Raises:
+            ValueError: If there are not two.
+        """
+        if len(sizes_of(sizes) or ()) != 2:
+            raise ValueError(
+                "`sizes` must be the rows and columns of the inputs, each an integer or None. "
+                f"Received: {received('sizes', sizes)}."
+            )
+        machine = self.machine or present_machine()
+        return KroneckerRequest(
+            self.windows,
+            (None, *sizes, self.factors[0][2] * self.factors[1][2]),
+            self.filters,
+            self.rank,
+            backend=machine.backend,
+            device=machine.device,
+            factors=self.factors,
+        )
 
     @property
     def kernel(self) -> Any:
         """The whole kernel, `(*kernel_size, channels, filters)`."""
         return kronecker_kernel(self.coarse_kernel, self.fine_kernel)
 
-    def chosen_strategy(self, sizes: tuple[int | None, ...] = (None, None)) -> Strategy:
+    def chosen_strategy(self, sizes: tuple[int | None, ...] = (None, None)) -> str:
         """Returns `"factored"` or `"dense"`: how inputs of a spatial size are convolved."""
-        if self.strategy != "auto":
-            return self.strategy
-        if self.padding == "same" and max(self.strides) > 1 and None in sizes:
-            return "dense"
-        if len(sizes_of(sizes) or ()) != 2:
-            raise ValueError(
-                "`sizes` must be the rows and columns of the inputs, each an integer or None. "
-                f"Received: {received('sizes', sizes)}."
-            )
-        outputs = self.windows.output_shape(sizes)
-        return choose_strategy(self.factors, self.rank, self.strides, outputs)
+        return choose(KRONECKER, self.asked(sizes), name=self.strategy).name
 
     def to_conv2d(self) -> keras.layers.Conv2D:
         """Returns the ordinary convolution that computes the same: its kernel is spelled out.

@@ -1,16 +1,18 @@
 """Locally connected layers: a filter bank of its own at every position."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import keras
 from keras import ops
 
 from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
 from low_rank_local_connectivity.layers.configured_layer import one_of
+from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
+from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.ops.local_convolution import local_convolution
-from low_rank_local_connectivity.ops.memory import require_memory
+from low_rank_local_connectivity.plans.machine import require_memory
 
 
 class LocallyConnected(BaseLocalConv):
@@ -107,7 +109,7 @@ class LocallyConnected(BaseLocalConv):
         *,
         dilation_rate: int | tuple[int, ...] = 1,
         fan: Literal["position", "kernel"] = "position",
-        **kwargs: Any,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(
             filters=filters,
@@ -215,8 +217,9 @@ class LocallyConnected(BaseLocalConv):
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(LocallyConnected)
 class LocallyConnected1D(LocallyConnected):
-    """As `LocallyConnected`, over 1 axis.
+    """A locally connected layer over 1 axis, such as time.
 
     Example:
         >>> layer = LocallyConnected1D(64, 3)
@@ -228,8 +231,9 @@ class LocallyConnected1D(LocallyConnected):
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(LocallyConnected)
 class LocallyConnected2D(LocallyConnected):
-    """As `LocallyConnected`, over 2 axes.
+    """A locally connected layer over 2 axes, such as those of images.
 
     Example:
         >>> layer = LocallyConnected2D(6, (3, 2))
@@ -241,8 +245,9 @@ class LocallyConnected2D(LocallyConnected):
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(LocallyConnected)
 class LocallyConnected3D(LocallyConnected):
-    """As `LocallyConnected`, over 3 axes.
+    """A locally connected layer over 3 axes, such as those of volumes or videos.
 
     Example:
         >>> layer = LocallyConnected3D(6, 2, padding="same")

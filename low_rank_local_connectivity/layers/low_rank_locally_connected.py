@@ -1,7 +1,8 @@
 """Low-rank locally connected layers: every position's filter is a mix of shared filter banks."""
 
+import functools
 import math
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import keras
 from keras import constraints, initializers, ops, regularizers
@@ -18,22 +19,20 @@ from low_rank_local_connectivity.layers.configured_layer import (
     spatial_axes,
     to_channels_last,
 )
+from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters, separate_clone
+from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.spatial_bias import AXIS_NAMES, add_spatial_bias
 from low_rank_local_connectivity.ops import combining_weights as weights_ops
-from low_rank_local_connectivity.ops import low_rank_local_convolution as plans
 from low_rank_local_connectivity.ops.arguments import tensor
-from low_rank_local_connectivity.ops.memory import require_memory
-from low_rank_local_connectivity.ops.plan_costs import Plan, Request, choose_plan
+from low_rank_local_connectivity.ops.low_rank_local_convolution import combine_banks, embed_banks
 from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.plans.low_rank import LOW_RANK, LowRankRequest
+from low_rank_local_connectivity.plans.machine import present_machine, require_memory
+from low_rank_local_connectivity.plans.plan import choose, names_of
 from low_rank_local_connectivity.regularizers import SpatialSmoothness
 
 Implementation = Literal["auto", "convolve_then_combine", "combine_then_convolve"]
-
-
-# Up to so many numbers (16 MB in float32), inference convolves with all banks at once; above, one
-# after another, which takes as long on a large batch but some 0.1 ms for each bank on a small one.
-MOST_RESPONSES = 2**22
 
 
 class LowRankLocallyConnected(BaseLocalConv):
@@ -94,7 +93,7 @@ class LowRankLocallyConnected(BaseLocalConv):
         implementation: `"convolve_then_combine"` mixes the responses of `K` convolutions,
             `"combine_then_convolve"` mixes the banks and applies one filter per position, at a
             cost that hardly depends on `K`. All give the same numbers. `"auto"` takes the
-            faster one by the cost model of `ops.choose_plan`, from static shapes, `K`, the
+            faster one by the cost model of `plans.choose`, from static shapes, `K`, the
             batch (32 if unknown), `training` and what fits into memory; it takes the first
             where the second cannot be: for input-dependent weights, mixed bases and unknown
             sizes.
@@ -184,7 +183,7 @@ class LowRankLocallyConnected(BaseLocalConv):
         spatial_bias_constraint: Any = None,
         preserve_variance: bool = False,
         implementation: Implementation = "auto",
-        **kwargs: Any,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         self.spatial_rank = positive_int("spatial_rank", spatial_rank)
         super().__init__(
@@ -279,12 +278,12 @@ class LowRankLocallyConnected(BaseLocalConv):
         return axes
 
     def _standardize_implementation(self, value: Any) -> str:
-        choices = ("auto", "convolve_then_combine", "combine_then_convolve")
-        if not isinstance(value, str) or value not in choices:
+        *choices, last = ("auto", *names_of(LOW_RANK))
+        if not isinstance(value, str) or value not in (*choices, last):
             raise ValueError(
-                "`implementation` must name a plan: 'auto', 'convolve_then_combine' or "
-                f"'combine_then_convolve'. Received: {received('implementation', value)}. The "
-                "numbers of the original release have no meaning here."
+                f"`implementation` must name a plan: {', '.join(map(repr, choices))} or {last!r}. "
+                f"Received: {received('implementation', value)}. The numbers of the original "
+                "release have no meaning here."
             )
         if value == "combine_then_convolve" and (self.input_dependent or self.mixed):
             raise ValueError(
@@ -329,6 +328,7 @@ class LowRankLocallyConnected(BaseLocalConv):
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""
         super().build(input_shape)
+        self.machine = present_machine()
         if self.implementation == "combine_then_convolve" and None in self.output_sizes:
             raise ValueError(
                 "implementation='combine_then_convolve' mixes one filter for each position, so "
@@ -336,8 +336,9 @@ class LowRankLocallyConnected(BaseLocalConv):
                 "Use implementation='auto'."
             )
         if self.implementation == "combine_then_convolve":
+            positions = math.prod(self.windows.static_output_shape(self.input_sizes))
             require_memory(
-                4 * self._request(self.input_sizes, None, training=False).local_filters,
+                4 * positions * self.windows.taps * self.input_channels * self.filters,
                 f"The filters that layer {self.name!r} mixes for every position",
                 "Use implementation='convolve_then_combine', or larger strides.",
             )
@@ -388,7 +389,7 @@ class LowRankLocallyConnected(BaseLocalConv):
             )
 
         if self.mixed:
-            self.kernel_bases = [
+            self.kernel_bases: Any = [
                 add_banks(f"kernel_bases_{k}", windows, 1, k)
                 for k, windows in enumerate(self.bank_windows)
             ]
@@ -513,11 +514,11 @@ class LowRankLocallyConnected(BaseLocalConv):
             )
         if self.mixed:
             banks = [ops.convert_to_tensor(bank) for bank in self.kernel_bases]
-            kernel, _ = plans.embed_banks(banks, self.bank_windows, self.input_sizes)
+            kernel, _ = embed_banks(banks, self.bank_windows, self.input_sizes)
         else:
             kernel = ops.convert_to_tensor(self.kernel_bases)
         shape = (*self._sizes_or_one(), self.spatial_rank)
-        return plans.combine_banks(kernel, ops.broadcast_to(self._fixed_weights(), shape))
+        return combine_banks(kernel, ops.broadcast_to(self._fixed_weights(), shape))
 
     def _sizes_or_one(self) -> tuple[int, ...]:
         return tuple(1 if size is None else size for size in self.output_sizes)
@@ -541,61 +542,52 @@ class LowRankLocallyConnected(BaseLocalConv):
 
     def convolve(self, inputs, training: bool | None = None):
         """Applies the local filters to channels-last inputs, by the plan chosen."""
-        if self._plan(inputs, bool(training)) == "combine_then_convolve":
-            shape = (*self.output_sizes, self.spatial_rank)
-            weights = ops.broadcast_to(self._penalized(self._fixed_weights()), shape)
-            kernel = ops.convert_to_tensor(self.kernel_bases)
-            return plans.combine_then_convolve(inputs, kernel, weights, self.windows)
+        request = self.asked(tuple(inputs.shape), bool(training))
+        plan = choose(LOW_RANK, request, self.machine.memory, self.implementation)
         banks = self.kernel_bases if self.mixed else [self.kernel_bases]
-        kernels = [ops.cast(bank, inputs.dtype) for bank in banks]
-        if not self.has_logits:
-            return plans.convolve(inputs, kernels[0], self.windows)
-        weights = self._penalized(self._weights_per_example(inputs), batched=True)
-        weights = ops.cast(weights, inputs.dtype)
-        one_by_one = not training and self._are_responses_large(inputs)
-        if self.mixed:
-            return plans.convolve_then_combine_mixed(
-                inputs, kernels, weights, self.bank_windows, one_by_one
-            )
-        return plans.convolve_then_combine(inputs, kernels[0], weights, self.windows, one_by_one)
+        return plan.apply(request, inputs, banks, functools.partial(self._penalized, inputs))
 
-    def _penalized(self, weights, batched: bool = False):
-        """Returns normalised weights whose roughness, if regularised, is among the losses."""
+    def asked(self, shape: Any, training: bool = False) -> LowRankRequest:
+        """Returns what the layer is asked to compute for inputs of a shape.
+
+        Args:
+            shape: Shape of the inputs, channels last; None where unknown.
+            training: Whether gradients are wanted.
+
+        Raises:
+            ValueError: If the layer is not built, or an argument is of another kind.
+        """
+        self.require_built("asked")
+        return LowRankRequest(
+            self.windows,
+            shape,
+            self.filters,
+            self.spatial_rank,
+            training,
+            self.machine.backend,
+            self.machine.device,
+            mixing=self._mixing,
+            bank_windows=self.bank_windows if self.mixed else None,
+            fixed_sizes=None not in self.output_sizes,
+        )
+
+    @property
+    def _mixing(self) -> Literal["none", "shared", "per_example"]:
+        if not self.has_logits:
+            return "none"
+        return "per_example" if self.input_dependent else "shared"
+
+    def _penalized(self, inputs, batched: bool):
+        """Returns normalised weights whose roughness, if regularised, is among the losses.
+
+        Args:
+            inputs: The layer's inputs, channels last.
+            batched: Whether to have an axis of examples, of length 1 if all share the weights.
+        """
+        weights = self._weights_per_example(inputs) if batched else self._fixed_weights()
         if self._smooth and self.trainable:
             self.add_loss(self.combining_weights_regularizer(weights, batched))
         return weights
-
-    def _are_responses_large(self, inputs) -> bool:
-        """Whether the responses of all banks should not be in memory together."""
-        batch, *sizes = inputs.shape[:-1]
-        if not isinstance(batch, int) or None in sizes:
-            return True
-        positions = math.prod(self.windows.static_output_shape(sizes))
-        return self.spatial_rank * batch * positions * self.filters > MOST_RESPONSES
-
-    def _plan(self, inputs, training: bool) -> Plan:
-        """Returns the plan for channels-last inputs of this static shape."""
-        if self.implementation != "auto":
-            return self.implementation
-        batch, *sizes = inputs.shape[:-1]
-        unknown = None in (*sizes, *self.output_sizes)
-        if self.input_dependent or self.mixed or unknown or not self.has_logits:
-            return "convolve_then_combine"
-        # An unknown batch is None, or a symbol where JAX exports.
-        return choose_plan(
-            self._request(sizes, batch if isinstance(batch, int) else None, training)
-        )
-
-    def _request(self, sizes, batch: int | None, training: bool) -> Request:
-        return Request.of(
-            self.windows,
-            sizes,
-            self.input_channels,
-            self.filters,
-            self.spatial_rank,
-            batch,
-            training,
-        )
 
     def output_biases(self) -> list:
         """Returns the terms of the spatial bias and the filters' bias."""
@@ -603,8 +595,9 @@ class LowRankLocallyConnected(BaseLocalConv):
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(LowRankLocallyConnected)
 class LowRankLocallyConnected1D(LowRankLocallyConnected):
-    """As `LowRankLocallyConnected`, over 1 axis.
+    """A low-rank locally connected layer over 1 axis, such as time.
 
     Example:
         >>> layer = LowRankLocallyConnected1D(6, 3, spatial_rank=2, padding="causal")
@@ -616,15 +609,15 @@ class LowRankLocallyConnected1D(LowRankLocallyConnected):
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(LowRankLocallyConnected)
 class LowRankLocallyConnected2D(LowRankLocallyConnected):
-    """As `LowRankLocallyConnected`, over 2 axes; takes the original release's names too.
+    """A low-rank locally connected layer over 2 axes, such as those of images.
 
     Args:
-        *args: As `LowRankLocallyConnected`.
-        share_row_combining_weights: Whether there are logits per row, shared by the row's
-            columns: axis 0 is in `additive_axes`. True if only the other one is given.
+        share_row_combining_weights: The release's name: whether there are logits per row, shared
+            by the row's columns, so that axis 0 is in `additive_axes`. True if only the other
+            one is given and the weights do not depend on the input.
         share_col_combining_weights: Likewise per column: axis 1.
-        **kwargs: As `LowRankLocallyConnected`.
 
     Example:
         >>> layer = LowRankLocallyConnected2D(6, (3, 2), spatial_rank=4)
@@ -636,34 +629,100 @@ class LowRankLocallyConnected2D(LowRankLocallyConnected):
 
     def __init__(
         self,
-        *args: Any,
+        filters: int,
+        kernel_size: int | tuple[int, ...] | list,
+        spatial_rank: int,
+        strides: int | tuple[int, ...] = 1,
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: int | tuple[int, ...] | list = 1,
+        activation: Any = None,
+        use_bias: bool = True,
+        *,
         share_row_combining_weights: bool | None = None,
         share_col_combining_weights: bool | None = None,
-        **kwargs: Any,
+        additive_axes: tuple[int, ...] | None = None,
+        input_dependent: bool = False,
+        normalize_weights: Literal["softmax", "norm", ""] | None = "softmax",
+        use_spatial_bias: bool | Literal["per_filter"] = True,
+        combining_weights_initializer: Any = "conv_init",
+        kernel_initializer: Any = "he_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        combining_weights_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        spatial_bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        combining_weights_constraint: Any = None,
+        bias_constraint: Any = None,
+        spatial_bias_constraint: Any = None,
+        preserve_variance: bool = False,
+        implementation: Implementation = "auto",
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
-        shares = (share_row_combining_weights, share_col_combining_weights)
-        if any(share is not None for share in shares):
-            if kwargs.get("additive_axes") is not None:
-                raise ValueError(
-                    "`additive_axes` and the `share_{row,col}_combining_weights` say the same "
-                    "thing twice. Received: "
-                    f"additive_axes={kwargs['additive_axes']!r}, "
-                    f"share_row_combining_weights={share_row_combining_weights} and "
-                    f"share_col_combining_weights={share_col_combining_weights}. Give one."
-                )
-            default = not boolean("input_dependent", kwargs.get("input_dependent", False))
-            names = ("share_row_combining_weights", "share_col_combining_weights")
-            given = (
-                default if share is None else boolean(name, share)
-                for name, share in zip(names, shares, strict=True)
-            )
-            kwargs["additive_axes"] = tuple(axis for axis, share in enumerate(given) if share)
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            filters=filters,
+            kernel_size=kernel_size,
+            spatial_rank=spatial_rank,
+            strides=strides,
+            padding=padding,
+            data_format=data_format,
+            dilation_rate=dilation_rate,
+            activation=activation,
+            use_bias=use_bias,
+            additive_axes=_axes_with_logits(
+                additive_axes,
+                share_row_combining_weights,
+                share_col_combining_weights,
+                input_dependent,
+            ),
+            input_dependent=input_dependent,
+            normalize_weights=normalize_weights,
+            use_spatial_bias=use_spatial_bias,
+            combining_weights_initializer=combining_weights_initializer,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            combining_weights_regularizer=combining_weights_regularizer,
+            bias_regularizer=bias_regularizer,
+            spatial_bias_regularizer=spatial_bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            combining_weights_constraint=combining_weights_constraint,
+            bias_constraint=bias_constraint,
+            spatial_bias_constraint=spatial_bias_constraint,
+            preserve_variance=preserve_variance,
+            implementation=implementation,
+            **kwargs,
+        )
+
+
+def _axes_with_logits(
+    axes: Any, share_rows: bool | None, share_columns: bool | None, input_dependent: Any
+) -> Any:
+    """Returns `additive_axes` as the release's names spell them, or as given without these."""
+    if share_rows is None and share_columns is None:
+        return axes
+    if axes is not None:
+        raise ValueError(
+            "`additive_axes` and the `share_{row,col}_combining_weights` say the same thing twice. "
+            f"Received: additive_axes={axes!r}, share_row_combining_weights={share_rows} and "
+            f"share_col_combining_weights={share_columns}. Give one."
+        )
+    default = not boolean("input_dependent", input_dependent)
+    shares = {
+        "share_row_combining_weights": share_rows,
+        "share_col_combining_weights": share_columns,
+    }
+    given = (default if share is None else boolean(name, share) for name, share in shares.items())
+    return tuple(axis for axis, share in enumerate(given) if share)
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(LowRankLocallyConnected)
 class LowRankLocallyConnected3D(LowRankLocallyConnected):
-    """As `LowRankLocallyConnected`, over 3 axes.
+    """A low-rank locally connected layer over 3 axes, such as those of volumes or videos.
 
     Example:
         >>> layer = LowRankLocallyConnected3D(6, 2, spatial_rank=2, padding="same")

@@ -1,6 +1,6 @@
 """Layers that act on each position alone, on all levels of a pyramid at once."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 from keras import layers, ops
@@ -11,6 +11,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     layer_of,
     standardize_data_format,
 )
+from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.layers.scale_levels import is_pyramid, split_scale_space
 
 
@@ -50,7 +51,12 @@ class OverLevels(TakesAnyDtype, layers.Wrapper):
         [-0.5, 1.99]
     """
 
-    def __init__(self, layer: Any, data_format: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        layer: Any,
+        data_format: str | None = None,
+        **kwargs: Unpack[RegularizedLayerArguments],
+    ) -> None:
         super().__init__(layer_of("layer", layer, "a layer"), **kwargs)
         self.data_format = standardize_data_format(data_format)
 

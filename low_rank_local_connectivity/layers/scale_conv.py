@@ -1,7 +1,7 @@
 """Convolution of scale spaces, with one kernel at every scale."""
 
 import warnings
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 from keras import activations, constraints, ops, regularizers
@@ -16,6 +16,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     positive_int,
     standardize_data_format,
 )
+from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.scale_levels import (
     checked_base,
     input_spec,
@@ -131,7 +132,7 @@ class ScaleConv2D(ConfiguredLayer):
         activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
-        **kwargs: Any,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.filters = positive_int("filters", filters)

@@ -1,6 +1,6 @@
 """From scale spaces to maps that hardly depend on the scale."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import keras
 from keras import ops
@@ -12,6 +12,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     one_of,
     standardize_data_format,
 )
+from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.layers.scale_levels import (
     is_pyramid,
     levels_of,
@@ -65,7 +66,7 @@ class ScalePooling2D(ConfiguredLayer):
         self,
         mode: Literal["max", "mean"] = "max",
         data_format: str | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[RegularizedLayerArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.mode = one_of("mode", mode, ("max", "mean"))

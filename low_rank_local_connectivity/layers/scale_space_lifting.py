@@ -1,6 +1,6 @@
 """From images to scale spaces."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import keras
 from keras import ops
@@ -16,6 +16,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     standardize_data_format,
     to_channels_last,
 )
+from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.layers.scale_levels import checked_base, join_levels
 from low_rank_local_connectivity.ops.constants import constant, plain_number
 from low_rank_local_connectivity.ops.precision import at_least_float32
@@ -104,7 +105,7 @@ class ScaleSpaceLifting2D(ConfiguredLayer):
         pyramid: bool = False,
         antialias: bool = False,
         data_format: str | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[RegularizedLayerArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.num_scales = positive_int("num_scales", num_scales)

@@ -1,7 +1,7 @@
 """Biases that depend on the position."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 import numpy as np
@@ -18,6 +18,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.filter_initialization import separate_clone
+from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 
 # The word for each spatial axis in the names of weights, by number of axes.
 AXIS_NAMES = {1: ("length",), 2: ("row", "col"), 3: ("depth", "row", "col")}
@@ -146,7 +147,7 @@ class SpatialBias(ConfiguredLayer):
         bias_initializer: Any = "zeros",
         bias_regularizer: Any = None,
         bias_constraint: Any = None,
-        **kwargs: Any,
+        **kwargs: Unpack[RegularizedLayerArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.per_filter = boolean("per_filter", per_filter)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 from keras import ops
@@ -18,6 +18,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     standardize_data_format,
     to_channels_last,
 )
+from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.ops.affine_sampling import sample_affine
 from low_rank_local_connectivity.ops.arguments import tensor
 from low_rank_local_connectivity.ops.precision import at_least_float32, matmul
@@ -83,7 +84,7 @@ class SpatialTransformer2D(ConfiguredLayer):
         output_size: int | tuple[int, int] | None = None,
         align_corners: bool = True,
         data_format: str | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[RegularizedLayerArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.localization: Any = layer_of(

@@ -3,5 +3,9 @@
 Locally connected layers are ours, whichever of Keras 2's three ways they stored their weights in.
 """
 
-from low_rank_local_connectivity.legacy.loading import load_model as load_model
-from low_rank_local_connectivity.legacy.loading import load_weights as load_weights
+from low_rank_local_connectivity.legacy.loading import load_model, load_weights
+
+__all__ = [
+    "load_model",
+    "load_weights",
+]

@@ -4,43 +4,75 @@ Integers and booleans are taken for floating-point numbers, of the data type of 
 they meet, or of Keras's `floatx`.
 """
 
-from low_rank_local_connectivity.ops.affine_sampling import sample_affine as sample_affine
-from low_rank_local_connectivity.ops.bilinear_sampling import sample_bilinear as sample_bilinear
-from low_rank_local_connectivity.ops.cascade import merge_cascade as merge_cascade
-from low_rank_local_connectivity.ops.combining_weights import normalize_logits as normalize_logits
-from low_rank_local_connectivity.ops.combining_weights import sum_over_axes as sum_over_axes
-from low_rank_local_connectivity.ops.deform_conv import deform_conv2d as deform_conv2d
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from low_rank_local_connectivity.ops.affine_sampling import sample_affine
+from low_rank_local_connectivity.ops.bilinear_sampling import sample_bilinear
+from low_rank_local_connectivity.ops.cascade import merge_cascade
+from low_rank_local_connectivity.ops.combining_weights import normalize_logits, sum_over_axes
+from low_rank_local_connectivity.ops.deform_conv import deform_conv2d
 from low_rank_local_connectivity.ops.deformable_scale import (
-    deformable_scale_correlation as deformable_scale_correlation,
+    deformable_scale_correlation,
 )
-from low_rank_local_connectivity.ops.group_conv import expand_kernel as expand_kernel
-from low_rank_local_connectivity.ops.group_conv import rotation_matrix as rotation_matrix
-from low_rank_local_connectivity.ops.kronecker import kronecker_convolution as kronecker_convolution
-from low_rank_local_connectivity.ops.kronecker import kronecker_kernel as kronecker_kernel
+from low_rank_local_connectivity.ops.group_conv import expand_kernel, rotation_matrix
 from low_rank_local_connectivity.ops.kronecker import (
-    nearest_kronecker_factors as nearest_kronecker_factors,
+    kronecker_convolution,
+    kronecker_kernel,
+    nearest_kronecker_factors,
+    rearrange_kernel,
 )
-from low_rank_local_connectivity.ops.kronecker import rearrange_kernel as rearrange_kernel
-from low_rank_local_connectivity.ops.kronecker_costs import choose_strategy as choose_strategy
-from low_rank_local_connectivity.ops.kronecker_costs import multiply_adds as multiply_adds
-from low_rank_local_connectivity.ops.local_convolution import local_convolution as local_convolution
+from low_rank_local_connectivity.ops.local_convolution import local_convolution
 from low_rank_local_connectivity.ops.low_rank_local_convolution import (
-    combine_banks as combine_banks,
+    combine_banks,
+    combine_then_convolve,
+    convolve_then_combine,
+    convolve_then_combine_mixed,
+    embed_banks,
 )
-from low_rank_local_connectivity.ops.low_rank_local_convolution import (
-    combine_then_convolve as combine_then_convolve,
+from low_rank_local_connectivity.ops.resampling import resize_aligned
+from low_rank_local_connectivity.ops.scale_space import (
+    discrete_gaussian,
+    level_variances,
+    scale_correlation,
 )
-from low_rank_local_connectivity.ops.low_rank_local_convolution import (
-    convolve_then_combine as convolve_then_combine,
-)
-from low_rank_local_connectivity.ops.low_rank_local_convolution import (
-    convolve_then_combine_mixed as convolve_then_combine_mixed,
-)
-from low_rank_local_connectivity.ops.low_rank_local_convolution import embed_banks as embed_banks
-from low_rank_local_connectivity.ops.plan_costs import Request as Request
-from low_rank_local_connectivity.ops.plan_costs import choose_plan as choose_plan
-from low_rank_local_connectivity.ops.resampling import resize_aligned as resize_aligned
-from low_rank_local_connectivity.ops.scale_space import discrete_gaussian as discrete_gaussian
-from low_rank_local_connectivity.ops.scale_space import level_variances as level_variances
-from low_rank_local_connectivity.ops.scale_space import scale_correlation as scale_correlation
-from low_rank_local_connectivity.ops.windows import Windows as Windows
+from low_rank_local_connectivity.ops.windows import Windows
+
+__all__ = [
+    "Windows",
+    "combine_banks",
+    "combine_then_convolve",
+    "convolve_then_combine",
+    "convolve_then_combine_mixed",
+    "deform_conv2d",
+    "deformable_scale_correlation",
+    "discrete_gaussian",
+    "embed_banks",
+    "expand_kernel",
+    "kronecker_convolution",
+    "kronecker_kernel",
+    "level_variances",
+    "local_convolution",
+    "merge_cascade",
+    "nearest_kronecker_factors",
+    "normalize_logits",
+    "rearrange_kernel",
+    "resize_aligned",
+    "rotation_matrix",
+    "sample_affine",
+    "sample_bilinear",
+    "scale_correlation",
+    "sum_over_axes",
+]
+
+# What chooses between ways to compute is in `plans`; its names here still mean what they did.
+_MOVED = ("Request", "choose_plan", "choose_strategy", "multiply_adds")
+
+# A type checker that saw `__getattr__` would take any name for one of the package's.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Returns what a moved name stood for."""
+        if name in _MOVED:
+            return getattr(importlib.import_module("low_rank_local_connectivity.plans.moved"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -380,13 +380,6 @@ def require_length(name: str, one: Any, axis: str, expected: Any, spelled: str) 
         )
 
 
-def backend_name(backend: Any) -> str:
-    """Returns Keras's name of a backend, the present one if None is given."""
-    known = ("tensorflow", "jax", "torch", "numpy", "openvino")
-    chosen = one_of("backend", backend, (None, *known))
-    return keras.backend.backend() if chosen is None else chosen
-
-
 def require_each(name: str, items: Any, count: int, what: str) -> None:
     """Refuses a list that has not one item for each of something."""
     if len(items) != count:

@@ -18,36 +18,6 @@ from low_rank_local_connectivity.ops.patches import read_taps
 from low_rank_local_connectivity.ops.precision import at_least_float32, matmul
 from low_rank_local_connectivity.ops.windows import Windows
 
-# Up to so many experts their convolutions are faster than one product per example, which lacks a
-# convolution's blocking: on two CPU cores it took 1.7 to 7 times a convolution's time, training
-# included, mixing the responses of 8 experts mostly 5 to 9, and of 3 experts 2.2.
-FEW_EXPERTS = 3
-
-
-def conditional_convolution(inputs_bSc, kernels_nTcf, routing_bn, windows: Windows):
-    """Convolves each example with its mix of the experts' kernels, the faster way.
-
-    `outputs[b] = conv(inputs[b], sum_n routing[b, n] * experts[n])`
-
-    Args:
-        inputs_bSc: Inputs; batch and spatial sizes may be unknown.
-        kernels_nTcf: The experts' kernels.
-        routing_bn: Weight of each expert for each example.
-        windows: Where the windows sit.
-
-    Returns:
-        Tensor of axes `bOf`, in the data type of the inputs.
-
-    Example:
-        >>> windows = Windows((3, 2), (1, 1), (1, 1), "valid")
-        >>> images, experts = ops.ones((7, 8, 9, 4)), ops.ones((6, 3, 2, 4, 5))
-        >>> ops.shape(conditional_convolution(images, experts, ops.ones((7, 6)), windows))
-        (7, 6, 8, 5)
-    """
-    few = kernels_nTcf.shape[0] <= FEW_EXPERTS
-    way = mix_responses if few else convolve_by_mixed_kernels
-    return way(inputs_bSc, kernels_nTcf, routing_bn, windows)
-
 
 def mix_kernels(kernels_nTcf, routing_bn):
     """Mixes the experts' kernels into one for each example.

@@ -1,4 +1,4 @@
-"""Local convolution whose filters mix `k` shared filter banks: two plans, the same numbers.
+"""Local convolution whose filters mix `k` shared filter banks: two ways, the same numbers.
 
 A tensor's name ends in its axes; an axis in capitals stands for one axis per spatial dimension:
 
@@ -122,7 +122,7 @@ def convolve_then_combine(
 
     `outputs[b, O, f] = sum_k weights[b, O, k] * conv(inputs, bank_k)[b, O, f]`
 
-    Costs `k` convolutions, and is the only plan for weights that differ between examples.
+    Costs `k` convolutions, and is the only way for weights that differ between examples.
 
     Args:
         inputs_bSc: Inputs; spatial sizes may be unknown.

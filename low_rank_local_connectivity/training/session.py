@@ -18,7 +18,7 @@ from low_rank_local_connectivity.training.strategy import ONE_DEVICE, Placement
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Recipe:
     """How long, how fast and by which rule to train.
 
     Args:
@@ -131,20 +131,20 @@ def smoothed_crossentropy(label_smoothing: float) -> Callable:
     return loss
 
 
-def make_optimizer(plan: Plan) -> keras.optimizers.Optimizer:
-    """Returns the optimizer of a plan, with its learning rate over the whole run."""
-    total, warmup = (n * plan.steps_per_epoch for n in (plan.epochs, plan.warmup_epochs))
-    rate = warmup_then(plan.schedule, plan.peak_learning_rate, total, warmup)
-    if plan.optimizer == "sgd":
-        return keras.optimizers.SGD(rate, momentum=plan.momentum, nesterov=plan.momentum > 0)
+def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
+    """Returns the optimizer of a recipe, with its learning rate over the whole run."""
+    total, warmup = (n * recipe.steps_per_epoch for n in (recipe.epochs, recipe.warmup_epochs))
+    rate = warmup_then(recipe.schedule, recipe.peak_learning_rate, total, warmup)
+    if recipe.optimizer == "sgd":
+        return keras.optimizers.SGD(rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
     return keras.optimizers.Adam(rate)
 
 
-def compile_model(model: keras.Model, plan: Plan, placement: Placement = ONE_DEVICE) -> None:
+def compile_model(model: keras.Model, recipe: Recipe, placement: Placement = ONE_DEVICE) -> None:
     """Prepares a model that gives logits for training; within the placement's scope."""
     model.compile(
-        optimizer=make_optimizer(plan),
-        loss=smoothed_crossentropy(plan.label_smoothing),
+        optimizer=make_optimizer(recipe),
+        loss=smoothed_crossentropy(recipe.label_smoothing),
         # Padding that makes batches even has no weight.
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=choose_jit_compile(model, placement),
@@ -153,19 +153,19 @@ def compile_model(model: keras.Model, plan: Plan, placement: Placement = ONE_DEV
 
 def train(
     model: keras.Model,
-    plan: Plan,
+    recipe: Recipe,
     training_batches: Callable[[int], Iterable],
     validation_batches: Iterable,
     recovery: Recovery,
     placement: Placement = ONE_DEVICE,
 ) -> Recovery:
-    """Trains a model to the end of its plan, from where the run in the folder stopped.
+    """Trains a model to the end of its recipe, from where the run in the folder stopped.
 
     Args:
         model: Model from images to logits, built in the placement's scope by its `model`.
-        plan: How long, how fast and by which rule.
+        recipe: How long, how fast and by which rule.
         training_batches: Function of the number of steps behind to all batches that are left.
-        validation_batches: Batches to score after the epochs that the plan names.
+        validation_batches: Batches to score after the epochs that the recipe names.
         recovery: Saves and restores the run; its folder gets `checkpoints/`, `metrics.csv` and
             `tensorboard/`.
         placement: Where to train.
@@ -179,13 +179,13 @@ def train(
         LostError: If the loss or a weight stops being a finite number.
     """
     with placement.scope():
-        compile_model(model, plan, placement)
+        compile_model(model, recipe, placement)
         start = recovery.restore(model)
-    steps, total = plan.steps_per_epoch, plan.epochs * plan.steps_per_epoch
+    steps, total = recipe.steps_per_epoch, recipe.epochs * recipe.steps_per_epoch
     if 0 < start < total:
         done, inside = divmod(start, steps)
         where = f"step {inside} of epoch {done + 1}" if inside else f"epoch {done}"
-        print(f"Continuing after {where} of {plan.epochs}.", flush=True)  # noqa: T201
+        print(f"Continuing after {where} of {recipe.epochs}.", flush=True)  # noqa: T201
     callbacks: list[keras.callbacks.Callback] = [recovery]
     if placement.chief:
         folder = recovery.metrics_path.parent / "tensorboard"
@@ -194,7 +194,7 @@ def train(
         while start < total:
             # What is left of an epoch that was begun is an epoch of fewer steps.
             done, inside = divmod(start, steps)
-            epochs = done + 1 if inside else plan.epochs
+            epochs = done + 1 if inside else recipe.epochs
             model.fit(
                 training_batches(start),
                 epochs=epochs,
@@ -202,7 +202,7 @@ def train(
                 steps_per_epoch=steps - inside,
                 shuffle=False,  # the batches come shuffled
                 validation_data=validation_batches,
-                validation_freq=plan.validated_epochs(),
+                validation_freq=recipe.validated_epochs(),
                 callbacks=callbacks,
                 verbose=0 if not placement.chief else 1 if sys.stdout.isatty() else 2,
             )

@@ -1,0 +1,29 @@
+"""How a layer computes what it is asked for, where there are several ways: plans, as values.
+
+A layer states a `Request`, `choose` picks the plan that is estimated to be the fastest of those
+that fit into memory, and the layer applies it. A new plan is an entry in its layer's table
+(`LOW_RANK`, `KRONECKER`, `CONDITIONAL`) and its measured costs in `coefficients.json`.
+"""
+
+from low_rank_local_connectivity.plans.conditional import CONDITIONAL
+from low_rank_local_connectivity.plans.kronecker import KRONECKER, KroneckerRequest, multiply_adds
+from low_rank_local_connectivity.plans.low_rank import LOW_RANK, LowRankRequest
+from low_rank_local_connectivity.plans.machine import Machine, present_machine
+from low_rank_local_connectivity.plans.plan import Plan, choose, estimated_cost, names_of
+from low_rank_local_connectivity.plans.request import Request
+
+__all__ = [
+    "CONDITIONAL",
+    "KRONECKER",
+    "LOW_RANK",
+    "KroneckerRequest",
+    "LowRankRequest",
+    "Machine",
+    "Plan",
+    "Request",
+    "choose",
+    "estimated_cost",
+    "multiply_adds",
+    "names_of",
+    "present_machine",
+]

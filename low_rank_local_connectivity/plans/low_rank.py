@@ -1,0 +1,161 @@
+"""Plans of low-rank local convolution, whose filters mix shared filter banks.
+
+With `P` positions, filters that read `R` numbers each, `F` filters, `K` banks, `b` examples and
+`s` slabs (1, or the taps along the first axis), the time of
+
+* convolving with every bank, then mixing the responses, is
+  `call + bank K + weight K R F + product K b P R F + response K b P F`;
+* mixing the banks, then applying each position's filter, is
+  `call + filter P R F + mixing K P R F + product b P R F + patch b P R / s + output s b P F`.
+
+So the first costs `K` convolutions; the second about one, and reading one filter for every
+position, which a large batch shares: it wins from `K` of about 3 on, at batch 1 from many more.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from keras import ops
+
+from low_rank_local_connectivity.ops.arguments import boolean, instance_of, one_of, sequence
+from low_rank_local_connectivity.ops.low_rank_local_convolution import (
+    combine_then_convolve,
+    convolve,
+    convolve_then_combine,
+    convolve_then_combine_mixed,
+)
+from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.plans.plan import Plan
+from low_rank_local_connectivity.plans.request import Request
+
+# Up to so many numbers (16 MB in float32), inference convolves with all banks at once; above, one
+# after another, which takes as long on a large batch but some 0.1 ms for each bank on a small one.
+MOST_RESPONSES = 2**22
+
+# Function of whether an axis of examples is wanted in front to the normalised combining weights.
+Weights = Callable[[bool], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class LowRankRequest(Request):
+    """What a low-rank locally connected layer is asked to compute.
+
+    Args:
+        mixing: `"shared"` if all examples share the combining weights, `"per_example"` if each
+            has its own, `"none"` if there is a single bank and nothing to mix.
+        bank_windows: Where each bank's windows sit, of a mixed basis; None of any other.
+        fixed_sizes: Whether the layer was built for inputs of one known size.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    mixing: Literal["none", "shared", "per_example"] = "shared"
+    bank_windows: Sequence[Windows] | None = None
+    fixed_sizes: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("mixing", self.mixing, ("none", "shared", "per_example"))
+        boolean("fixed_sizes", self.fixed_sizes)
+        if self.bank_windows is not None:
+            for windows in sequence("bank_windows", self.bank_windows, "Windows"):
+                instance_of("bank_windows", windows, Windows)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether the responses of all banks should not be in memory together."""
+        if self.training:
+            return False
+        if self.batch is None or None in self.sizes:
+            return True
+        return self.rank * self.outputs > MOST_RESPONSES
+
+
+def _convolving_terms(request: LowRankRequest) -> dict[str, float]:
+    rank = request.rank
+    return {
+        "call": 1,
+        "bank": rank,
+        "weight": rank * request.reads * request.filters,
+        "product": rank * request.examples * request.local_filters,
+        "response": rank * request.outputs,
+    }
+
+
+def _convolving_memory(request: LowRankRequest) -> int:
+    """Returns the bytes of the responses: of all banks, or of two where none is kept.
+
+    Training keeps what each step made, its gradient, and a third copy while one is computed.
+    """
+    held = 3 * request.rank if request.training else 2
+    return held * request.outputs * request.itemsize
+
+
+def _convolve_then_combine(
+    request: LowRankRequest, inputs_bSc: Any, banks: Sequence[Any], weights: Weights
+) -> Any:
+    kernels = [ops.cast(bank, inputs_bSc.dtype) for bank in banks]
+    if request.mixing == "none":
+        return convolve(inputs_bSc, kernels[0], request.windows)
+    weights_bOk = ops.cast(weights(True), inputs_bSc.dtype)
+    if request.bank_windows is None:
+        return convolve_then_combine(
+            inputs_bSc, kernels[0], weights_bOk, request.windows, request.one_by_one
+        )
+    return convolve_then_combine_mixed(
+        inputs_bSc, kernels, weights_bOk, request.bank_windows, request.one_by_one
+    )
+
+
+def _may_combine(request: LowRankRequest) -> bool:
+    """Whether there is one filter to be made for each position, the same for all examples."""
+    known = request.fixed_sizes and None not in request.sizes
+    return known and request.mixing == "shared" and request.bank_windows is None
+
+
+def _combining_terms(request: LowRankRequest) -> dict[str, float]:
+    examples, slabs = request.examples, request.slabs
+    return {
+        "call": 1,
+        "filter": request.local_filters,
+        "mixing": request.rank * request.local_filters,
+        "product": examples * request.local_filters,
+        "patch": examples * request.positions * request.reads / slabs,
+        "output": slabs * request.outputs,
+    }
+
+
+def _combining_memory(request: LowRankRequest) -> int:
+    """Returns the bytes of the filters and of the patches; copies as in `_convolving_memory`."""
+    patches = request.examples * request.positions * request.reads // request.slabs
+    copies = 3 if request.training else 1
+    return copies * (request.local_filters + patches) * request.itemsize
+
+
+def _combine_then_convolve(
+    request: LowRankRequest, inputs_bSc: Any, banks: Sequence[Any], weights: Weights
+) -> Any:
+    positions = request.windows.static_output_shape(request.sizes)
+    weights_Ok = ops.broadcast_to(weights(False), (*positions, request.rank))
+    kernel_Tcg = ops.convert_to_tensor(banks[0])
+    return combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, request.windows)
+
+
+LOW_RANK = (
+    Plan(
+        name="convolve_then_combine",
+        allowed=lambda _: True,
+        terms=_convolving_terms,
+        memory=_convolving_memory,
+        apply=_convolve_then_combine,
+    ),
+    Plan(
+        name="combine_then_convolve",
+        allowed=_may_combine,
+        terms=_combining_terms,
+        memory=_combining_memory,
+        apply=_combine_then_convolve,
+    ),
+)

@@ -1,0 +1,129 @@
+"""The package as it is published: what it says of itself, and that it runs without the checkout."""
+
+import email
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import lowest
+import pytest
+
+pytestmark = pytest.mark.once
+ROOT = Path(__file__).parents[1]
+LIBRARY = "low_rank_local_connectivity"
+
+PROGRAM = f"""
+import importlib, pathlib, sys
+import keras
+import numpy as np
+import {LIBRARY} as lrlc
+from {LIBRARY}.data import DATASETS
+from {LIBRARY}.models import MODELS, Settings, convolution
+
+folder = pathlib.Path(sys.argv[1])
+for name in ("", ".data", ".models", ".training", ".export", ".legacy", ".plots"):
+    file = importlib.import_module(lrlc.__name__ + name).__file__
+    assert pathlib.Path(file).is_relative_to(folder), file
+assert "digits" in DATASETS and "simple_network" in MODELS
+layer = lrlc.LowRankLocallyConnected2D(3, (3, 2), spatial_rank=2, activation="relu")
+model = keras.Sequential([keras.Input((7, 6, 2)), layer, keras.layers.Flatten()])
+model.compile("sgd", "mse")
+images = np.random.default_rng(0).normal(size=(4, 7, 6, 2)).astype("float32")
+model.fit(images, np.zeros((4, *model.output_shape[1:])), verbose=0)
+model.save("model.keras")
+again = keras.models.load_model("model.keras")
+np.testing.assert_array_equal(again.predict(images, verbose=0), model.predict(images, verbose=0))
+print(lrlc.conversion.to_locally_connected(layer).kernel.shape[0], "positions")
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel, built from a source distribution as on a package index."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT]
+    subprocess.run(command, check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_an_installation_adds_one_name(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    top_levels = {name.partition("/")[0] for name in names}
+    assert {name for name in top_levels if not name.endswith(".dist-info")} == {LIBRARY}
+    for part in ("data/digits.py", "models/simple_network.py", "training/session.py", "py.typed"):
+        assert f"{LIBRARY}/{part}" in names
+
+
+def test_what_is_installed_runs_without_the_checkout(wheel, tmp_path):
+    folder = tmp_path / "installed"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder]
+    subprocess.run([*install, wheel], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(folder), "KERAS_BACKEND": "jax"}
+    command = [sys.executable, "-c", PROGRAM, str(folder)]
+    run = subprocess.run(
+        command, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert run.stdout == "25 positions\n"
+
+
+def test_the_metadata_name_authors_addresses_and_versions_of_python(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        (name,) = (name for name in file.namelist() if name.endswith("METADATA"))
+        metadata = email.message_from_bytes(file.read(name))
+    assert metadata["Author"] == "The low_rank_local_connectivity authors"
+    addresses = dict(line.split(", ") for line in metadata.get_all("Project-URL", []))
+    assert set(addresses) == {"Repository", "Issues", "Changelog"}
+    classifiers = metadata.get_all("Classifier", [])
+    for version in ("3.11", "3.12", "3.13"):
+        assert f"Programming Language :: Python :: {version}" in classifiers
+    assert "Development Status :: 4 - Beta" in classifiers
+    page = metadata.get_payload()
+    assert isinstance(page, str)
+    assert page.startswith("# low_rank_local_connectivity")
+    links = re.findall(r"\]\(([^)]*)\)", page)
+    assert links
+    assert all(link.startswith("https://") for link in links)
+    assert f"{addresses['Repository']}/blob/HEAD/CONTRIBUTING.md" in links
+    assert f"{addresses['Repository']}/raw/HEAD/docs/combining_weights.png" in links
+
+
+def test_every_link_of_the_readme_into_the_repository_leads_somewhere():
+    links = re.findall(r"\]\(([^):]*)\)", (ROOT / "README.md").read_text())
+    assert "CONTRIBUTING.md" in links
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_every_dependency_has_a_lower_bound():
+    pins = list(map(lowest.pin, lowest.requirements()))
+    assert "keras==3.12" in pins
+    assert "ruff" in {one.partition("==")[0] for one in pins}
+
+
+@pytest.mark.parametrize("requirement", ["numpy", "numpy<3", "numpy>=2,<3"])
+def test_a_dependency_without_one_is_refused(requirement):
+    with pytest.raises(ValueError, match="must have a lower bound") as raised:
+        lowest.pin(requirement)
+    assert str(raised.value) == (
+        "A dependency must have a lower bound, as in 'numpy>=2.0', and nothing else. "
+        f"Received: {requirement!r}. Change it in pyproject.toml."
+    )
+
+
+def test_no_dependency_has_two_lower_bounds():
+    pins = {}
+    for requirement in lowest.requirements():
+        name = requirement.partition(">=")[0]
+        assert pins.setdefault(name, requirement) == requirement
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    import low_rank_local_connectivity
+
+    version = low_rank_local_connectivity.__version__
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
