@@ -18,8 +18,9 @@ LIBRARY = "low_rank_local_connectivity"
 LISTED = Path(__file__).with_suffix(".txt")
 
 
-# What the documents do not name: how receptive fields and conversions walk through a model.
-INTERNAL = {"graph", "window_rules"}
+# What the documents do not name: how receptive fields and conversions walk through a model, and how
+# Keras's settings are changed for a while.
+INTERNAL = {"graph", "keras_settings", "window_rules"}
 
 
 def packages() -> Iterator[str]:

@@ -254,7 +254,7 @@ def _run_litert_int8(path: Path, served: Served) -> Run:
 
 TENSORFLOW = {"tensorflow": "'low-rank-local-connectivity[tensorflow]'"}
 EXPORT = "'low-rank-local-connectivity[export]'"
-ONNX = dict.fromkeys(("onnx", "onnxruntime"), EXPORT)
+ONNX: dict[str, str] = dict.fromkeys(("onnx", "onnxruntime"), EXPORT)
 LITERT = {**TENSORFLOW, "ai_edge_litert": EXPORT}
 FORMATS = {
     "tf_saved_model": Format(
