@@ -29,6 +29,8 @@ def upright(image, encoded):
 def orientation(encoded):
     """Returns the orientation in a JPEG, PNG or WebP file, from 1 to 8; 1 if it has none.
 
+    Only that in EXIF is read: some editors write one into XMP too, and a few there alone.
+
     Args:
         encoded: The file's bytes, a string tensor.
 

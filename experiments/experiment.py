@@ -397,8 +397,13 @@ class Experiment:
     def _check_packages(self) -> None:
         """Refuses exports whose packages are missing before training rather than after it."""
         # The check of the backend has a message for TensorFlow, which every run needs.
-        needed = {name for kind in self.export_formats for name in FORMATS[kind].packages}
-        needed.discard("tensorflow")
+        backend = backend_name()
+        needed = {
+            name
+            for kind in self.export_formats
+            for name in FORMATS[kind].backends.get(backend, {})
+            if name != "tensorflow"
+        }
         missing = sorted(name for name in needed if importlib.util.find_spec(name) is None)
         sentence = f"needs {', '.join(missing)}: pip install 'low-rank-local-connectivity[export]'"
         self._require("export_formats", not missing, sentence)

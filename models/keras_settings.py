@@ -1,11 +1,12 @@
 """Networks that do not depend on a user's `keras.json`."""
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
-from typing import ParamSpec
+from collections.abc import Callable
+from typing import Any, ParamSpec
 
 import keras
+
+from low_rank_local_connectivity.keras_settings import DEFAULTS, changed_settings
 
 Arguments = ParamSpec("Arguments")
 
@@ -33,24 +34,10 @@ def independent_of_keras_json(
 
     @functools.wraps(build)
     def built(*args: Arguments.args, **kwargs: Arguments.kwargs) -> keras.Model:
-        with _own_defaults():
+        policy: Any = keras.config.dtype_policy()
+        # A policy of floatx's name is the one that Keras made of it, and nobody's choice.
+        kept = "float32" if policy.name == keras.config.floatx() else policy
+        with changed_settings(**DEFAULTS, dtype_policy=kept):
             return build(*args, **kwargs)
 
     return built
-
-
-@contextlib.contextmanager
-def _own_defaults() -> Iterator[None]:
-    data_format, floatx = keras.config.image_data_format(), keras.config.floatx()
-    policy = keras.config.dtype_policy()
-    keras.config.set_image_data_format("channels_last")
-    keras.config.set_floatx("float32")
-    # A policy of floatx's name is the one that Keras made of it, and nobody's choice.
-    if policy.name == floatx != "float32":
-        keras.config.set_dtype_policy("float32")
-    try:
-        yield
-    finally:
-        keras.config.set_image_data_format(data_format)
-        keras.config.set_floatx(floatx)
-        keras.config.set_dtype_policy(policy)

@@ -20,7 +20,7 @@ OURS = {LIBRARY, *LINKED, *LINKED.values(), "benchmarks", "run_experiment", "tes
 # The house from the ground up: every part may import what is on lower floors, and nothing else.
 FLOORS = (
     "registration",
-    "ops",
+    "ops keras_settings",
     "inspection kernels",
     "activations initializers regularizers plans receptive_field",
     "layers",
@@ -48,6 +48,7 @@ PORTABLE = {
     f"{LIBRARY}/equivariance": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/inspection": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/receptive_field.py": {"keras", "numpy", LIBRARY},
+    f"{LIBRARY}/keras_settings.py": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/activations.py": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/initializers.py": {"keras", "numpy", LIBRARY},
     f"{LIBRARY}/regularizers.py": {"keras", "numpy", LIBRARY},
@@ -57,6 +58,7 @@ PORTABLE = {
 NAMES_A_BACKEND = {
     f"{LIBRARY}/ops/constants.py": {"torch"},
     f"{LIBRARY}/ops/gradients.py": {"jax", "torch"},
+    f"{LIBRARY}/ops/padding.py": {"torch"},
     f"{LIBRARY}/plans/machine.py": {"tensorflow", "jax", "torch"},
 }
 OPTIONAL = {"tensorflow", "matplotlib", "sklearn", "scipy", "tensorflow_datasets", "absl"}
@@ -146,6 +148,12 @@ def test_what_runs_on_every_backend_imports_keras_and_numpy_only(folder):
         foreign -= NAMES_A_BACKEND.get(path.relative_to(ROOT).as_posix(), set())
         assert not imports(path, everywhere=False) & {"jax", "torch", "tensorflow"}
         assert not foreign, f"{path.relative_to(ROOT)} imports {sorted(foreign)}"
+
+
+def test_layers_pad_with_what_pytorch_s_compiler_sees_through():
+    for path in [*modules(f"{LIBRARY}/ops"), *modules(f"{LIBRARY}/layers")]:
+        if path.name != "padding.py":
+            assert "ops.pad(" not in path.read_text(), f"{path}: use ops.padding.pad"
 
 
 def test_data_does_not_depend_on_keras_and_its_global_settings():

@@ -189,7 +189,17 @@ BUILD = {
         lambda: low_rank().build((None, 2, 8, 3)),
         (
             "The kernel must fit into the input of layer 'layer': its windows span (3, 3) elements. "
-            "Received: spatial input size (2, 8) with padding='valid'. Use a smaller kernel or "
+            "Received: spatial input size (2, 8) with padding='valid'. Use a smaller kernel, or "
+            "padding='same'."
+        ),
+    ),
+    "small input for a dilated kernel": (
+        lambda: layers.LocallyConnected2D(4, 2, dilation_rate=(1, 3), name="layer").build(
+            (None, 6, 3, 2)
+        ),
+        (
+            "The kernel must fit into the input of layer 'layer': its windows span (2, 4) elements. "
+            "Received: spatial input size (6, 3) with padding='valid'. Use a smaller kernel or "
             "dilation, or padding='same'."
         ),
     ),

@@ -8,11 +8,8 @@ from runtimes import OPEN
 
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.export import FORMATS, export_model
-from low_rank_local_connectivity.export.precision import (
-    float32_defaults,
-    in_float32,
-    policies,
-)
+from low_rank_local_connectivity.export.precision import in_float32, policies
+from low_rank_local_connectivity.keras_settings import changed_settings
 
 BACKEND = keras.backend.backend()
 WRITABLE = [name for name in OPEN if BACKEND in FORMATS[name].backends]
@@ -66,7 +63,7 @@ def test_the_copy_is_the_model_that_float32_would_have_built(policy, use, rng):
     model = network()
     randomize(model, rng, 0.3)
     weights_from(built, model)
-    with float32_defaults():
+    with changed_settings(floatx="float32", dtype_policy="float32"):
         copy = in_float32(model)
     assert policies(copy) == ["float32"]
     assert {weight.dtype for weight in copy.weights} == {"float32"}

@@ -369,7 +369,7 @@ REFUSED = {
     ),
     "small image": (
         lambda: this().build((None, 2, 9, 3)),
-        "The kernel must fit into the input of layer 'this': its windows span (3, 3) elements. Received: spatial input size (2, 9) with padding='valid'. Use a smaller kernel or dilation, or padding='same'.",
+        "The kernel must fit into the input of layer 'this': its windows span (3, 3) elements. Received: spatial input size (2, 9) with padding='valid'. Use a smaller kernel, or padding='same'.",
     ),
     "not built": (
         lambda: this().to_conv2d(),

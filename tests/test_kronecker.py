@@ -552,7 +552,7 @@ REFUSED = {
     ),
     "small input": (
         lambda: make(FACTORS, name="layer").build((None, 3, 10, 6)),
-        "The kernel must fit into the input of layer 'layer': it spans (4, 3) elements. Received: spatial input size (3, 10) with padding='valid'. Use a smaller kernel, or padding='same'.",
+        "The kernel must fit into the input of layer 'layer': its windows span (4, 3) elements. Received: spatial input size (3, 10) with padding='valid'. Use a smaller kernel, or padding='same'.",
     ),
     "unknown size": (
         lambda: make(FACTORS, padding="same", strides=2, strategy="factored").build(

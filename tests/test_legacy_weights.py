@@ -50,6 +50,54 @@ def nested(module, make, frozen, names=("first", "second")):
     return module.Sequential([module.Input((5, 4)), inner, module.layers.Dense(3, name="head")])
 
 
+def frozen_model(module, names=("first", "second", "third")):
+    """A frozen model whose second layer is not, within a model, and in another frozen one."""
+    inputs = module.Input((4,))
+    x = inputs
+    for name in names:
+        x = module.layers.Dense(4, **({"name": name} if name else {}))(x)
+    inner = module.Model(inputs, x, name="inner")
+    hidden = module.Input((4,))
+    outer = module.Model(hidden, module.layers.BatchNormalization(name="bn")(inner(hidden)))
+    outer.trainable = False
+    inner.layers[2].trainable = True
+    first = module.Input((4,))
+    return module.Model(first, module.layers.Dense(3, name="head")(outer(first)))
+
+
+def flags(model):
+    """What every layer with weights says of being trained, by name, at any depth."""
+    layers = {layer.name: layer for layer in model._flatten_layers(include_self=False)}
+    kept = ("inner", "first", "second", "third", "bn", "head")
+    return {name: layers[name].trainable for name in kept}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("file", ["m.h5", "m.keras", "m"])
+def test_a_frozen_model_s_layers_are_frozen_or_not_as_the_file_says(file, tmp_path, rng):
+    model = randomized(frozen_model(tf_keras), rng)
+    model.save(tmp_path / file)
+    loaded = legacy.load_model(tmp_path / file)
+    assert flags(loaded) == flags(model)
+    assert flags(loaded)["second"]
+    assert not flags(loaded)["first"]
+    assert len(loaded.trainable_weights) == len(model.trainable_weights) == 2
+    inputs = rng.normal(size=(3, 4)).astype("float32")
+    np.testing.assert_allclose(
+        to_numpy(loaded(inputs)), model(inputs, training=False).numpy(), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_of_a_frozen_model_whose_layers_are_not_come_in_keras_2_s_order(tmp_path, rng):
+    tf_keras.backend.clear_session()
+    keras.backend.clear_session()
+    model = randomized(frozen_model(tf_keras, (None, None, None)), rng)
+    rebuilt = frozen_model(keras, (None, None, None))
+    inputs = rng.normal(size=(3, 4)).astype("float32")
+    assert_loaded(rebuilt, model, str(tmp_path / "w.h5"), inputs)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["dense", "normalized", "bidirectional", "separable"])
 def test_layers_within_a_model_are_matched_by_name_whatever_is_frozen(kind, tmp_path, rng):

@@ -19,6 +19,9 @@ from low_rank_local_connectivity.ops.arguments import (
     text,
 )
 
+# What the names of types of numbers begin with; complex ones are served nowhere.
+NUMBERS = ("float", "bfloat", "int", "uint", "bool")
+
 
 def require_arguments(
     model: Any,
@@ -37,6 +40,7 @@ def require_arguments(
         ValueError: If one is wrong.
     """
     require_model("export_model", model)
+    _require_numbers(model)
     if not isinstance(path, (str, os.PathLike)):
         raise ValueError(f"`path` must be a folder's path. Received: {received('path', path)}.")
     _require_formats(formats)
@@ -60,6 +64,19 @@ def require_arguments(
         for name in sequence("class_names", class_names, "names"):
             text("class_names", name)
     number_above("tolerance", tolerance, 0, or_equal=True)
+
+
+def _require_numbers(model: Any) -> None:
+    """Refuses models of strings, which most formats cannot hold, and of complex numbers."""
+    for kind in ("input", "output"):
+        for one in getattr(model, f"{kind}s", None) or ():
+            if not one.dtype.startswith(NUMBERS):
+                name = one._keras_history.operation.name
+                raise ValueError(
+                    "export_model() takes models from numbers to numbers. Received: "
+                    f"{model.name!r}, whose {kind} {name!r} is of type {one.dtype}. Export the "
+                    "part of it between its lookups of strings, as a keras.Model of its own."
+                )
 
 
 def _require_formats(formats: Any) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from low_rank_local_connectivity.export.arguments import require_arguments
 from low_rank_local_connectivity.export.formats import FORMATS, encoded_name
 from low_rank_local_connectivity.export.forms import choose_form
-from low_rank_local_connectivity.export.precision import float32_defaults, in_float32, policies
+from low_rank_local_connectivity.export.precision import in_float32, policies
 from low_rank_local_connectivity.export.samples import given_inputs, sample_inputs
 from low_rank_local_connectivity.export.signatures import Port, Served, ports
 from low_rank_local_connectivity.export.verifying import (
@@ -28,6 +28,7 @@ from low_rank_local_connectivity.export.verifying import (
     prepare,
 )
 from low_rank_local_connectivity.inspection.graph import require_graph
+from low_rank_local_connectivity.keras_settings import changed_settings
 
 MANIFEST = "manifest.json"
 VERSIONS = ("keras", "numpy", "tensorflow", "onnx", "ai-edge-litert")
@@ -136,7 +137,8 @@ def export_model(
     arrays = sample_inputs(model, as_trained.inputs, sample)
     trained = compute(as_trained, arrays)
     _check_class_names(class_names, trained)
-    with float32_defaults():
+    # Layers that conversions make are to compute in float32, whatever the global default.
+    with changed_settings(floatx="float32", dtype_policy="float32"):
         served = dataclasses.replace(
             as_trained, model=in_float32(model), warmup=trained.first(1).inputs
         )

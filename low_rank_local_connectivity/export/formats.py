@@ -34,16 +34,15 @@ class Format:
 
     Args:
         file: Its name in the export's folder.
-        backends: Keras's backends that can write it.
-        packages: Packages that it needs: the name to install, by the name to import.
+        backends: Keras's backends that can write it, each with the packages that it needs for that:
+            the name to install, by the name to import.
         write: Function of a `Served` and a path that writes it.
         run: Function from a path and a `Served` to a function from inputs to outputs, by name.
         integers: Whether it computes in integers, calibrated on representative inputs.
     """
 
     file: str
-    backends: tuple[str, ...]
-    packages: dict[str, str]
+    backends: dict[str, dict[str, str]]
     write: Callable[["Served", Path], None]
     run: Callable[[Path, "Served"], Run]
     integers: bool = False
@@ -62,9 +61,9 @@ class Format:
             raise ValueError(
                 f"The format {name!r} can be written on the backends {', '.join(self.backends)}. "
                 f"Received: {backend!r}. Save the model as .keras, load it with "
-                f"KERAS_BACKEND={self.backends[0]} and export it there."
+                f"KERAS_BACKEND={next(iter(self.backends))} and export it there."
             )
-        for package, line in self.packages.items():
+        for package, line in self.backends[backend].items():
             try:
                 importlib.import_module(package)
             except ImportError as error:
@@ -262,29 +261,22 @@ def _run_litert_int8(path: Path, served: "Served") -> Run:
 
 TENSORFLOW = {"tensorflow": "'low-rank-local-connectivity[tensorflow]'"}
 EXPORT = "'low-rank-local-connectivity[export]'"
+ONNX: dict[str, str] = dict.fromkeys(("onnx", "onnxruntime"), EXPORT)
+LITERT = {**TENSORFLOW, "ai_edge_litert": EXPORT}
 FORMATS = {
     "tf_saved_model": Format(
-        "1", ("tensorflow", "jax"), TENSORFLOW, _write_saved_model, _run_saved_model
+        "1", dict.fromkeys(("tensorflow", "jax"), TENSORFLOW), _write_saved_model, _run_saved_model
     ),
     "onnx": Format(
         "model.onnx",
-        # PyTorch's exporter does not see into a gradient of one's own, nor Keras's on JAX.
-        ("tensorflow",),
-        dict.fromkeys(("onnx", "onnxruntime", "tf2onnx"), EXPORT),
+        {"tensorflow": {**ONNX, "tf2onnx": EXPORT}, "torch": ONNX},
         _write_onnx,
         _run_onnx,
     ),
-    "litert": Format(
-        "model.tflite",
-        ("tensorflow",),
-        {**TENSORFLOW, "ai_edge_litert": EXPORT},
-        _write_litert,
-        _run_litert,
-    ),
+    "litert": Format("model.tflite", {"tensorflow": LITERT}, _write_litert, _run_litert),
     "litert_int8": Format(
         "model_int8.tflite",
-        ("tensorflow",),
-        {**TENSORFLOW, "ai_edge_litert": EXPORT},
+        {"tensorflow": LITERT},
         _write_litert_int8,
         _run_litert_int8,
         integers=True,

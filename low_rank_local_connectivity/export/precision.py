@@ -1,7 +1,5 @@
 """Models of any precision as the float32 models that servers run."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -12,19 +10,6 @@ from low_rank_local_connectivity.export.signatures import served_dtype
 OTHERS = ("float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16")
 # Where configurations keep them.
 KEYS = ("dtype", "source_name", "default_policy")
-
-
-@contextlib.contextmanager
-def float32_defaults() -> Iterator[None]:
-    """Lets layers that are made without a type compute in float32, whatever the global default."""
-    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
-    try:
-        yield
-    finally:
-        keras.config.set_floatx(floatx)
-        keras.config.set_dtype_policy(policy)
 
 
 def policies(model: Any) -> list[str]:

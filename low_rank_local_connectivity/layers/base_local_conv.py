@@ -1,5 +1,6 @@
 """What layers with filters over windows have in common."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Unpack
 
 import keras
@@ -22,6 +23,28 @@ from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.spatial_bias import add_biases
 from low_rank_local_connectivity.ops.operation_counts import convolution, numbers, per_output
 from low_rank_local_connectivity.ops.windows import Windows
+
+
+def fitting_windows(layer: Any, sizes: Sequence[int | None]) -> tuple[int | None, ...]:
+    """Returns the number of windows per axis of a layer's inputs, which must have room for one.
+
+    Args:
+        layer: A layer with `windows`.
+        sizes: Spatial size of its inputs.
+
+    Raises:
+        ValueError: If no window fits.
+    """
+    windows = layer.windows
+    found = windows.output_shape(sizes)
+    if any(isinstance(size, int) and size < 1 for size in found):
+        smaller = "kernel or dilation" if max(windows.dilations) > 1 else "kernel"
+        raise ValueError(
+            f"The kernel must fit into the input of layer {layer.name!r}: its windows span "
+            f"{windows.extents} elements. Received: spatial input size {sizes} with "
+            f"padding={layer.padding!r}. Use a smaller {smaller}, or padding='same'."
+        )
+    return found
 
 
 class BaseLocalConv(ConfiguredLayer):
@@ -100,18 +123,7 @@ class BaseLocalConv(ConfiguredLayer):
         self.input_spec = keras.layers.InputSpec(ndim=self.dimensions + 2, axes={axis: channels})
         self.input_sizes = spatial
         self.input_channels = channels
-        self.output_sizes = self._fitting_windows(spatial)
-
-    def _fitting_windows(self, spatial: Any) -> tuple[int | None, ...]:
-        """Returns the number of windows per axis of inputs, which must have room for one."""
-        sizes = self.windows.output_shape(spatial)
-        if any(isinstance(size, int) and size < 1 for size in sizes):
-            raise ValueError(
-                f"The kernel must fit into the input of layer {self.name!r}: its windows span "
-                f"{self.windows.extents} elements. Received: spatial input size {spatial} with "
-                f"padding={self.padding!r}. Use a smaller kernel or dilation, or padding='same'."
-            )
-        return sizes
+        self.output_sizes = fitting_windows(self, spatial)
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns `(batch, *output sizes, filters)` in the layer's data format."""
@@ -185,7 +197,7 @@ class BaseLocalConv(ConfiguredLayer):
     def _check_sizes(self, input_shape: Any) -> None:
         """Refuses inputs without room for a window, or of another size than the weights are for."""
         received, _ = split_shape(input_shape, self.data_format, self.dimensions)
-        self._fitting_windows(received)
+        fitting_windows(self, received)
         for axis in self.fixed_axes() if self.built else ():
             if received[axis] not in (None, self.input_sizes[axis]):
                 raise ValueError(

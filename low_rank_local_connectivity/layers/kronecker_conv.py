@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import activations, constraints, initializers, ops, regularizers
 
+from low_rank_local_connectivity.layers.base_local_conv import fitting_windows
 from low_rank_local_connectivity.layers.configured_layer import (
     ConfiguredLayer,
     boolean,
@@ -193,7 +194,7 @@ class KroneckerConv2D(ConfiguredLayer):
                 f"{self.name!r}. Received: factors={self.factors}, with {blocks} * {in_block} "
                 f"channels, and input_shape={tuple(input_shape)}, with {channels}."
             )
-        self._fitting_windows(sizes)
+        fitting_windows(self, sizes)
         if self.strategy == "factored":
             # Refuses an unknown size under strides and padding before any weight is made.
             self.windows.pad_amounts(sizes)
@@ -213,17 +214,6 @@ class KroneckerConv2D(ConfiguredLayer):
                 constraint=self.bias_constraint,
             )
 
-    def _fitting_windows(self, sizes: Any) -> tuple[int | None, ...]:
-        """Returns the number of windows per axis of inputs, which must have room for one."""
-        found = self.windows.output_shape(sizes)
-        if any(isinstance(size, int) and size < 1 for size in found):
-            raise ValueError(
-                f"The kernel must fit into the input of layer {self.name!r}: it spans "
-                f"{self.kernel_size} elements. Received: spatial input size {sizes} with "
-                f"padding={self.padding!r}. Use a smaller kernel, or padding='same'."
-            )
-        return found
-
     def _add_factor(self, name: str, index: int) -> Any:
         def draw(shape, dtype=None):  # noqa: ARG001, the shape follows from the factors
             return draw_factor(self.kernel_initializer, self.factors, self.rank, index, dtype)
@@ -241,13 +231,13 @@ class KroneckerConv2D(ConfiguredLayer):
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns `(batch, *output sizes, filters)` in the layer's data format."""
         sizes, _ = split_shape(input_shape, self.data_format, 2)
-        sizes = self._fitting_windows(sizes)
+        sizes = fitting_windows(self, sizes)
         return join_shape(input_shape[0], sizes, self.filters, self.data_format)
 
     def call(self, inputs):
         """Convolves, adds the biases and applies the activation."""
         inputs = to_channels_last(inputs, self.data_format)
-        self._fitting_windows(tuple(inputs.shape[1:3]))
+        fitting_windows(self, tuple(inputs.shape[1:3]))
         outputs = self._convolve(inputs)
         if self.bias is not None:
             outputs = outputs + ops.cast(self.bias, outputs.dtype)

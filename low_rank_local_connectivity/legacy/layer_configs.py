@@ -8,6 +8,7 @@ import keras
 
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.activations import keras2_hard_sigmoid
+from low_rank_local_connectivity.keras_settings import changed_settings
 
 Config = dict[str, Any]
 LOCALLY_CONNECTED = ("LocallyConnected1D", "LocallyConnected2D")
@@ -140,13 +141,9 @@ class LayerConfig:
     def layer(self) -> Any:
         """Returns the layer, not built."""
         config = self._modern(plain(self.described))
-        usual = keras.config.image_data_format()
         # A description without a data format is of a layer that had no other.
-        keras.config.set_image_data_format("channels_last")
-        try:
+        with changed_settings(image_data_format="channels_last"):
             return keras.layers.deserialize(config, custom_objects=self.custom_objects)
-        finally:
-            keras.config.set_image_data_format(usual)
 
     def _modern(self, value: Any) -> Any:
         if isinstance(value, list):

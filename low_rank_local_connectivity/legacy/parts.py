@@ -32,8 +32,21 @@ class Part:
 
 
 def weights_of(layer: Any) -> list[Any]:
-    """Returns a layer's variables in Keras 2's order, the trainable ones first."""
-    return [*layer.trainable_weights, *layer.non_trainable_weights]
+    """Returns a layer's variables in Keras 2's order, the trainable ones first.
+
+    Of a model that is frozen as a whole, those come first that its layers would train.
+    """
+    parts = layer.layers if isinstance(layer, keras.Model) else [layer]
+    first = set().union(*map(_trained, parts))
+    return sorted(layer.weights, key=lambda one: id(one) not in first)
+
+
+def _trained(layer: Any) -> set[int]:
+    """Returns which variables a layer trains, by what it and the layers within it say."""
+    if not layer.trainable:
+        return set()
+    own = set(map(id, layer._trainable_variables))
+    return own.union(*map(_trained, layers_in(layer)))
 
 
 def layers_in(layer: Any) -> Sequence[Any]:

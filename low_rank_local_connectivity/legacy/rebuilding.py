@@ -54,6 +54,18 @@ def rebuild(
     return model, rebuilding.described
 
 
+def _freeze_alone(model: Any) -> None:
+    """Freezes a model's weights; its layers keep saying of themselves what the file says.
+
+    In Keras 2 a frozen model trains none of its layers' weights whatever they say, and a batch
+    normalisation goes by what it says itself. In Keras 3 weights go by what they say themselves.
+    """
+    before = [(layer, layer.trainable) for layer in model._flatten_layers(include_self=False)]
+    model.trainable = False
+    for layer, trainable in before:
+        layer._trainable = trainable  # the property would thaw its weights
+
+
 def _require_built(model: Any, path: str) -> Any:
     if not model.built:
         raise ValueError(
@@ -155,7 +167,7 @@ class _Rebuilding:
         inputs, outputs = (graph.tensors(config[key]) for key in ("input_layers", "output_layers"))
         model = keras.Model(_alone(inputs), _alone(outputs), name=self._name(config))
         if config.get("trainable") is False:
-            model.trainable = False
+            _freeze_alone(model)
         layers = [one for one in graph.layers.values() if isinstance(one, keras.layers.Layer)]
         self.described.order[id(model)] = layers
         return model

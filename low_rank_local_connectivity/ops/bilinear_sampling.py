@@ -13,6 +13,7 @@ from typing import Any
 from keras import ops
 
 from low_rank_local_connectivity.ops.arguments import tensors
+from low_rank_local_connectivity.ops.padding import pad
 from low_rank_local_connectivity.ops.precision import as_floats, at_least_float32, floor
 
 
@@ -63,11 +64,11 @@ def padded_pixels(images_bhwc, groups: int = 1):
     Returns:
         Tensor of axes `rc`, with `c` the channels of a group.
     """
-    padded = ops.pad(images_bhwc, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    padded = pad(images_bhwc, ((0, 0), (1, 1), (1, 1), (0, 0)))
     pixels_rc = ops.reshape(padded, (-1, images_bhwc.shape[-1] // groups))
     rows = pixels_rc.shape[0]
     # From no rows at all JAX reads none of the right shape, and PyTorch adds none up.
-    return ops.pad(pixels_rc, ((0, 1), (0, 0))) if isinstance(rows, int) and not rows else pixels_rc
+    return pad(pixels_rc, ((0, 1), (0, 0))) if isinstance(rows, int) and not rows else pixels_rc
 
 
 def first_pixels(batch, height, width):

@@ -12,6 +12,7 @@ from low_rank_local_connectivity.ops.arguments import (
     sequence,
     tensor,
 )
+from low_rank_local_connectivity.ops.padding import pad
 from low_rank_local_connectivity.ops.precision import as_floats, dtype_of
 
 
@@ -58,7 +59,7 @@ def merge_cascade(kernels: Sequence[Any], dilations: Sequence[tuple[int, int]]):
     for kernel, dilation in zip(kernels, dilations, strict=True):
         spans = [rate * (size - 1) for rate, size in zip(dilation, kernel.shape[:2], strict=True)]
         merged = ops.conv(
-            ops.pad(merged, ((0, 0), *((span, span) for span in spans), (0, 0))),
+            pad(merged, ((0, 0), *((span, span) for span in spans), (0, 0))),
             # Keras correlates; this is a convolution.
             ops.flip(ops.flip(kernel, 0), 1),
             padding="valid",

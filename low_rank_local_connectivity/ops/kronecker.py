@@ -26,6 +26,7 @@ from low_rank_local_connectivity.ops.arguments import (
     tensor,
     tensors,
 )
+from low_rank_local_connectivity.ops.padding import pad
 from low_rank_local_connectivity.ops.precision import as_floats, matmul
 
 # (rows, columns, input channels, filters) of the coarse kernel, then of the fine one.
@@ -182,7 +183,7 @@ def kronecker_convolution(
     steps = steps_of((coarse_rijce.shape[1:], fine_rkldf.shape[1:]), strides)
     _require_room(inputs_bhwx, steps, pads)
     if any(amount for pair in pads for amount in pair):
-        inputs_bhwx = ops.pad(inputs_bhwx, ((0, 0), *pads, (0, 0)))
+        inputs_bhwx = pad(inputs_bhwx, ((0, 0), *pads, (0, 0)))
     between = _apply_fine(inputs_bhwx, fine_rkldf, coarse_rijce.shape[3], steps)
     return _apply_coarse(between, coarse_rijce, steps)
 
@@ -199,8 +200,8 @@ def _checked_pads(pads: Any) -> list[tuple[int, int]]:
 
 def _require_room(inputs_bhwx, steps: Sequence[Steps], pads: Sequence[tuple[int, int]]) -> None:
     """Refuses inputs into which the kernel does not fit."""
-    for size, step, pad in zip(inputs_bhwx.shape[1:3], steps, pads, strict=True):
-        if isinstance(size, int) and size + sum(pad) < step.coarse * step.fine:
+    for size, step, around in zip(inputs_bhwx.shape[1:3], steps, pads, strict=True):
+        if isinstance(size, int) and size + sum(around) < step.coarse * step.fine:
             taps = tuple(step.coarse * step.fine for step in steps)
             raise ValueError(
                 f"The kernel must fit into the inputs: it has {taps} taps. Received: inputs_bhwx "

@@ -29,6 +29,7 @@ from low_rank_local_connectivity.ops.arguments import (
     tensors,
 )
 from low_rank_local_connectivity.ops.gradients import with_gradient
+from low_rank_local_connectivity.ops.padding import pad
 from low_rank_local_connectivity.ops.precision import as_floats, matmul
 from low_rank_local_connectivity.ops.windows import Windows
 
@@ -267,7 +268,7 @@ def scatter_slabs(
         tap_Sbc = read_Sbq[..., index * channels : (index + 1) * channels]
         steps = [place.step for place in tap]
         around = [(place.start, end - place.stop) for place, end in zip(tap, padded, strict=True)]
-        placed.append(ops.pad(spread(tap_Sbc, steps), (*around, (0, 0), (0, 0))))
+        placed.append(pad(spread(tap_Sbc, steps), (*around, (0, 0), (0, 0))))
     inside = tuple(
         slice(before, before + size) for size, (before, _) in zip(sizes, amounts, strict=True)
     )
@@ -330,7 +331,7 @@ def pad_windows(inputs_bSc, windows: Windows):
     amounts = windows.pad_amounts(inputs_bSc.shape[1:-1])
     if not any(map(any, amounts)):
         return inputs_bSc
-    return ops.pad(inputs_bSc, ((0, 0), *amounts, (0, 0)))
+    return pad(inputs_bSc, ((0, 0), *amounts, (0, 0)))
 
 
 def spread(values, steps: Sequence[int]):
@@ -353,7 +354,7 @@ def spread(values, steps: Sequence[int]):
             continue
         around = [(0, 0)] * (len(values.shape) + 1)
         around[axis + 1] = (0, step - 1)
-        wide = ops.pad(ops.expand_dims(values, axis + 1), around)
+        wide = pad(ops.expand_dims(values, axis + 1), around)
         rest = [-1 if size is None else size for size in values.shape[axis + 1 :]]
         wide = ops.reshape(wide, (*values.shape[:axis], length * step, *rest))
         values = wide[(slice(None),) * axis + (slice(0, (length - 1) * step + 1),)]

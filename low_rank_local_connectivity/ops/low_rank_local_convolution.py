@@ -34,6 +34,7 @@ from low_rank_local_connectivity.ops.local_convolution import (
     slab_rows,
     spread,
 )
+from low_rank_local_connectivity.ops.padding import pad
 from low_rank_local_connectivity.ops.precision import as_floats, at_least_float32, matmul
 from low_rank_local_connectivity.ops.windows import Windows
 
@@ -352,5 +353,5 @@ def embed_banks(kernels_Tcf: Sequence, windows: Sequence[Windows], shape: Sequen
             for size, start, span in zip(sizes, starts, bank.extents, strict=True)
         ]
         around = (*zip(starts, ends, strict=True), (0, 0), (0, 0))
-        embedded.append(ops.pad(spread(kernel_Tcf, bank.dilations), around))
+        embedded.append(pad(spread(kernel_Tcf, bank.dilations), around))
     return ops.concatenate(embedded, axis=-1), box

@@ -23,6 +23,7 @@ from low_rank_local_connectivity.ops.arguments import (
     tensor,
     tensors,
 )
+from low_rank_local_connectivity.ops.padding import pad
 from low_rank_local_connectivity.ops.precision import as_floats, matmul
 
 # A float that is a hair below a whole number stands for it.
@@ -340,7 +341,7 @@ def _centred_correlation(inputs_bhwc, kernel_ijcf, dilation: int, strides: tuple
         # Keras's own padding would move the taps, by an amount that changes with the level.
         spans = zip(sizes, rates, strict=True)
         before = [((size - 1) // 2 * rate, size // 2 * rate) for size, rate in spans]
-        inputs_bhwc = ops.pad(inputs_bhwc, ((0, 0), *before, (0, 0)))
+        inputs_bhwc = pad(inputs_bhwc, ((0, 0), *before, (0, 0)))
         padding = "valid"
     outputs = ops.conv(
         inputs_bhwc,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import keras
 
+from low_rank_local_connectivity.keras_settings import DEFAULTS, change_settings
 from low_rank_local_connectivity.training.records import RunError, replacing
 from low_rank_local_connectivity.training.recovery import Recovery, heeding_signals
 from low_rank_local_connectivity.training.schedule import warmup_then
@@ -83,9 +84,7 @@ def set_precision(policy: str) -> None:
 
 def ignore_keras_json() -> None:
     """Restores Keras's own defaults of settings that a user's `keras.json` may have changed."""
-    keras.config.set_image_data_format("channels_last")
-    keras.config.set_floatx("float32")
-    keras.config.set_epsilon(1e-7)
+    change_settings(DEFAULTS)
 
 
 def choose_jit_compile(model: keras.Model, placement: Placement = ONE_DEVICE) -> bool | str:
