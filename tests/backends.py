@@ -6,6 +6,9 @@ import functools
 import keras
 import numpy as np
 
+# TensorFlow's XLA compiles a step for longer than a small model takes for many without.
+WITHOUT_XLA = {"jit_compile": False} if keras.backend.backend() == "tensorflow" else {}
+
 
 def all_digits():
     """Returns a context in which the backend knows float64: JAX does not unless it is told."""

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from backends import call, compute, outputs_and_gradients, randomize, to_numpy
+from backends import WITHOUT_XLA, call, compute, outputs_and_gradients, randomize, to_numpy
 from reference import finite_difference, local_convolution, output_shape
 
 from low_rank_local_connectivity import layers
@@ -148,7 +148,7 @@ def test_layers_that_share_a_router_train_save_and_load(rng, tmp_path):
     randomize(model, rng, 0.3)
     before = [to_numpy(weight) for weight in model.weights]
     images = rng.normal(size=(3, 8, 11, 4)).astype("float32")
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", **WITHOUT_XLA)
     model.fit(images, np.ones((3, 5, 8, 7), "float32"), verbose=0)
     for weight, old in zip(model.weights, before, strict=True):
         assert np.abs(to_numpy(weight) - old).max() > 0, f"{weight.path} stood still"

@@ -8,7 +8,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from backends import call, compute, outputs_and_gradients, randomize, to_numpy
+from backends import WITHOUT_XLA, call, compute, outputs_and_gradients, randomize, to_numpy
 from keras import ops
 from reference import finite_difference
 
@@ -424,7 +424,7 @@ def test_offsets_learn_how_far_an_image_was_moved():
     layer.offset_kernel.trainable = False
     layer.kernel.trainable = False
     weights = np.broadcast_to(mask[..., 0], (5, 12, 13))
-    model.compile(keras.optimizers.Adam(0.1), "mse")
+    model.compile(keras.optimizers.Adam(0.1), "mse", **WITHOUT_XLA)
     model.fit(images, targets, sample_weight=weights, epochs=80, batch_size=5, verbose=0)
     np.testing.assert_allclose(to_numpy(layer.offset_bias), [0.7, -1.3], atol=0.1)
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from backends import call, randomize, to_numpy
+from backends import WITHOUT_XLA, call, randomize, to_numpy
 from scipy.signal import correlate
 
 from low_rank_local_connectivity import FullConv1D, FullConv2D, FullConv3D, WithBackground
@@ -155,7 +155,9 @@ def test_a_model_with_a_background_trains_and_is_saved(tmp_path, rng):
     inputs = keras.Input((13, 16, 2))
     x = keras.layers.GlobalMaxPooling2D()(with_biases("background", [0.5, -1.0])(inputs))
     model = keras.Model(inputs, keras.layers.Dense(3)(x))
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), **WITHOUT_XLA
+    )
     images = rng.normal(size=(8, 13, 16, 2)).astype("float32")
     model.fit(images, np.arange(8) % 3, epochs=2, batch_size=4, verbose=0)
     model.save(tmp_path / "model.keras")

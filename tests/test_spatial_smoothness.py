@@ -5,7 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from backends import compute, randomize, to_numpy
+from backends import WITHOUT_XLA, compute, randomize, to_numpy
 from cases import CASES
 from reference import normalize
 
@@ -137,7 +137,7 @@ def test_training_with_it_makes_weights_smoother(p, input_dependent, rng):
             combining_weights_regularizer=SpatialSmoothness(strength, p),
         )
         model = keras.Sequential([keras.Input((6, 7, 2)), layer])
-        model.compile(keras.optimizers.SGD(0.05), "mse")
+        model.compile(keras.optimizers.SGD(0.05), "mse", **WITHOUT_XLA)
         model.fit(inputs, targets, batch_size=8, epochs=20, verbose=0)
         weights = compute(layer.combining_weights, inputs)
         found[strength] = roughness(weights, p, int(input_dependent))
