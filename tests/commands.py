@@ -34,6 +34,8 @@ LIGHT = ("absl.app", f"{LIBRARY}.experiments.command")
 PARTS = ("layers", "training", "export.exporting", "plots", "data.pipeline")
 RUN = ("keras", *(f"{LIBRARY}.{part}" for part in PARTS), "matplotlib.pyplot")
 RUN += ("sklearn.datasets", "sklearn.model_selection", "scipy.ndimage", *LIGHT)
+# What takes long of what Keras imports on JAX.
+BENEATH_KERAS = ("jax", "h5py", "matplotlib.pyplot", "scipy.stats", "sklearn.base")
 # What frameworks read while they are imported: with other values a command imports them itself.
 READ_BY_IMPORTS = ("KERAS_BACKEND", "KERAS_HOME", "PYTHONPATH")
 POLL = 0.01
@@ -151,6 +153,12 @@ def run_server() -> Server:
 def light_server() -> Server:
     """The server that has imported what run_experiment.py imports to check its flags."""
     return Server(*LIGHT)
+
+
+@functools.cache
+def server_beneath_keras() -> Server:
+    """The server that has imported what Keras imports, but not Keras."""
+    return Server(*BENEATH_KERAS)
 
 
 def start(*arguments, cwd=None, **environment) -> Process:
