@@ -230,6 +230,10 @@ def become(request) -> None:
         code, *rest = rest
         sys.argv = ["-c", *rest]
         exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+    elif first == "-m":
+        module, *rest = rest
+        sys.argv = [module, *rest]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     else:
         sys.argv = [first, *rest]
         runpy.run_path(first, run_name="__main__")
