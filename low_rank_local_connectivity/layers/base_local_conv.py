@@ -20,7 +20,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
-from low_rank_local_connectivity.layers.spatial_bias import add_biases
+from low_rank_local_connectivity.layers.local.spatial_bias import add_biases
 from low_rank_local_connectivity.ops.operation_counts import convolution, numbers, per_output
 from low_rank_local_connectivity.ops.windows import Windows
 

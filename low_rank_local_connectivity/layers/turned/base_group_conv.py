@@ -13,14 +13,14 @@ from low_rank_local_connectivity.layers.configured_layer import (
     split_shape,
 )
 from low_rank_local_connectivity.layers.filter_initialization import draw_turned_filters
-from low_rank_local_connectivity.layers.group_maps import (
+from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
+from low_rank_local_connectivity.layers.turned.group_maps import (
     group_shape,
     join_orientations,
     plain_shape,
     split_orientations,
     works_by_value,
 )
-from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.ops.group_conv import expand_kernel, tap_count
 
 # What a layer has in common with the plain convolution that it becomes.

@@ -7,9 +7,9 @@ import keras
 from keras import ops
 
 from low_rank_local_connectivity.layers.configured_layer import boolean, number_above, positive_int
-from low_rank_local_connectivity.layers.deformable_conv import slow_down
+from low_rank_local_connectivity.layers.deformable.deformable_conv import slow_down
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
-from low_rank_local_connectivity.layers.scale_conv import ScaleConv2D
+from low_rank_local_connectivity.layers.scale.scale_conv import ScaleConv2D
 from low_rank_local_connectivity.layers.scale_levels import is_pyramid, join_levels, levels_of
 from low_rank_local_connectivity.ops.arguments import tensor
 from low_rank_local_connectivity.ops.deformable_scale import deformable_scale_correlation

@@ -8,7 +8,6 @@ import keras
 from keras import constraints, initializers, ops, regularizers
 
 from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
-from low_rank_local_connectivity.layers.combining_weights import InputDependentCombiningWeights
 from low_rank_local_connectivity.layers.configured_layer import (
     boolean,
     initializer_of,
@@ -22,7 +21,10 @@ from low_rank_local_connectivity.layers.configured_layer import (
 from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters, separate_clone
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
-from low_rank_local_connectivity.layers.spatial_bias import AXIS_NAMES, add_spatial_bias
+from low_rank_local_connectivity.layers.local.combining_weights import (
+    InputDependentCombiningWeights,
+)
+from low_rank_local_connectivity.layers.local.spatial_bias import AXIS_NAMES, add_spatial_bias
 from low_rank_local_connectivity.ops import combining_weights as weights_ops
 from low_rank_local_connectivity.ops.arguments import tensor
 from low_rank_local_connectivity.ops.low_rank_local_convolution import combine_banks, embed_banks

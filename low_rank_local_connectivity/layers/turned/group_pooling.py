@@ -9,8 +9,8 @@ from low_rank_local_connectivity.layers.configured_layer import (
     one_of,
     standardize_data_format,
 )
-from low_rank_local_connectivity.layers.group_maps import plain_shape
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
+from low_rank_local_connectivity.layers.turned.group_maps import plain_shape
 from low_rank_local_connectivity.ops.operation_counts import numbers
 from low_rank_local_connectivity.ops.reduction import reduce_axis
 from low_rank_local_connectivity.ops.windows import Windows

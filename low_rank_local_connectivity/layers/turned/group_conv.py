@@ -2,8 +2,8 @@
 
 import keras
 
-from low_rank_local_connectivity.layers.base_group_conv import BaseGroupConv2D
 from low_rank_local_connectivity.layers.documentation import documented_with
+from low_rank_local_connectivity.layers.turned.base_group_conv import BaseGroupConv2D
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")

@@ -24,7 +24,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
 )
 from low_rank_local_connectivity.layers.filter_initialization import draw_factor
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
-from low_rank_local_connectivity.layers.kronecker_checks import (
+from low_rank_local_connectivity.layers.other.kronecker_checks import (
     kernel_to_factorize,
     require_product,
 )
