@@ -8,7 +8,7 @@ import numpy as np
 
 from low_rank_local_connectivity.conversion.weights import to_numpy
 from low_rank_local_connectivity.inspection.graph import not_built
-from low_rank_local_connectivity.layers.configured_layer import split_shape
+from low_rank_local_connectivity.layers.data_format import split_shape
 from low_rank_local_connectivity.layers.local.locally_connected import LocallyConnected
 from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
     LowRankLocallyConnected,

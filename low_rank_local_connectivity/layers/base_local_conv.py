@@ -6,21 +6,23 @@ from typing import Any, ClassVar, Unpack
 import keras
 from keras import activations, constraints, ops, regularizers
 
-from low_rank_local_connectivity.layers.configured_layer import (
-    ConfiguredLayer,
-    boolean,
+from low_rank_local_connectivity.layers.arguments import initializer_of
+from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
+from low_rank_local_connectivity.layers.data_format import (
     from_channels_last,
-    initializer_of,
     join_shape,
-    one_of_any_case,
-    per_axis,
-    positive_int,
     split_shape,
     standardize_data_format,
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.local.spatial_bias import add_biases
+from low_rank_local_connectivity.ops.arguments import (
+    boolean,
+    one_of_any_case,
+    per_axis,
+    positive_int,
+)
 from low_rank_local_connectivity.ops.operation_counts import convolution, numbers, per_output
 from low_rank_local_connectivity.ops.windows import Windows
 

@@ -6,16 +6,11 @@ from typing import Any, Unpack
 import keras
 from keras import ops
 
+from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.base_local_conv import SharedFilterConv
-from low_rank_local_connectivity.layers.configured_layer import (
-    boolean,
-    from_channels_last,
-    number_above,
-    positive_int,
-    to_channels_last,
-)
+from low_rank_local_connectivity.layers.data_format import from_channels_last, to_channels_last
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
-from low_rank_local_connectivity.ops.arguments import tensor
+from low_rank_local_connectivity.ops.arguments import boolean, number_above, positive_int, tensor
 from low_rank_local_connectivity.ops.deform_conv import deform_conv2d
 from low_rank_local_connectivity.ops.kronecker import plain_convolution
 from low_rank_local_connectivity.ops.operation_counts import SAMPLE
@@ -105,27 +100,6 @@ class DeformableConv2D(SharedFilterConv):
     """
 
     dimensions = 2
-    ARGUMENTS = (
-        "filters",
-        "kernel_size",
-        "strides",
-        "padding",
-        "data_format",
-        "dilation_rate",
-        "offset_groups",
-        "modulated",
-        "mask_scale",
-        "offset_lr_multiplier",
-        "activation",
-        "use_bias",
-        "kernel_initializer",
-        "bias_initializer",
-        "kernel_regularizer",
-        "bias_regularizer",
-        "activity_regularizer",
-        "kernel_constraint",
-        "bias_constraint",
-    )
 
     def __init__(
         self,
@@ -174,6 +148,8 @@ class DeformableConv2D(SharedFilterConv):
         self.offset_lr_multiplier = number_above(
             "offset_lr_multiplier", offset_lr_multiplier, 0, or_equal=True
         )
+
+    ARGUMENTS = arguments_of(__init__)
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""

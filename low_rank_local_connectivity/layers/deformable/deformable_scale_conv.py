@@ -6,12 +6,12 @@ from typing import Any, Unpack
 import keras
 from keras import ops
 
-from low_rank_local_connectivity.layers.configured_layer import boolean, number_above, positive_int
+from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.deformable.deformable_conv import slow_down
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.scale.scale_conv import ScaleConv2D
 from low_rank_local_connectivity.layers.scale_levels import is_pyramid, join_levels, levels_of
-from low_rank_local_connectivity.ops.arguments import tensor
+from low_rank_local_connectivity.ops.arguments import boolean, number_above, positive_int, tensor
 from low_rank_local_connectivity.ops.deformable_scale import deformable_scale_correlation
 from low_rank_local_connectivity.ops.operation_counts import SAMPLE
 from low_rank_local_connectivity.ops.scale_space import scale_correlation
@@ -87,28 +87,6 @@ class DeformableScaleConv2D(ScaleConv2D):
         al., "Deformable Convolutional Networks", ICCV 2017.
     """
 
-    ARGUMENTS = (
-        "filters",
-        "kernel_size",
-        "interaction",
-        "base",
-        "strides",
-        "data_format",
-        "rounding",
-        "offset_groups",
-        "scale_offsets",
-        "offset_lr_multiplier",
-        "activation",
-        "use_bias",
-        "kernel_initializer",
-        "bias_initializer",
-        "kernel_regularizer",
-        "bias_regularizer",
-        "activity_regularizer",
-        "kernel_constraint",
-        "bias_constraint",
-    )
-
     def __init__(
         self,
         filters: int,
@@ -156,6 +134,8 @@ class DeformableScaleConv2D(ScaleConv2D):
         self.offset_lr_multiplier = number_above(
             "offset_lr_multiplier", offset_lr_multiplier, 0, or_equal=True
         )
+
+    ARGUMENTS = arguments_of(__init__)
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape, or of a list of shapes."""

@@ -8,20 +8,18 @@ import keras
 from keras import ops
 
 from low_rank_local_connectivity.inspection.operation_rules import operations
-from low_rank_local_connectivity.layers.configured_layer import (
-    ConfiguredLayer,
-    boolean,
+from low_rank_local_connectivity.layers.arguments import arguments_of, layer_of
+from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
+from low_rank_local_connectivity.layers.data_format import (
     from_channels_last,
     join_shape,
-    layer_of,
-    per_axis,
     split_shape,
     standardize_data_format,
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.ops.affine_sampling import sample_affine
-from low_rank_local_connectivity.ops.arguments import tensor
+from low_rank_local_connectivity.ops.arguments import boolean, per_axis, tensor
 from low_rank_local_connectivity.ops.operation_counts import SAMPLE, numbers
 from low_rank_local_connectivity.ops.precision import at_least_float32, matmul
 
@@ -78,8 +76,6 @@ class SpatialTransformer2D(ConfiguredLayer):
         https://arxiv.org/abs/1506.02025.
     """
 
-    ARGUMENTS = ("localization", "output_size", "align_corners", "data_format")
-
     def __init__(
         self,
         localization: Any,
@@ -96,6 +92,8 @@ class SpatialTransformer2D(ConfiguredLayer):
         self.align_corners = boolean("align_corners", align_corners)
         self.data_format = standardize_data_format(data_format)
         self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    ARGUMENTS = arguments_of(__init__)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain values."""

@@ -8,17 +8,16 @@ from typing import Any, Unpack
 import keras
 from keras import ops
 
-from low_rank_local_connectivity.layers.configured_layer import (
-    ConfiguredLayer,
-    positive_int,
-    positive_ints,
+from low_rank_local_connectivity.layers.arguments import arguments_of
+from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
+from low_rank_local_connectivity.layers.data_format import (
     split_shape,
     standardize_data_format,
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.dense import Dense
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
-from low_rank_local_connectivity.ops.arguments import items_of
+from low_rank_local_connectivity.ops.arguments import items_of, positive_int, positive_ints
 from low_rank_local_connectivity.ops.operation_counts import linear_resizing
 from low_rank_local_connectivity.ops.precision import mean
 from low_rank_local_connectivity.ops.resampling import resize_aligned
@@ -70,8 +69,6 @@ class InputDependentCombiningWeights(ConfiguredLayer):
         ICML 2020, section 3.2.2 and its supplement B.
     """
 
-    ARGUMENTS = ("spatial_rank", "output_size", "dilation_rates", "data_format")
-
     def __init__(
         self,
         spatial_rank: int,
@@ -97,6 +94,8 @@ class InputDependentCombiningWeights(ConfiguredLayer):
             pointwise(width, "sigmoid", "aggregation_1"),
             pointwise(self.spatial_rank, None, "aggregation_2"),
         ]
+
+    ARGUMENTS = arguments_of(__init__)
 
     def _standardize_size(self, size: Any) -> tuple[int, ...] | int | None:
         if size is None:

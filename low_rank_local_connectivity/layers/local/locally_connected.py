@@ -6,11 +6,12 @@ from typing import Any, Literal, Unpack
 import keras
 from keras import ops
 
+from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
-from low_rank_local_connectivity.layers.configured_layer import one_of
 from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
+from low_rank_local_connectivity.ops.arguments import one_of
 from low_rank_local_connectivity.ops.local_convolution import local_convolution
 from low_rank_local_connectivity.plans.machine import require_memory
 
@@ -69,26 +70,6 @@ class LocallyConnected(BaseLocalConv):
         LeCun, "Generalization and network design strategies", 1989.
     """
 
-    ARGUMENTS = (
-        "filters",
-        "kernel_size",
-        "strides",
-        "padding",
-        "data_format",
-        "activation",
-        "use_bias",
-        "kernel_initializer",
-        "bias_initializer",
-        "kernel_regularizer",
-        "bias_regularizer",
-        "activity_regularizer",
-        "kernel_constraint",
-        "bias_constraint",
-        "implementation",
-        "dilation_rate",
-        "fan",
-    )
-
     def __init__(
         self,
         filters: int,
@@ -131,6 +112,8 @@ class LocallyConnected(BaseLocalConv):
         )
         self.implementation = one_of("implementation", implementation, (1, 2, 3))
         self.fan = one_of("fan", fan, ("position", "kernel"))
+
+    ARGUMENTS = arguments_of(__init__)
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""

@@ -7,17 +7,9 @@ from typing import Any, Literal, Unpack
 import keras
 from keras import constraints, initializers, ops, regularizers
 
+from low_rank_local_connectivity.layers.arguments import arguments_of, initializer_of
 from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
-from low_rank_local_connectivity.layers.configured_layer import (
-    boolean,
-    initializer_of,
-    one_of,
-    per_axis,
-    positive_int,
-    received,
-    spatial_axes,
-    to_channels_last,
-)
+from low_rank_local_connectivity.layers.data_format import to_channels_last
 from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters, separate_clone
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
@@ -26,7 +18,15 @@ from low_rank_local_connectivity.layers.local.combining_weights import (
 )
 from low_rank_local_connectivity.layers.local.spatial_bias import AXIS_NAMES, add_spatial_bias
 from low_rank_local_connectivity.ops import combining_weights as weights_ops
-from low_rank_local_connectivity.ops.arguments import tensor
+from low_rank_local_connectivity.ops.arguments import (
+    boolean,
+    one_of,
+    per_axis,
+    positive_int,
+    received,
+    spatial_axes,
+    tensor,
+)
 from low_rank_local_connectivity.ops.low_rank_local_convolution import combine_banks, embed_banks
 from low_rank_local_connectivity.ops.operation_counts import numbers, per_output
 from low_rank_local_connectivity.ops.windows import Windows
@@ -126,36 +126,6 @@ class LowRankLocallyConnected(BaseLocalConv):
         Local Connectivity", ICML 2020, https://arxiv.org/abs/2002.02959.
     """
 
-    ARGUMENTS = (
-        "filters",
-        "kernel_size",
-        "spatial_rank",
-        "strides",
-        "padding",
-        "data_format",
-        "dilation_rate",
-        "activation",
-        "use_bias",
-        "additive_axes",
-        "input_dependent",
-        "normalize_weights",
-        "use_spatial_bias",
-        "combining_weights_initializer",
-        "kernel_initializer",
-        "bias_initializer",
-        "kernel_regularizer",
-        "combining_weights_regularizer",
-        "bias_regularizer",
-        "spatial_bias_regularizer",
-        "activity_regularizer",
-        "kernel_constraint",
-        "combining_weights_constraint",
-        "bias_constraint",
-        "spatial_bias_constraint",
-        "preserve_variance",
-        "implementation",
-    )
-
     def __init__(
         self,
         filters: int,
@@ -235,6 +205,8 @@ class LowRankLocallyConnected(BaseLocalConv):
                 f"dilation_rate={self.dilation_rate}. Use padding='same'."
             )
         self.predictor: InputDependentCombiningWeights | None = None
+
+    ARGUMENTS = arguments_of(__init__)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]):

@@ -7,18 +7,17 @@ import keras
 import numpy as np
 from keras import constraints, initializers, ops, regularizers
 
-from low_rank_local_connectivity.layers.configured_layer import (
-    ConfiguredLayer,
-    boolean,
+from low_rank_local_connectivity.layers.arguments import arguments_of, initializer_of
+from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
+from low_rank_local_connectivity.layers.data_format import (
     from_channels_last,
-    initializer_of,
-    spatial_axes,
     split_shape,
     standardize_data_format,
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.filter_initialization import separate_clone
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
+from low_rank_local_connectivity.ops.arguments import boolean, spatial_axes
 from low_rank_local_connectivity.ops.operation_counts import numbers
 from low_rank_local_connectivity.ops.windows import Windows
 
@@ -132,15 +131,6 @@ class SpatialBias(ConfiguredLayer):
         ICML 2020, section 3.2.1.
     """
 
-    ARGUMENTS = (
-        "additive_axes",
-        "per_filter",
-        "data_format",
-        "bias_initializer",
-        "bias_regularizer",
-        "bias_constraint",
-    )
-
     def __init__(
         self,
         additive_axes: tuple[int, ...] | None = None,
@@ -167,6 +157,8 @@ class SpatialBias(ConfiguredLayer):
         )
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.bias_constraint = constraints.get(bias_constraint)
+
+    ARGUMENTS = arguments_of(__init__)
 
     def build(self, input_shape: Any) -> None:
         """Creates the terms for inputs of this shape."""

@@ -6,7 +6,8 @@ import keras
 from keras import layers, ops
 
 from low_rank_local_connectivity.inspection.operation_rules import operations
-from low_rank_local_connectivity.layers.configured_layer import TakesAnyDtype, layer_of
+from low_rank_local_connectivity.layers.arguments import layer_of
+from low_rank_local_connectivity.layers.configured_layer import TakesAnyDtype
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.ops.arguments import finite_number, items_of
 

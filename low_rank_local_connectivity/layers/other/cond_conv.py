@@ -6,18 +6,19 @@ from typing import Any, Literal, Unpack
 import keras
 from keras import ops
 
+from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
-from low_rank_local_connectivity.layers.configured_layer import (
-    from_channels_last,
-    one_of,
-    positive_int,
-    received,
-    to_channels_last,
-)
+from low_rank_local_connectivity.layers.data_format import from_channels_last, to_channels_last
 from low_rank_local_connectivity.layers.dense import Dense
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
-from low_rank_local_connectivity.ops.arguments import is_tensor, tensor
+from low_rank_local_connectivity.ops.arguments import (
+    is_tensor,
+    one_of,
+    positive_int,
+    received,
+    tensor,
+)
 from low_rank_local_connectivity.ops.cond_conv import mix_kernels
 from low_rank_local_connectivity.ops.operation_counts import convolution, each_shape, numbers
 from low_rank_local_connectivity.ops.precision import at_least_float32, mean
@@ -101,25 +102,6 @@ class CondConv2D(BaseLocalConv):
     """
 
     dimensions = 2
-    ARGUMENTS = (
-        "filters",
-        "kernel_size",
-        "num_experts",
-        "strides",
-        "padding",
-        "data_format",
-        "dilation_rate",
-        "activation",
-        "use_bias",
-        "routing",
-        "kernel_initializer",
-        "bias_initializer",
-        "kernel_regularizer",
-        "bias_regularizer",
-        "activity_regularizer",
-        "kernel_constraint",
-        "bias_constraint",
-    )
 
     def __init__(
         self,
@@ -167,6 +149,8 @@ class CondConv2D(BaseLocalConv):
             self.router = Dense(
                 self.num_experts, activation=routing, dtype=self.dtype_policy, name="router"
             )
+
+    ARGUMENTS = arguments_of(__init__)
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""

@@ -5,14 +5,11 @@ from typing import Any, Unpack
 import keras
 from keras import layers, ops
 
-from low_rank_local_connectivity.layers.configured_layer import (
-    ConfiguredLayer,
-    TakesAnyDtype,
-    boolean,
+from low_rank_local_connectivity.layers.arguments import arguments_of
+from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer, TakesAnyDtype
+from low_rank_local_connectivity.layers.data_format import (
     from_channels_last,
     join_shape,
-    per_axis,
-    positive_int,
     split_shape,
     standardize_data_format,
     to_channels_last,
@@ -21,6 +18,7 @@ from low_rank_local_connectivity.layers.keras_arguments import (
     Conv2DArguments,
     RegularizedLayerArguments,
 )
+from low_rank_local_connectivity.ops.arguments import boolean, per_axis, positive_int
 from low_rank_local_connectivity.ops.operation_counts import convolution, numbers, per_output
 from low_rank_local_connectivity.ops.precision import at_least_float32, maximum
 from low_rank_local_connectivity.ops.windows import Windows
@@ -54,8 +52,6 @@ class AddCoordinates2D(ConfiguredLayer):
         Solution", NeurIPS 2018.
     """
 
-    ARGUMENTS = ("with_radius", "data_format")
-
     def __init__(
         self,
         with_radius: bool = False,
@@ -67,6 +63,8 @@ class AddCoordinates2D(ConfiguredLayer):
         self.data_format = standardize_data_format(data_format)
         self.input_spec = layers.InputSpec(ndim=4)
         self._build_now(AddCoordinates2D)
+
+    ARGUMENTS = arguments_of(__init__)
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the input's shape with the coordinates' channels added."""

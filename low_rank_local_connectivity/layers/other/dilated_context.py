@@ -7,22 +7,24 @@ import keras
 from keras import constraints, layers, regularizers
 
 from low_rank_local_connectivity.initializers import IdentityConv
-from low_rank_local_connectivity.layers.configured_layer import (
-    ConfiguredLayer,
-    boolean,
+from low_rank_local_connectivity.layers.arguments import arguments_of, initializer_of
+from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
+from low_rank_local_connectivity.layers.data_format import (
     from_channels_last,
-    initializer_of,
     join_shape,
-    one_of_any_case,
-    per_axis,
-    positive_int,
-    positive_ints,
     split_shape,
     standardize_data_format,
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.filter_initialization import separate_clone
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
+from low_rank_local_connectivity.ops.arguments import (
+    boolean,
+    one_of_any_case,
+    per_axis,
+    positive_int,
+    positive_ints,
+)
 from low_rank_local_connectivity.ops.operation_counts import convolution, numbers, per_output
 from low_rank_local_connectivity.ops.windows import Windows
 
@@ -85,22 +87,6 @@ class DilatedContext2D(ConfiguredLayer):
         https://arxiv.org/abs/1511.07122.
     """
 
-    ARGUMENTS = (
-        "channels",
-        "dilations",
-        "kernel_size",
-        "padding",
-        "multipliers",
-        "use_bias",
-        "data_format",
-        "kernel_initializer",
-        "bias_initializer",
-        "kernel_regularizer",
-        "bias_regularizer",
-        "kernel_constraint",
-        "bias_constraint",
-    )
-
     def __init__(
         self,
         channels: int | None = None,
@@ -137,6 +123,8 @@ class DilatedContext2D(ConfiguredLayer):
         self.bias_constraint = constraints.get(bias_constraint)
         self.input_spec = layers.InputSpec(ndim=4)
         self.convolutions: list[keras.Layer] = []
+
+    ARGUMENTS = arguments_of(__init__)
 
     def _standardize_multipliers(self, values: Sequence[int] | None) -> tuple[int, ...] | None:
         if values is None:

@@ -6,19 +6,16 @@ from typing import Any, Literal, Unpack
 import keras
 from keras import layers, ops
 
-from low_rank_local_connectivity.layers.configured_layer import (
-    ConfiguredLayer,
-    boolean,
+from low_rank_local_connectivity.layers.arguments import arguments_of, initializer_of
+from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
+from low_rank_local_connectivity.layers.data_format import (
     from_channels_last,
-    initializer_of,
-    one_of,
-    per_axis,
     split_shape,
     standardize_data_format,
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
-from low_rank_local_connectivity.ops.arguments import tensor
+from low_rank_local_connectivity.ops.arguments import boolean, one_of, per_axis, tensor
 from low_rank_local_connectivity.ops.combining_weights import normalize_logits
 from low_rank_local_connectivity.ops.dynamic_local_filter import dynamic_local_filter
 from low_rank_local_connectivity.ops.operation_counts import each_shape, numbers
@@ -93,23 +90,6 @@ class DynamicLocalFilter2D(ConfiguredLayer):
         https://arxiv.org/abs/1605.09673.
     """
 
-    ARGUMENTS = (
-        "kernel_size",
-        "normalize",
-        "per_channel",
-        "dilation_rate",
-        "generator_kernel_size",
-        "data_format",
-        "use_generator",
-        "use_bias",
-        "kernel_initializer",
-        "bias_initializer",
-        "kernel_regularizer",
-        "bias_regularizer",
-        "kernel_constraint",
-        "bias_constraint",
-    )
-
     def __init__(
         self,
         kernel_size: int | tuple[int, ...],
@@ -151,6 +131,8 @@ class DynamicLocalFilter2D(ConfiguredLayer):
         self.generator: Any = None
         if not use_generator:
             self._build_now(DynamicLocalFilter2D)
+
+    ARGUMENTS = arguments_of(__init__)
 
     @property
     def windows(self) -> Windows:

@@ -5,10 +5,11 @@ from typing import Any, Unpack
 import keras
 from keras import ops
 
+from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.base_local_conv import SharedFilterConv
-from low_rank_local_connectivity.layers.configured_layer import one_of
 from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
+from low_rank_local_connectivity.ops.arguments import one_of
 from low_rank_local_connectivity.ops.local_convolution import pad_windows
 from low_rank_local_connectivity.ops.precision import matmul
 
@@ -66,24 +67,6 @@ class FullConv(SharedFilterConv):
         Absolute Spatial Location", CVPR 2020.
     """
 
-    ARGUMENTS = (
-        "filters",
-        "kernel_size",
-        "strides",
-        "data_format",
-        "dilation_rate",
-        "activation",
-        "use_bias",
-        "padding_value",
-        "kernel_initializer",
-        "bias_initializer",
-        "kernel_regularizer",
-        "bias_regularizer",
-        "activity_regularizer",
-        "kernel_constraint",
-        "bias_constraint",
-    )
-
     def __init__(
         self,
         filters: int,
@@ -122,6 +105,8 @@ class FullConv(SharedFilterConv):
             **kwargs,
         )
         self.padding_value = one_of("padding_value", padding_value, ("zeros", "background"))
+
+    ARGUMENTS = arguments_of(__init__)
 
     def paddings(self) -> tuple[str, ...]:
         """Returns the one padding that the layer has."""

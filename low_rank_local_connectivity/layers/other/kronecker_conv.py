@@ -6,18 +6,12 @@ import keras
 import numpy as np
 from keras import activations, constraints, initializers, ops, regularizers
 
+from low_rank_local_connectivity.layers.arguments import arguments_of, initializer_of
 from low_rank_local_connectivity.layers.base_local_conv import fitting_windows
-from low_rank_local_connectivity.layers.configured_layer import (
-    ConfiguredLayer,
-    boolean,
+from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
+from low_rank_local_connectivity.layers.data_format import (
     from_channels_last,
-    initializer_of,
     join_shape,
-    one_of,
-    one_of_any_case,
-    per_axis,
-    positive_int,
-    received,
     split_shape,
     standardize_data_format,
     to_channels_last,
@@ -28,7 +22,15 @@ from low_rank_local_connectivity.layers.other.kronecker_checks import (
     kernel_to_factorize,
     require_product,
 )
-from low_rank_local_connectivity.ops.arguments import sizes_of
+from low_rank_local_connectivity.ops.arguments import (
+    boolean,
+    one_of,
+    one_of_any_case,
+    per_axis,
+    positive_int,
+    received,
+    sizes_of,
+)
 from low_rank_local_connectivity.ops.kronecker import (
     checked_factors,
     checked_rank,
@@ -111,26 +113,6 @@ class KroneckerConv2D(ConfiguredLayer):
         Generalized Kronecker Product Decomposition", 2022.
     """
 
-    ARGUMENTS = (
-        "filters",
-        "kernel_size",
-        "factors",
-        "rank",
-        "strides",
-        "padding",
-        "data_format",
-        "activation",
-        "use_bias",
-        "kernel_initializer",
-        "bias_initializer",
-        "kernel_regularizer",
-        "bias_regularizer",
-        "activity_regularizer",
-        "kernel_constraint",
-        "bias_constraint",
-        "strategy",
-    )
-
     def __init__(
         self,
         filters: int,
@@ -178,6 +160,8 @@ class KroneckerConv2D(ConfiguredLayer):
         self.strategy = one_of("strategy", strategy, ("auto", *names_of(KRONECKER)))
         self.input_spec = keras.layers.InputSpec(ndim=4)
         self.machine: Any = None  # read by `build`
+
+    ARGUMENTS = arguments_of(__init__)
 
     @property
     def windows(self) -> Windows:

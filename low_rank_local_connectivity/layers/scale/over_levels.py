@@ -6,12 +6,9 @@ import keras
 from keras import layers, ops
 
 from low_rank_local_connectivity.inspection.operation_rules import operations
-from low_rank_local_connectivity.layers.configured_layer import (
-    TakesAnyDtype,
-    join_shape,
-    layer_of,
-    standardize_data_format,
-)
+from low_rank_local_connectivity.layers.arguments import layer_of
+from low_rank_local_connectivity.layers.configured_layer import TakesAnyDtype
+from low_rank_local_connectivity.layers.data_format import join_shape, standardize_data_format
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.layers.scale_levels import is_pyramid, split_scale_space
 from low_rank_local_connectivity.ops.operation_counts import numbers

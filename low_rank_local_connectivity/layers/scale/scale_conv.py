@@ -7,16 +7,9 @@ from typing import Any, Unpack
 import keras
 from keras import activations, constraints, ops, regularizers
 
-from low_rank_local_connectivity.layers.configured_layer import (
-    ConfiguredLayer,
-    boolean,
-    initializer_of,
-    join_shape,
-    one_of,
-    per_axis,
-    positive_int,
-    standardize_data_format,
-)
+from low_rank_local_connectivity.layers.arguments import arguments_of, initializer_of
+from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
+from low_rank_local_connectivity.layers.data_format import join_shape, standardize_data_format
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.scale_levels import (
     checked_base,
@@ -26,6 +19,7 @@ from low_rank_local_connectivity.layers.scale_levels import (
     levels_of,
     split_scale_space,
 )
+from low_rank_local_connectivity.ops.arguments import boolean, one_of, per_axis, positive_int
 from low_rank_local_connectivity.ops.operation_counts import numbers, per_output
 from low_rank_local_connectivity.ops.scale_space import level_dilations, scale_correlation
 
@@ -97,25 +91,6 @@ class ScaleConv2D(ConfiguredLayer):
         https://arxiv.org/abs/1905.11697.
     """
 
-    ARGUMENTS = (
-        "filters",
-        "kernel_size",
-        "interaction",
-        "base",
-        "strides",
-        "data_format",
-        "rounding",
-        "activation",
-        "use_bias",
-        "kernel_initializer",
-        "bias_initializer",
-        "kernel_regularizer",
-        "bias_regularizer",
-        "activity_regularizer",
-        "kernel_constraint",
-        "bias_constraint",
-    )
-
     def __init__(
         self,
         filters: int,
@@ -152,6 +127,8 @@ class ScaleConv2D(ConfiguredLayer):
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.kernel_constraint = constraints.get(kernel_constraint)
         self.bias_constraint = constraints.get(bias_constraint)
+
+    ARGUMENTS = arguments_of(__init__)
 
     def _checked_base(self, value: Any) -> float:
         base = checked_base(value)

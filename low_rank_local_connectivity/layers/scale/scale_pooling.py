@@ -5,11 +5,11 @@ from typing import Any, Literal, Unpack
 import keras
 from keras import ops
 
-from low_rank_local_connectivity.layers.configured_layer import (
-    ConfiguredLayer,
+from low_rank_local_connectivity.layers.arguments import arguments_of
+from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
+from low_rank_local_connectivity.layers.data_format import (
     from_channels_last,
     join_shape,
-    one_of,
     standardize_data_format,
 )
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
@@ -18,6 +18,7 @@ from low_rank_local_connectivity.layers.scale_levels import (
     levels_of,
     split_scale_space,
 )
+from low_rank_local_connectivity.ops.arguments import one_of
 from low_rank_local_connectivity.ops.operation_counts import numbers
 from low_rank_local_connectivity.ops.reduction import reduce_axis
 
@@ -61,8 +62,6 @@ class ScalePooling2D(ConfiguredLayer):
         https://arxiv.org/abs/1905.11697.
     """
 
-    ARGUMENTS = ("mode", "data_format")
-
     def __init__(
         self,
         mode: Literal["max", "mean"] = "max",
@@ -73,6 +72,8 @@ class ScalePooling2D(ConfiguredLayer):
         self.mode = one_of("mode", mode, ("max", "mean"))
         self.data_format = standardize_data_format(data_format)
         self._build_now(ScalePooling2D)
+
+    ARGUMENTS = arguments_of(__init__)
 
     def build(self, input_shape: Any) -> None:
         """Checks the input's shape; there are no weights."""

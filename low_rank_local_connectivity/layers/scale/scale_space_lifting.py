@@ -5,19 +5,17 @@ from typing import Any, Literal, Unpack
 import keras
 from keras import ops
 
-from low_rank_local_connectivity.layers.configured_layer import (
-    ConfiguredLayer,
-    boolean,
+from low_rank_local_connectivity.layers.arguments import arguments_of
+from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
+from low_rank_local_connectivity.layers.data_format import (
     join_shape,
-    number_above,
-    one_of,
-    positive_int,
     split_shape,
     standardize_data_format,
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.layers.scale_levels import checked_base, join_levels
+from low_rank_local_connectivity.ops.arguments import boolean, number_above, one_of, positive_int
 from low_rank_local_connectivity.ops.constants import constant, plain_number
 from low_rank_local_connectivity.ops.operation_counts import numbers
 from low_rank_local_connectivity.ops.precision import at_least_float32
@@ -87,16 +85,6 @@ class ScaleSpaceLifting2D(ConfiguredLayer):
         https://arxiv.org/abs/1905.11697.
     """
 
-    ARGUMENTS = (
-        "num_scales",
-        "base",
-        "zero_scale",
-        "method",
-        "pyramid",
-        "antialias",
-        "data_format",
-    )
-
     def __init__(
         self,
         num_scales: int,
@@ -129,6 +117,8 @@ class ScaleSpaceLifting2D(ConfiguredLayer):
             )
         self.input_spec = keras.layers.InputSpec(ndim=4)
         self._build_now(ScaleSpaceLifting2D)
+
+    ARGUMENTS = arguments_of(__init__)
 
     def _level_lengths(self, level: int, sizes: Any) -> list[Any]:
         """Returns the lengths of a level of the pyramid, None where they are not known."""

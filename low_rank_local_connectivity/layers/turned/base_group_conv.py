@@ -6,12 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
-from low_rank_local_connectivity.layers.configured_layer import (
-    join_shape,
-    positive_int,
-    split_shape,
-)
+from low_rank_local_connectivity.layers.data_format import join_shape, split_shape
 from low_rank_local_connectivity.layers.filter_initialization import draw_turned_filters
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.turned.group_maps import (
@@ -21,6 +18,7 @@ from low_rank_local_connectivity.layers.turned.group_maps import (
     split_orientations,
     works_by_value,
 )
+from low_rank_local_connectivity.ops.arguments import positive_int
 from low_rank_local_connectivity.ops.group_conv import expand_kernel, tap_count
 
 # What a layer has in common with the plain convolution that it becomes.
@@ -33,24 +31,6 @@ class BaseGroupConv2D(BaseLocalConv):
     dimensions = 2
     # Whether the inputs have orientations.
     reads_orientations: ClassVar[bool]
-    ARGUMENTS = (
-        "filters",
-        "kernel_size",
-        "order",
-        "strides",
-        "padding",
-        "data_format",
-        "dilation_rate",
-        "activation",
-        "use_bias",
-        "kernel_initializer",
-        "bias_initializer",
-        "kernel_regularizer",
-        "bias_regularizer",
-        "activity_regularizer",
-        "kernel_constraint",
-        "bias_constraint",
-    )
 
     def __init__(
         self,
@@ -107,6 +87,8 @@ class BaseGroupConv2D(BaseLocalConv):
                 "kernel_size, or padding='valid'."
             )
         self.input_spec = keras.layers.InputSpec(ndim=5 if self.reads_orientations else 4)
+
+    ARGUMENTS = arguments_of(__init__)
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""

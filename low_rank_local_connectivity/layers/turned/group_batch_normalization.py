@@ -5,14 +5,10 @@ from typing import Any, Unpack
 import keras
 from keras import ops
 
-from low_rank_local_connectivity.layers.configured_layer import (
-    TakesAnyDtype,
-    number_above,
-    received,
-    standardize_data_format,
-)
+from low_rank_local_connectivity.layers.configured_layer import TakesAnyDtype
+from low_rank_local_connectivity.layers.data_format import standardize_data_format
 from low_rank_local_connectivity.layers.keras_arguments import BatchNormalizationArguments
-from low_rank_local_connectivity.ops.arguments import sizes_of
+from low_rank_local_connectivity.ops.arguments import number_above, received, sizes_of
 from low_rank_local_connectivity.ops.operation_counts import numbers
 from low_rank_local_connectivity.ops.precision import mean
 from low_rank_local_connectivity.ops.windows import Windows

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from low_rank_local_connectivity.layers.configured_layer import require_shape
+from low_rank_local_connectivity.layers.data_format import require_shape
 
 
 def plain_shape(shape: Any, data_format: str) -> tuple[tuple, int | None]:

@@ -4,13 +4,12 @@ from typing import Any, Literal, Unpack
 
 import keras
 
-from low_rank_local_connectivity.layers.configured_layer import (
-    ConfiguredLayer,
-    one_of,
-    standardize_data_format,
-)
+from low_rank_local_connectivity.layers.arguments import arguments_of
+from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
+from low_rank_local_connectivity.layers.data_format import standardize_data_format
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.layers.turned.group_maps import plain_shape
+from low_rank_local_connectivity.ops.arguments import one_of
 from low_rank_local_connectivity.ops.operation_counts import numbers
 from low_rank_local_connectivity.ops.reduction import reduce_axis
 from low_rank_local_connectivity.ops.windows import Windows
@@ -46,8 +45,6 @@ class GroupPooling2D(ConfiguredLayer):
         Cohen and Welling, "Group Equivariant Convolutional Networks", ICML 2016, section 6.3.
     """
 
-    ARGUMENTS = ("mode", "data_format")
-
     def __init__(
         self,
         mode: Literal["max", "mean"] = "max",
@@ -59,6 +56,8 @@ class GroupPooling2D(ConfiguredLayer):
         self.data_format = standardize_data_format(data_format)
         self.input_spec = keras.layers.InputSpec(ndim=5)
         self._build_now(GroupPooling2D)
+
+    ARGUMENTS = arguments_of(__init__)
 
     def compute_output_shape(self, input_shape) -> tuple:
         """Returns the shape without orientations."""

@@ -7,7 +7,7 @@ from backends import WITHOUT_XLA, call, compute, outputs_and_gradients, randomiz
 from reference import finite_difference, local_convolution, output_shape
 
 from low_rank_local_connectivity import layers
-from low_rank_local_connectivity.layers.configured_layer import from_channels_last
+from low_rank_local_connectivity.layers.data_format import from_channels_last
 from low_rank_local_connectivity.ops import Windows
 from low_rank_local_connectivity.plans import CONDITIONAL, Request
 
