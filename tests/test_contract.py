@@ -109,7 +109,8 @@ def test_a_configuration_has_the_arguments_of_the_signature_in_their_order(name)
     named = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     # The release's names, for which `additive_axes` stands.
     named = [one for one in named if not re.match("share_(row|col)_combining_weights", one)]
-    assert named and list(layer_class.ARGUMENTS) == named
+    assert named
+    assert list(layer_class.ARGUMENTS) == named
 
 
 def test_a_subclass_that_lists_nothing_has_the_arguments_of_its_base():

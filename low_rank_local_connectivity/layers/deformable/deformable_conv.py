@@ -1,6 +1,5 @@
 """Convolution whose taps move, each at every position, to where the input tells them."""
 
-import math
 from typing import Any, Unpack
 
 import keras
@@ -9,30 +8,15 @@ from keras import ops
 from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.base_local_conv import SharedFilterConv
 from low_rank_local_connectivity.layers.data_format import from_channels_last, to_channels_last
+from low_rank_local_connectivity.layers.deformable.offset_branch import OffsetBranch
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
-from low_rank_local_connectivity.ops.arguments import boolean, number_above, positive_int, tensor
+from low_rank_local_connectivity.ops.arguments import boolean, number_above, tensor
 from low_rank_local_connectivity.ops.deform_conv import deform_conv2d
 from low_rank_local_connectivity.ops.kronecker import plain_convolution
-from low_rank_local_connectivity.ops.operation_counts import SAMPLE
-
-
-def slow_down(weight: Any, multiplier: float) -> Any:
-    """Returns the weight's value, through which `multiplier` times the gradient passes.
-
-    Example:
-        >>> slow_down(ops.array([3.0, 0.1]), 0.1).shape[0]
-        2
-    """
-    weight = ops.convert_to_tensor(weight)
-    if multiplier == 1:
-        return weight
-    still = ops.stop_gradient(weight)
-    # The difference is exactly 0: the value is the weight's own to the last bit.
-    return still + multiplier * (weight - still)
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class DeformableConv2D(SharedFilterConv):
+class DeformableConv2D(OffsetBranch, SharedFilterConv):
     """A convolution whose taps move, each at every position, to where the input tells them.
 
     `outputs[p] = sum_t m_t[p] x(s p - pad + d t + offset_t[p]) @ kernel[t]`
@@ -142,33 +126,17 @@ class DeformableConv2D(SharedFilterConv):
             bias_constraint=bias_constraint,
             **kwargs,
         )
-        self.offset_groups = positive_int("offset_groups", offset_groups)
+        self._take_offset_arguments(offset_groups, offset_lr_multiplier)
         self.modulated = boolean("modulated", modulated)
         self.mask_scale = number_above("mask_scale", mask_scale, 0)
-        self.offset_lr_multiplier = number_above(
-            "offset_lr_multiplier", offset_lr_multiplier, 0, or_equal=True
-        )
 
     ARGUMENTS = arguments_of(__init__)
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""
         super().build(input_shape)
-        if self.input_channels % self.offset_groups:
-            raise ValueError(
-                f"`offset_groups` must divide the number of input channels of layer "
-                f"{self.name!r}. Received: offset_groups={self.offset_groups} and "
-                f"input_shape={tuple(input_shape)}, with {self.input_channels} channels."
-            )
-        channels = self.windows.taps * self.offset_groups * (3 if self.modulated else 2)
-        self.offset_kernel = self.add_weight(
-            shape=(*self.kernel_size, self.input_channels, channels),
-            initializer="zeros",
-            name="offset_kernel",
-        )
-        self.offset_bias = self.add_weight(
-            shape=(channels,), initializer="zeros", name="offset_bias"
-        )
+        per_tap = 3 if self.modulated else 2
+        self._build_offset_branch(input_shape, self.input_channels, per_tap)
 
     def offsets_and_mask(self, x):
         """Returns where the taps go for given inputs, and how much each sample weighs.
@@ -199,10 +167,7 @@ class DeformableConv2D(SharedFilterConv):
         return from_channels_last(offsets, self.data_format), mask
 
     def _offset_branch(self, inputs):
-        kernel, bias = (
-            ops.cast(slow_down(weight, self.offset_lr_multiplier), inputs.dtype)
-            for weight in (self.offset_kernel, self.offset_bias)
-        )
+        kernel, bias = self._offset_weights(inputs.dtype)
         if self.windows.taps == 1:
             found = plain_convolution(inputs, kernel, self.strides, self.padding)
         else:
@@ -227,11 +192,10 @@ class DeformableConv2D(SharedFilterConv):
 
     def filter_operations(self, input_shape: Any, outputs: int) -> int:
         """Counts the convolution, the one that finds offsets and masks, and the sampling."""
-        positions, offsets = outputs // self.filters, self.offset_kernel.shape
-        read = math.prod(offsets[:3])
-        found = (2 * read + 1) * offsets[-1] * positions
-        samples = (SAMPLE + self.modulated) * read * positions
-        return super().filter_operations(input_shape, outputs) + found + samples
+        positions = outputs // self.filters
+        reading = self._sampling_operations(positions, further=self.modulated)
+        found = super().filter_operations(input_shape, outputs)
+        return found + self._offset_operations(positions) + reading
 
     def convolve(self, inputs, training: bool | None = None):
         """Asks the offset branch where to read channels-last inputs, reads and convolves."""

@@ -1,24 +1,22 @@
 """Convolution of scale spaces whose taps move, farther at coarser scales."""
 
-import math
 from typing import Any, Unpack
 
 import keras
 from keras import ops
 
 from low_rank_local_connectivity.layers.arguments import arguments_of
-from low_rank_local_connectivity.layers.deformable.deformable_conv import slow_down
+from low_rank_local_connectivity.layers.deformable.offset_branch import OffsetBranch
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.scale.scale_conv import ScaleConv2D
 from low_rank_local_connectivity.layers.scale_levels import is_pyramid, join_levels, levels_of
-from low_rank_local_connectivity.ops.arguments import boolean, number_above, positive_int, tensor
+from low_rank_local_connectivity.ops.arguments import boolean, tensor
 from low_rank_local_connectivity.ops.deformable_scale import deformable_scale_correlation
-from low_rank_local_connectivity.ops.operation_counts import SAMPLE
 from low_rank_local_connectivity.ops.scale_space import scale_correlation
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class DeformableScaleConv2D(ScaleConv2D):
+class DeformableScaleConv2D(OffsetBranch, ScaleConv2D):
     """A convolution of a scale space whose taps move to where the inputs tell them.
 
     `outputs[k, z] = activation(bias + sum_l sum_y kernel[l, y] inputs[k + l](r))`
@@ -129,31 +127,15 @@ class DeformableScaleConv2D(ScaleConv2D):
             bias_constraint=bias_constraint,
             **kwargs,
         )
-        self.offset_groups = positive_int("offset_groups", offset_groups)
+        self._take_offset_arguments(offset_groups, offset_lr_multiplier)
         self.scale_offsets = boolean("scale_offsets", scale_offsets)
-        self.offset_lr_multiplier = number_above(
-            "offset_lr_multiplier", offset_lr_multiplier, 0, or_equal=True
-        )
 
     ARGUMENTS = arguments_of(__init__)
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape, or of a list of shapes."""
         super().build(input_shape)
-        _, rows, columns, channels, _ = self.kernel.shape
-        if channels % self.offset_groups:
-            raise ValueError(
-                f"`offset_groups` must divide the number of input channels of layer "
-                f"{self.name!r}. Received: offset_groups={self.offset_groups} for inputs with "
-                f"{channels} channels."
-            )
-        offsets = 2 * self.offset_groups * rows * columns
-        self.offset_kernel = self.add_weight(
-            shape=(rows, columns, channels, offsets), initializer="zeros", name="offset_kernel"
-        )
-        self.offset_bias = self.add_weight(
-            shape=(offsets,), initializer="zeros", name="offset_bias"
-        )
+        self._build_offset_branch(input_shape, self.kernel.shape[-2])
 
     def offsets(self, inputs):
         """Returns where the taps go for given inputs, in pixels, in the form of the outputs.
@@ -181,23 +163,18 @@ class DeformableScaleConv2D(ScaleConv2D):
         return join_levels(self._offsets_of(levels, dilations), self.data_format, pyramid)
 
     def _offsets_of(self, levels, dilations):
-        kernel, bias = (
-            ops.cast(slow_down(weight, self.offset_lr_multiplier), levels[0].dtype)
-            for weight in (self.offset_kernel, self.offset_bias)
-        )
+        kernel, bias = self._offset_weights(levels[0].dtype)
         found = scale_correlation(levels, kernel[None], dilations, self.strides)
         factors = dilations if self.scale_offsets else [1] * len(dilations)
         return [factor * (one + bias) for factor, one in zip(factors, found, strict=True)]
 
     def operations(self, input_shape: Any) -> int:
         """Counts the convolution, the offsets of every level, their scaling, and the sampling."""
-        convolving = super().operations(input_shape)
-        read, offsets = math.prod(self.offset_kernel.shape[:3]), self.offset_kernel.shape[-1]
+        found = super().operations(input_shape)
         levels = self._reads(input_shape)
+        found += self._sampling_operations(sum(count * positions for count, positions in levels))
         positions = sum(positions for _, positions in levels)
-        found = (2 * read + 1 + self.scale_offsets) * offsets * positions
-        samples = read * sum(count * positions for count, positions in levels)
-        return convolving + found + SAMPLE * samples
+        return found + self._offset_operations(positions, further=self.scale_offsets)
 
     def correlate(self, levels, dilations):
         """Asks the offset branch where to read every level, reads and convolves."""

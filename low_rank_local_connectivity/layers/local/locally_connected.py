@@ -8,6 +8,7 @@ from keras import ops
 
 from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
+from low_rank_local_connectivity.layers.biases import add_bias
 from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
@@ -139,15 +140,7 @@ class LocallyConnected(BaseLocalConv):
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                shape=(*self.output_sizes, self.filters),
-                initializer=self.bias_initializer,
-                name="bias",
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-            )
+        self.bias = add_bias(self, (*self.output_sizes, self.filters))
 
     def _draw_kernel(self, shape: tuple[int, ...], dtype: Any = None):
         """Draws the filters of each position as a convolution draws its one bank."""

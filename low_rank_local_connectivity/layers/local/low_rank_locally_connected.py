@@ -9,6 +9,7 @@ from keras import constraints, initializers, ops, regularizers
 
 from low_rank_local_connectivity.layers.arguments import arguments_of, initializer_of
 from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
+from low_rank_local_connectivity.layers.biases import add_bias
 from low_rank_local_connectivity.layers.data_format import to_channels_last
 from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters, separate_clone
@@ -337,15 +338,7 @@ class LowRankLocallyConnected(BaseLocalConv):
                 self.spatial_bias_regularizer,
                 self.spatial_bias_constraint,
             )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                shape=(self.filters,),
-                initializer=self.bias_initializer,
-                name="bias",
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-            )
+        self.bias = add_bias(self)
 
     def _build_banks(self) -> None:
         """Creates the banks; `autocast=False` keeps them in float32 until they are mixed."""
@@ -628,7 +621,7 @@ class LowRankLocallyConnected(BaseLocalConv):
 
     def output_biases(self) -> list:
         """Returns the terms of the spatial bias and the filters' bias."""
-        return [*self.spatial_bias_terms, *([] if self.bias is None else [self.bias])]
+        return [*self.spatial_bias_terms, *super().output_biases()]
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")

@@ -1,13 +1,12 @@
 """Biases that depend on the position."""
 
-from collections.abc import Sequence
 from typing import Any, Unpack
 
 import keras
-import numpy as np
-from keras import constraints, initializers, ops, regularizers
+from keras import constraints, initializers, regularizers
 
 from low_rank_local_connectivity.layers.arguments import arguments_of, initializer_of
+from low_rank_local_connectivity.layers.biases import with_biases
 from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
 from low_rank_local_connectivity.layers.data_format import (
     from_channels_last,
@@ -72,19 +71,6 @@ def add_spatial_bias(
         )
         for index, (name, shape) in enumerate(shapes.items())
     ]
-
-
-def add_biases(outputs, biases: Sequence):
-    """Adds biases to channels-last outputs.
-
-    Summed first, since an addition to the outputs costs a tenth of a convolution; to one shape,
-    since Keras may add what has a single long axis along another axis of that length.
-    """
-    if not biases:
-        return outputs
-    shape = np.broadcast_shapes(*(tuple(bias.shape) for bias in biases))
-    first, *rest = (ops.broadcast_to(bias, shape) for bias in biases)
-    return outputs + ops.cast(sum(rest, start=first), outputs.dtype)
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -215,7 +201,7 @@ class SpatialBias(ConfiguredLayer):
         """Adds every term."""
         self._check_sizes(tuple(inputs.shape))
         outputs = to_channels_last(inputs, self.data_format)
-        return from_channels_last(add_biases(outputs, self.terms), self.data_format)
+        return from_channels_last(with_biases(outputs, *self.terms), self.data_format)
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the input's shape."""

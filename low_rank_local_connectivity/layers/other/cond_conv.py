@@ -8,6 +8,7 @@ from keras import ops
 
 from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
+from low_rank_local_connectivity.layers.biases import add_bias
 from low_rank_local_connectivity.layers.data_format import from_channels_last, to_channels_last
 from low_rank_local_connectivity.layers.dense import Dense
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
@@ -170,16 +171,8 @@ class CondConv2D(BaseLocalConv):
             constraint=self.kernel_constraint,
             autocast=False,
         )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                shape=(self.num_experts, self.filters),
-                initializer=self._draw_biases,
-                name="bias",
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-                autocast=False,
-            )
+        shape = (self.num_experts, self.filters)
+        self.bias = add_bias(self, shape, initializer=self._draw_biases, autocast=False)
         if self.router is not None:
             self.router.build((None, self.input_channels))
 

@@ -8,6 +8,7 @@ from keras import activations, constraints, initializers, ops, regularizers
 
 from low_rank_local_connectivity.layers.arguments import arguments_of, initializer_of
 from low_rank_local_connectivity.layers.base_local_conv import fitting_windows
+from low_rank_local_connectivity.layers.biases import add_bias, with_biases
 from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
 from low_rank_local_connectivity.layers.data_format import (
     from_channels_last,
@@ -188,15 +189,7 @@ class KroneckerConv2D(ConfiguredLayer):
         self.coarse_kernel, self.fine_kernel = (
             self._add_factor(name, index) for index, name in enumerate(("coarse", "fine"))
         )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                shape=(self.filters,),
-                initializer=self.bias_initializer,
-                name="bias",
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-            )
+        self.bias = add_bias(self)
 
     def _add_factor(self, name: str, index: int) -> Any:
         def draw(shape, dtype=None):  # noqa: ARG001, the shape follows from the factors
@@ -222,9 +215,7 @@ class KroneckerConv2D(ConfiguredLayer):
         """Convolves, adds the biases and applies the activation."""
         inputs = to_channels_last(inputs, self.data_format)
         fitting_windows(self, tuple(inputs.shape[1:3]))
-        outputs = self._convolve(inputs)
-        if self.bias is not None:
-            outputs = outputs + ops.cast(self.bias, outputs.dtype)
+        outputs = with_biases(self._convolve(inputs), self.bias)
         return self.activation(from_channels_last(outputs, self.data_format))
 
     def operations(self, input_shape: Any) -> int:

@@ -8,6 +8,7 @@ import keras
 from keras import activations, constraints, ops, regularizers
 
 from low_rank_local_connectivity.layers.arguments import arguments_of, initializer_of
+from low_rank_local_connectivity.layers.biases import add_bias, with_biases
 from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
 from low_rank_local_connectivity.layers.data_format import join_shape, standardize_data_format
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
@@ -179,15 +180,7 @@ class ScaleConv2D(ConfiguredLayer):
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                shape=(self.filters,),
-                initializer=self.bias_initializer,
-                name="bias",
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-            )
+        self.bias = add_bias(self)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the input's shape with the filters as channels, of each level of a pyramid."""
@@ -229,10 +222,7 @@ class ScaleConv2D(ConfiguredLayer):
         pyramid = is_pyramid(inputs)
         dilations = [1] * len(levels) if pyramid else self.dilations(len(levels))
         outputs = self.correlate(levels, dilations)
-        if self.bias is not None:
-            bias = ops.convert_to_tensor(self.bias)
-            outputs = [level + bias for level in outputs]
-        outputs = [self.activation(level) for level in outputs]
+        outputs = [self.activation(with_biases(level, self.bias)) for level in outputs]
         return join_levels(outputs, self.data_format, pyramid)
 
 

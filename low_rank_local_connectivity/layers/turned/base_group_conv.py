@@ -8,6 +8,7 @@ from keras import ops
 
 from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
+from low_rank_local_connectivity.layers.biases import add_bias, with_biases
 from low_rank_local_connectivity.layers.data_format import join_shape, split_shape
 from low_rank_local_connectivity.layers.filter_initialization import draw_turned_filters
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
@@ -118,15 +119,7 @@ class BaseGroupConv2D(BaseLocalConv):
             # Filters are turned before they are rounded to the compute dtype.
             autocast=False,
         )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                shape=(self.filters,),
-                initializer=self.bias_initializer,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-                name="bias",
-            )
+        self.bias = add_bias(self)
 
     def _check_orientations(self, shape: tuple, orientations: int | None) -> None:
         if orientations != self.order:
@@ -210,8 +203,7 @@ class BaseGroupConv2D(BaseLocalConv):
             dilation_rate=self.dilation_rate,
         )
         outputs = split_orientations(outputs, self.order, "channels_last")
-        if self.bias is not None:
-            outputs = outputs + ops.cast(self.bias, outputs.dtype)
+        outputs = with_biases(outputs, self.bias)
         if not last:
             outputs = ops.transpose(outputs, (0, 3, 4, 1, 2))
         return self.activation(outputs)

@@ -576,7 +576,16 @@ ERRORS = {
         ),
         (
             "`offset_groups` must divide the number of input channels of layer 'layer'. Received: "
-            "offset_groups=3 for inputs with 4 channels."
+            "offset_groups=3 and input_shape=(None, 3, 8, 9, 4), with 4 channels."
+        ),
+    ),
+    "groups of a pyramid": (
+        lambda: layers.DeformableScaleConv2D(4, 3, offset_groups=3, name="layer").build(
+            [(None, 8, 9, 4), (None, 4, 5, 4)]
+        ),
+        (
+            "`offset_groups` must divide the number of input channels of layer 'layer'. Received: "
+            "offset_groups=3 and input_shape=[(None, 8, 9, 4), (None, 4, 5, 4)], with 4 channels."
         ),
     ),
     "multiplier of a scale space": (
