@@ -108,7 +108,7 @@ class SpatialBias(ConfiguredLayer):
 
     Example:
         >>> layer = SpatialBias()
-        >>> outputs = layer(ops.ones((2, 4, 5, 3)))
+        >>> outputs = layer(keras.ops.ones((2, 4, 5, 3)))
         >>> [(weight.name, tuple(weight.shape)) for weight in layer.weights]
         [('bias_row', (4, 1, 1)), ('bias_col', (1, 5, 1))]
 
