@@ -1,12 +1,13 @@
 """Runs make targets that test, one after another, and prints one table of their results last.
 
-    python tests/suites.py test test-jax test-torch
+    python tests/suites.py "test PYTEST=--cov" test-jax test-torch
 
 Every suite runs, whatever became of the one before; the exit status is 0 only if all are green.
 """
 
 import dataclasses
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -55,7 +56,7 @@ def run(suite: str) -> Result:
         options = f"{os.environ.get('PYTEST_ADDOPTS', '')} --junitxml={report}"
         start = time.monotonic()
         environment = {**os.environ, "PYTEST_ADDOPTS": options}
-        status = subprocess.call(["make", suite], cwd=ROOT, env=environment)
+        status = subprocess.call(["make", *shlex.split(suite)], cwd=ROOT, env=environment)
         return Result(suite, status, time.monotonic() - start, **counts(report))
 
 
