@@ -5,6 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import commands
 import pytest
@@ -224,9 +225,9 @@ def test_a_folder_beside_the_package_is_its_part():
         assert Path(str(module.__file__)).resolve() == ROOT / name / "__init__.py"
 
 
-def printed(code: str) -> set[str]:
+def printed(code: str, python: Any = commands.new_python) -> set[str]:
     """The words that a process of its own prints, on the backend that loads soonest."""
-    run = commands.new_python("-c", code, cwd=ROOT, KERAS_BACKEND="jax")
+    run = python("-c", code, cwd=ROOT, KERAS_BACKEND="jax")
     assert run.returncode == 0, run.stderr
     return set(run.stdout.split())
 
@@ -258,6 +259,6 @@ def test_keras_knows_the_layers_wherever_both_are_imported(imports):
     pytest.importorskip("jax", reason="JAX is not installed")
     code = f"import {imports.format(LIBRARY)}; "
     code += f"print(*[k for k in keras.saving.get_custom_objects() if k.startswith('{LIBRARY}>')])"
-    found = printed(code)
+    found = printed(code, commands.server_beneath_keras().python)
     assert {f"{LIBRARY}>{name}" for name in layers.__all__ if name.endswith("Conv2D")} <= found
     assert f"{LIBRARY}>LowRankLocallyConnected3D" in found
