@@ -107,9 +107,8 @@ class SpatialBias(ConfiguredLayer):
         ValueError: If the arguments contradict each other or a needed size is unknown.
 
     Example:
-        >>> from keras import ops
         >>> layer = SpatialBias()
-        >>> outputs = layer(ops.ones((2, 4, 5, 3)))
+        >>> outputs = layer(keras.ops.ones((2, 4, 5, 3)))
         >>> [(weight.name, tuple(weight.shape)) for weight in layer.weights]
         [('bias_row', (4, 1, 1)), ('bias_col', (1, 5, 1))]
 
