@@ -1,4 +1,4 @@
-"""What layers with filters over windows have in common."""
+"""Base classes of the local convolution layers."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Unpack
