@@ -110,7 +110,7 @@ def levels_of(inputs: Any, data_format: str) -> list[Any]:
 def join_levels(levels: list[Any], data_format: str, pyramid: bool) -> Any:
     """Returns levels with their channels last as a scale space in a data format."""
     if data_format == "channels_first":
-        levels = [ops.moveaxis(level, -1, 1) for level in levels]
+        levels = [ops.moveaxis(level, 3, 1) for level in levels]
     if pyramid:
         return levels
     return ops.stack(levels, axis=1 if data_format == "channels_last" else 2)

@@ -136,7 +136,7 @@ def deform_conv2d(
     )
     shape: Any = ops.shape(offset)
     outputs_bijf = ops.reshape(outputs_nf, (-1, shape[1], shape[2], kernel_yxcf.shape[-1]))
-    return outputs_bijf if data_format == "channels_last" else ops.moveaxis(outputs_bijf, -1, 1)
+    return outputs_bijf if data_format == "channels_last" else ops.moveaxis(outputs_bijf, 3, 1)
 
 
 class Geometry:
