@@ -8,7 +8,6 @@ level is coarse.
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from low_rank_local_connectivity.layers.configured_layer import (
@@ -17,6 +16,7 @@ from low_rank_local_connectivity.layers.configured_layer import (
     split_shape,
 )
 from low_rank_local_connectivity.ops.arguments import sizes_of
+from low_rank_local_connectivity.ops.constants import plain_number
 
 
 def is_pyramid(given: Any) -> bool:
@@ -31,7 +31,8 @@ def is_pyramid(given: Any) -> bool:
     # A shape begins with the batch: a number, None or, where JAX exports, a symbol.
     first = given[0]
     of_shapes = isinstance(first, (list, tuple)) or hasattr(first, "as_list")
-    return of_shapes or (hasattr(first, "shape") and not isinstance(first, np.integer))
+    # So is a number that PyTorch's older tracer has made a tensor of.
+    return of_shapes or len(getattr(first, "shape", ())) > 0
 
 
 def checked_base(value: Any) -> float:
@@ -75,7 +76,7 @@ def split_scale_space(
         return [(size[0], size[1])] * scales, channels
     shapes = [sizes_of(shape) or () for shape in input_shape]
     levels = [split_shape(shape, data_format, 2) for shape in shapes if len(shape) == 4]
-    if len(levels) != len(shapes) or len({channels for _, channels in levels}) != 1:
+    if len(levels) != len(shapes) or len({plain_number(channels) for _, channels in levels}) != 1:
         raise ValueError(
             f"The levels of a pyramid given to layer {name!r} must have 4 axes and the same number "
             f"of channels. Received: {received('input_shape', list(input_shape))}."

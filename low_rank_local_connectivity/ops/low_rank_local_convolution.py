@@ -25,7 +25,7 @@ from low_rank_local_connectivity.ops.arguments import (
     tensor,
     tensors,
 )
-from low_rank_local_connectivity.ops.constants import plain_number
+from low_rank_local_connectivity.ops.constants import plain_number, plain_shape
 from low_rank_local_connectivity.ops.convolution import channels_last_convolution
 from low_rank_local_connectivity.ops.gradients import with_gradient
 from low_rank_local_connectivity.ops.local_convolution import (
@@ -108,7 +108,7 @@ def _checked_banks(kernels: Any, windows: Any) -> tuple[list[Any], list[Windows]
         raise ValueError("`kernels_Tcf` must hold at least one bank. Received: kernels_Tcf=[].")
     for kernel, bank in zip(kernels, windows, strict=True):
         _require_taps("kernels_Tcf", kernel, bank)
-    if len({tuple(kernel.shape[-2:]) for kernel in kernels}) > 1:
+    if len({plain_shape(kernel.shape[-2:]) for kernel in kernels}) > 1:
         raise ValueError(
             "`kernels_Tcf` must have the same number of channels and of filters. Received: shapes "
             f"{[tuple(kernel.shape) for kernel in kernels]}."
