@@ -4,9 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := .venv-lowest/bin
 LOWEST_TESTS := low_rank_local_connectivity tests/test_contract.py \
-	tests/test_identities.py tests/test_weights.py tests/test_networks.py tests/test_training.py \
-	tests/test_data.py tests/test_export_signatures.py tests/test_plots.py tests/test_tf_keras.py
-LOWEST_TESTS_ON_JAX := tests/test_identities.py tests/test_weights.py
+	tests/layers/local/test_identities.py tests/test_weights.py tests/test_networks.py \
+	tests/test_training.py tests/test_data.py tests/test_export_signatures.py tests/test_plots.py \
+	tests/test_tf_keras.py
+LOWEST_TESTS_ON_JAX := tests/layers/local/test_identities.py tests/test_weights.py
 
 .PHONY: experiment test test-all test-tensorflow test-jax test-torch test-slow test-lowest \
 	test-lowest-tensorflow test-lowest-jax coverage lint format

@@ -16,7 +16,9 @@ from low_rank_local_connectivity.conversion import spatial_spectrum
 from low_rank_local_connectivity.conversion.checks import LOCAL
 from low_rank_local_connectivity.equivariance import Curve
 from low_rank_local_connectivity.inspection.graph import calls_between, has_graph, require_model
-from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
+from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
+    LowRankLocallyConnected,
+)
 from low_rank_local_connectivity.ops.arguments import (
     boolean,
     finite_number,

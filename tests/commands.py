@@ -34,6 +34,8 @@ LIGHT = ("absl.app", f"{LIBRARY}.experiments.command")
 PARTS = ("layers", "training", "export.exporting", "plots", "data.pipeline")
 RUN = ("keras", *(f"{LIBRARY}.{part}" for part in PARTS), "matplotlib.pyplot")
 RUN += ("sklearn.datasets", "sklearn.model_selection", "scipy.ndimage", *LIGHT)
+# What takes long of what Keras imports on JAX.
+BENEATH_KERAS = ("jax", "h5py", "matplotlib.pyplot", "scipy.stats", "sklearn.base")
 # What frameworks read while they are imported: with other values a command imports them itself.
 READ_BY_IMPORTS = ("KERAS_BACKEND", "KERAS_HOME", "PYTHONPATH")
 POLL = 0.01
@@ -153,6 +155,12 @@ def light_server() -> Server:
     return Server(*LIGHT)
 
 
+@functools.cache
+def server_beneath_keras() -> Server:
+    """The server that has imported what Keras imports, but not Keras."""
+    return Server(*BENEATH_KERAS)
+
+
 def start(*arguments, cwd=None, **environment) -> Process:
     """Starts `python ARGUMENTS` in a process that has imported what a run imports."""
     return run_server().start(*arguments, cwd=cwd, **environment)
@@ -222,6 +230,10 @@ def become(request) -> None:
         code, *rest = rest
         sys.argv = ["-c", *rest]
         exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+    elif first == "-m":
+        module, *rest = rest
+        sys.argv = [module, *rest]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     else:
         sys.argv = [first, *rest]
         runpy.run_path(first, run_name="__main__")

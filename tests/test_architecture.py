@@ -5,6 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import commands
 import pytest
@@ -105,18 +106,23 @@ def room(parts: Sequence[str]) -> str | None:
     return parts[1] if len(parts) > 1 and parts[1] in ROOMS else LIBRARY
 
 
-def rooms_imported(path: Path) -> set[str]:
-    """Returns the parts of the house that a file imports from, in functions too."""
+def names_imported(path: Path) -> set[str]:
+    """Returns the whole names of what a file imports, in functions too."""
     package = path.relative_to(ROOT).parent.parts
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {room(alias.name.split(".")) for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             start = package[: len(package) - node.level + 1] if node.level else ()
-            parts = (*start, *(node.module or "").split("."))
-            found |= {room([word for word in (*parts, a.name) if word]) for a in node.names}
-    return found - {None}
+            parts = [word for word in (*start, *(node.module or "").split(".")) if word]
+            found |= {".".join((*parts, alias.name)) for alias in node.names}
+    return found
+
+
+def rooms_imported(path: Path) -> set[str]:
+    """Returns the parts of the house that a file imports from."""
+    return {found for name in names_imported(path) if (found := room(name.split(".")))}
 
 
 def test_every_part_of_the_house_has_a_floor():
@@ -139,6 +145,40 @@ def test_imports_point_down(name):
         if not path.is_relative_to(ROOT / LIBRARY):
             wrong -= {LIBRARY}
         assert not wrong, f"{path.relative_to(ROOT)} imports {sorted(wrong)}, which are not below"
+
+
+LAYERS = ROOT / LIBRARY / "layers"
+FAMILIES = sorted(path.parent.name for path in LAYERS.glob("*/__init__.py"))
+
+
+def is_of_another_family(name: str, own: str) -> bool:
+    """Whether what a layer imports is neither of its own family nor beside the families."""
+    if not f"{name}.".startswith(f"{LIBRARY}.layers."):
+        return False
+    _, _, part, *_ = (*name.split("."), "")
+    beside = part not in FAMILIES and (LAYERS / f"{part}.py").exists()
+    return part != own and not beside
+
+
+def classes_extended(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    return {ast.unparse(base) for one in classes for base in one.bases}
+
+
+def test_a_layer_takes_of_other_families_only_the_class_that_it_extends():
+    for path in sorted(set(modules(f"{LIBRARY}/layers")) - {LAYERS / "__init__.py"}):
+        others = {n for n in names_imported(path) if is_of_another_family(n, path.parent.name)}
+        wrong = {name for name in others if name.rpartition(".")[2] not in classes_extended(path)}
+        assert not wrong, (
+            f"{path.relative_to(ROOT)} imports {sorted(wrong)}: what two families share belongs "
+            "beside the base classes, in layers/, or in ops/"
+        )
+
+
+def test_every_family_of_layers_has_its_tests():
+    tested = {path.parent.name for path in (ROOT / "tests" / "layers").glob("*/test_*.py")}
+    assert tested == set(FAMILIES)
 
 
 @pytest.mark.parametrize("folder", PORTABLE)
@@ -185,9 +225,9 @@ def test_a_folder_beside_the_package_is_its_part():
         assert Path(str(module.__file__)).resolve() == ROOT / name / "__init__.py"
 
 
-def printed(code: str) -> set[str]:
+def printed(code: str, python: Any = commands.new_python) -> set[str]:
     """The words that a process of its own prints, on the backend that loads soonest."""
-    run = commands.new_python("-c", code, cwd=ROOT, KERAS_BACKEND="jax")
+    run = python("-c", code, cwd=ROOT, KERAS_BACKEND="jax")
     assert run.returncode == 0, run.stderr
     return set(run.stdout.split())
 
@@ -219,6 +259,6 @@ def test_keras_knows_the_layers_wherever_both_are_imported(imports):
     pytest.importorskip("jax", reason="JAX is not installed")
     code = f"import {imports.format(LIBRARY)}; "
     code += f"print(*[k for k in keras.saving.get_custom_objects() if k.startswith('{LIBRARY}>')])"
-    found = printed(code)
+    found = printed(code, commands.server_beneath_keras().python)
     assert {f"{LIBRARY}>{name}" for name in layers.__all__ if name.endswith("Conv2D")} <= found
     assert f"{LIBRARY}>LowRankLocallyConnected3D" in found

@@ -693,6 +693,6 @@ def test_every_function_of_the_package_is_tested_here():
     text = Path(__file__).read_text()
     public = [name for name in vars(conversion) if callable(getattr(conversion, name))]
     assert len(public) == 12
-    # The second is tested in tests/test_kronecker.py.
+    # The second is tested in tests/layers/other/test_kronecker.py.
     elsewhere = {"for_serving", "merge_cascade"}
     assert all(f"conversion.{name}" in text for name in public if name not in elsewhere)

@@ -13,7 +13,7 @@ import pytest
 from backends import call, randomize, to_numpy
 
 from low_rank_local_connectivity import layers, ops
-from low_rank_local_connectivity.layers.low_rank_locally_connected import (
+from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
     Implementation,
     LowRankLocallyConnected,
 )
@@ -372,7 +372,7 @@ def test_a_low_rank_layer_keeps_to_the_memory_that_it_was_built_with(monkeypatch
 
         return dataclasses.replace(plan, apply=apply)
 
-    module = "low_rank_local_connectivity.layers.low_rank_locally_connected.LOW_RANK"
+    module = "low_rank_local_connectivity.layers.local.low_rank_locally_connected.LOW_RANK"
     monkeypatch.setattr(module, tuple(map(spy, BOTH)))
     inputs = rng.normal(size=(64, 8, 11, 4)).astype("float32")
     for limit in (10**9, 1):

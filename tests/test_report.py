@@ -333,6 +333,6 @@ def test_the_report_s_old_name_forwards_to_it(tmp_path):
     records = tmp_path / "records.jsonl"
     records.write_text(json.dumps(record({}, 0.9, 0.8)) + "\n")
     arguments = ["-m", "low_rank_local_connectivity.training.report", records]
-    done = commands.new_python(*arguments, f"--out={tmp_path / 'out'}", cwd=ROOT)
+    done = commands.python(*arguments, f"--out={tmp_path / 'out'}", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "| convolution |" in (tmp_path / "out" / "report.md").read_text()

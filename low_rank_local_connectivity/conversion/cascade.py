@@ -10,7 +10,7 @@ import numpy as np
 
 from low_rank_local_connectivity.conversion.checks import not_built
 from low_rank_local_connectivity.conversion.weights import to_numpy
-from low_rank_local_connectivity.layers.full_conv import FullConv2D
+from low_rank_local_connectivity.layers.other.full_conv import FullConv2D
 from low_rank_local_connectivity.ops.arguments import sequence
 from low_rank_local_connectivity.ops.cascade import merge_cascade as merge_kernels
 

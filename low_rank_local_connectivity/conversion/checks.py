@@ -8,10 +8,12 @@ import numpy as np
 
 from low_rank_local_connectivity.conversion.weights import to_numpy
 from low_rank_local_connectivity.inspection.graph import not_built
-from low_rank_local_connectivity.layers.configured_layer import split_shape
-from low_rank_local_connectivity.layers.locally_connected import LocallyConnected
-from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
-from low_rank_local_connectivity.layers.over_levels import OverLevels
+from low_rank_local_connectivity.layers.data_format import split_shape
+from low_rank_local_connectivity.layers.local.locally_connected import LocallyConnected
+from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
+    LowRankLocallyConnected,
+)
+from low_rank_local_connectivity.layers.scale.over_levels import OverLevels
 from low_rank_local_connectivity.ops.arguments import positive_int, received
 
 # Layers with different filters at every position, stored or mixed from banks.

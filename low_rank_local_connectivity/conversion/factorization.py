@@ -20,8 +20,10 @@ from low_rank_local_connectivity.conversion.weights import (
     stored_weights,
     to_numpy,
 )
-from low_rank_local_connectivity.layers.locally_connected import LocallyConnected
-from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
+from low_rank_local_connectivity.layers.local.locally_connected import LocallyConnected
+from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
+    LowRankLocallyConnected,
+)
 
 LOCALLY_CONNECTED: dict[int, Any] = {
     1: layers.LocallyConnected1D,

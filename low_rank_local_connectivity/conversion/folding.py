@@ -25,7 +25,7 @@ from low_rank_local_connectivity.conversion.scaling import (
 )
 from low_rank_local_connectivity.conversion.weights import to_numpy
 from low_rank_local_connectivity.inspection.graph import calls_between, has_graph, require_graph
-from low_rank_local_connectivity.layers.spatial_bias import SpatialBias
+from low_rank_local_connectivity.layers.local.spatial_bias import SpatialBias
 
 
 def fold_batch_normalization(

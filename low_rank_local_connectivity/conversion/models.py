@@ -16,7 +16,9 @@ from low_rank_local_connectivity.conversion.factorization import to_locally_conn
 from low_rank_local_connectivity.conversion.relaxation import to_convolution
 from low_rank_local_connectivity.conversion.report import ConversionReport, sizes
 from low_rank_local_connectivity.inspection.graph import has_graph, require_graph
-from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
+from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
+    LowRankLocallyConnected,
+)
 from low_rank_local_connectivity.ops.arguments import received
 
 Rule = Callable[[Any], "keras.Layer | Sequence[keras.Layer] | None"]

@@ -10,9 +10,9 @@ from keras import layers
 from low_rank_local_connectivity.conversion.models import convert
 from low_rank_local_connectivity.inspection.graph import has_graph, require_graph
 from low_rank_local_connectivity.inspection.window_rules import POINTWISE_OPERATIONS
-from low_rank_local_connectivity.layers.base_group_conv import BaseGroupConv2D
-from low_rank_local_connectivity.layers.group_maps import plain_shape, works_by_value
-from low_rank_local_connectivity.layers.group_pooling import GroupPooling2D
+from low_rank_local_connectivity.layers.turned.base_group_conv import BaseGroupConv2D
+from low_rank_local_connectivity.layers.turned.group_maps import plain_shape, works_by_value
+from low_rank_local_connectivity.layers.turned.group_pooling import GroupPooling2D
 
 # Layers and operations that act on every value alike, however maps are arranged.
 BY_VALUE = (

@@ -10,8 +10,10 @@ import numpy as np
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.conversion.checks import not_built, require_channels
 from low_rank_local_connectivity.conversion.weights import shared_arguments, to_numpy
-from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
-from low_rank_local_connectivity.layers.spatial_bias import SpatialBias
+from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
+    LowRankLocallyConnected,
+)
+from low_rank_local_connectivity.layers.local.spatial_bias import SpatialBias
 from low_rank_local_connectivity.ops.arguments import (
     is_real,
     positive_int,

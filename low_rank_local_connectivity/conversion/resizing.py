@@ -7,9 +7,9 @@ import numpy as np
 
 from low_rank_local_connectivity.conversion.checks import LOCAL, require_layer
 from low_rank_local_connectivity.conversion.weights import positions, to_numpy
-from low_rank_local_connectivity.layers.configured_layer import split_shape
-from low_rank_local_connectivity.layers.locally_connected import LocallyConnected
-from low_rank_local_connectivity.layers.spatial_bias import SpatialBias
+from low_rank_local_connectivity.layers.data_format import split_shape
+from low_rank_local_connectivity.layers.local.locally_connected import LocallyConnected
+from low_rank_local_connectivity.layers.local.spatial_bias import SpatialBias
 from low_rank_local_connectivity.ops.resampling import resize_aligned
 
 

@@ -16,9 +16,9 @@ from low_rank_local_connectivity.conversion.weights import (
     stored_bias,
     to_numpy,
 )
-from low_rank_local_connectivity.layers.deformable_conv import DeformableConv2D
-from low_rank_local_connectivity.layers.full_conv import FullConv1D, FullConv2D, FullConv3D
-from low_rank_local_connectivity.layers.spatial_bias import SpatialBias
+from low_rank_local_connectivity.layers.deformable.deformable_conv import DeformableConv2D
+from low_rank_local_connectivity.layers.local.spatial_bias import SpatialBias
+from low_rank_local_connectivity.layers.other.full_conv import FullConv1D, FullConv2D, FullConv3D
 
 LOCAL = tuple(LOCALLY_CONNECTED.values())
 DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)

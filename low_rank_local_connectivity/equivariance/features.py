@@ -9,11 +9,8 @@ import numpy as np
 
 from low_rank_local_connectivity.inspection import receptive_field
 from low_rank_local_connectivity.inspection.graph import submodel
-from low_rank_local_connectivity.layers.configured_layer import (
-    positive_int,
-    standardize_data_format,
-)
-from low_rank_local_connectivity.ops.arguments import boolean, received, tensor, text
+from low_rank_local_connectivity.layers.data_format import standardize_data_format
+from low_rank_local_connectivity.ops.arguments import boolean, positive_int, received, tensor, text
 
 # A model, or a function of a batch of images as a NumPy array.
 Measured = keras.Model | Callable[[Any], Any]

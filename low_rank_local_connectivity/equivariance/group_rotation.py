@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from low_rank_local_connectivity.equivariance.transforms import Rotation
-from low_rank_local_connectivity.layers.configured_layer import positive_int
+from low_rank_local_connectivity.ops.arguments import positive_int
 
 
 @dataclasses.dataclass(frozen=True)

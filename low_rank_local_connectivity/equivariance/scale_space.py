@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from low_rank_local_connectivity.layers.configured_layer import (
+from low_rank_local_connectivity.layers.data_format import standardize_data_format
+from low_rank_local_connectivity.ops.arguments import (
+    number_above,
     positive_int,
-    standardize_data_format,
+    sequence,
+    whole_number,
 )
-from low_rank_local_connectivity.ops.arguments import number_above, sequence, whole_number
 from low_rank_local_connectivity.ops.scale_space import gaussian_matrix, level_variances
 
 

@@ -20,7 +20,9 @@ from low_rank_local_connectivity.conversion import convert as convert_model
 from low_rank_local_connectivity.conversion.orientations import has_orientations
 from low_rank_local_connectivity.export.formats import FORMATS
 from low_rank_local_connectivity.export.signatures import Served, input_structure
-from low_rank_local_connectivity.layers.low_rank_locally_connected import LowRankLocallyConnected
+from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
+    LowRankLocallyConnected,
+)
 
 # Runs of each form, alternately, when they are measured.
 RUNS = 15

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from low_rank_local_connectivity.export.signatures import served_dtype
+from low_rank_local_connectivity.inspection.graph import has_ends
 
 # Names of the policies and types that are replaced.
 OTHERS = ("float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16")
@@ -84,7 +85,7 @@ def _copied(model: Any, copies: dict[int, tuple[Any, Any]]) -> Any:
 
 
 def _copied_layer(layer: Any, copies: dict[int, tuple[Any, Any]]) -> Any:
-    if isinstance(layer, keras.Sequential) or hasattr(layer, "operations"):
+    if has_ends(layer):
         return _copied(layer, copies)
     try:
         return type(layer).from_config(_float32_config(layer.get_config()))

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from low_rank_local_connectivity.export.signatures import Port, input_structure
-from low_rank_local_connectivity.inspection.graph import calls_between
+from low_rank_local_connectivity.inspection.graph import calls_between, has_ends
 
 # Examples for verifying an export if no sample is given, and the sizes of batches cut from them.
 SAMPLES = 7
@@ -131,7 +131,7 @@ def _limits(model: Any, tensor: Any) -> list[int]:
 
 
 def _limits_within(operation: Any, read: Sequence[int]) -> list[int]:
-    if isinstance(operation, keras.Sequential) or hasattr(operation, "operations"):
+    if has_ends(operation):
         inner = [operation.inputs[place] for place in read]
         return [limit for tensor in inner for limit in _limits(operation, tensor)]
     if not isinstance(operation, keras.Layer):

@@ -17,10 +17,10 @@ def require_model(function: str, model: Any) -> None:
 def has_graph(model: Any) -> bool:
     """Whether it is a model whose layers, and what it does with them, can be known."""
     # A subclass of a functional model may apply its layers in another way.
-    return _has_ends(model) and type(model).call.__module__.partition(".")[0] == "keras"
+    return has_ends(model) and type(model).call.__module__.partition(".")[0] == "keras"
 
 
-def _has_ends(model: Any) -> bool:
+def has_ends(model: Any) -> bool:
     """Whether it is a model with symbolic inputs and outputs."""
     functional = isinstance(model, keras.Model) and hasattr(model, "operations")
     return functional or isinstance(model, keras.Sequential)
@@ -37,7 +37,7 @@ def require_graph(function: str, model: Any, opened: bool = True) -> None:
     """
     if not isinstance(model, keras.Layer):
         require_model(function, model)
-    if not (has_graph(model) if opened else _has_ends(model)):
+    if not (has_graph(model) if opened else has_ends(model)):
         raise ValueError(
             f"{function}() takes functional and Sequential models, whose layers it can see. "
             f"Received: {type(model).__name__}, which says in Python what it does. Make it "

@@ -1,46 +1,46 @@
 """Every layer of the library."""
 
-from low_rank_local_connectivity.layers.background import WithBackground
-from low_rank_local_connectivity.layers.combining_weights import (
-    InputDependentCombiningWeights,
-)
-from low_rank_local_connectivity.layers.cond_conv import CondConv2D
-from low_rank_local_connectivity.layers.coord_conv import AddCoordinates2D, CoordConv2D
-from low_rank_local_connectivity.layers.deformable_conv import DeformableConv2D
-from low_rank_local_connectivity.layers.deformable_scale_conv import (
+from low_rank_local_connectivity.layers.deformable.deformable_conv import DeformableConv2D
+from low_rank_local_connectivity.layers.deformable.deformable_scale_conv import (
     DeformableScaleConv2D,
 )
-from low_rank_local_connectivity.layers.dilated_context import DilatedContext2D
-from low_rank_local_connectivity.layers.dynamic_local_filter import (
-    DynamicLocalFilter2D,
+from low_rank_local_connectivity.layers.deformable.spatial_transformer import (
+    SpatialTransformer2D,
 )
-from low_rank_local_connectivity.layers.full_conv import FullConv1D, FullConv2D, FullConv3D
-from low_rank_local_connectivity.layers.group_batch_normalization import (
-    GroupBatchNormalization,
+from low_rank_local_connectivity.layers.local.combining_weights import (
+    InputDependentCombiningWeights,
 )
-from low_rank_local_connectivity.layers.group_conv import GroupConv2D, GroupLiftConv2D
-from low_rank_local_connectivity.layers.group_pooling import GroupPooling2D
-from low_rank_local_connectivity.layers.kronecker_conv import KroneckerConv2D
-from low_rank_local_connectivity.layers.locally_connected import (
+from low_rank_local_connectivity.layers.local.locally_connected import (
     LocallyConnected1D,
     LocallyConnected2D,
     LocallyConnected3D,
 )
-from low_rank_local_connectivity.layers.low_rank_locally_connected import (
+from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
     LowRankLocallyConnected1D,
     LowRankLocallyConnected2D,
     LowRankLocallyConnected3D,
 )
-from low_rank_local_connectivity.layers.over_levels import OverLevels
-from low_rank_local_connectivity.layers.scale_conv import ScaleConv2D
-from low_rank_local_connectivity.layers.scale_pooling import ScalePooling2D
-from low_rank_local_connectivity.layers.scale_space_lifting import (
+from low_rank_local_connectivity.layers.local.spatial_bias import SpatialBias
+from low_rank_local_connectivity.layers.other.background import WithBackground
+from low_rank_local_connectivity.layers.other.cond_conv import CondConv2D
+from low_rank_local_connectivity.layers.other.coord_conv import AddCoordinates2D, CoordConv2D
+from low_rank_local_connectivity.layers.other.dilated_context import DilatedContext2D
+from low_rank_local_connectivity.layers.other.dynamic_local_filter import (
+    DynamicLocalFilter2D,
+)
+from low_rank_local_connectivity.layers.other.full_conv import FullConv1D, FullConv2D, FullConv3D
+from low_rank_local_connectivity.layers.other.kronecker_conv import KroneckerConv2D
+from low_rank_local_connectivity.layers.scale.over_levels import OverLevels
+from low_rank_local_connectivity.layers.scale.scale_conv import ScaleConv2D
+from low_rank_local_connectivity.layers.scale.scale_pooling import ScalePooling2D
+from low_rank_local_connectivity.layers.scale.scale_space_lifting import (
     ScaleSpaceLifting2D,
 )
-from low_rank_local_connectivity.layers.spatial_bias import SpatialBias
-from low_rank_local_connectivity.layers.spatial_transformer import (
-    SpatialTransformer2D,
+from low_rank_local_connectivity.layers.turned.group_batch_normalization import (
+    GroupBatchNormalization,
 )
+from low_rank_local_connectivity.layers.turned.group_conv import GroupConv2D, GroupLiftConv2D
+from low_rank_local_connectivity.layers.turned.group_pooling import GroupPooling2D
 
 __all__ = [
     "AddCoordinates2D",

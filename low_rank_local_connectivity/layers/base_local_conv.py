@@ -6,21 +6,23 @@ from typing import Any, ClassVar, Unpack
 import keras
 from keras import activations, constraints, ops, regularizers
 
-from low_rank_local_connectivity.layers.configured_layer import (
-    ConfiguredLayer,
-    boolean,
+from low_rank_local_connectivity.layers.arguments import initializer_of
+from low_rank_local_connectivity.layers.biases import add_bias, with_biases
+from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
+from low_rank_local_connectivity.layers.data_format import (
     from_channels_last,
-    initializer_of,
     join_shape,
-    one_of_any_case,
-    per_axis,
-    positive_int,
     split_shape,
     standardize_data_format,
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
-from low_rank_local_connectivity.layers.spatial_bias import add_biases
+from low_rank_local_connectivity.ops.arguments import (
+    boolean,
+    one_of_any_case,
+    per_axis,
+    positive_int,
+)
 from low_rank_local_connectivity.ops.operation_counts import convolution, numbers, per_output
 from low_rank_local_connectivity.ops.windows import Windows
 
@@ -56,6 +58,7 @@ class BaseLocalConv(ConfiguredLayer):
 
     dimensions: ClassVar[int]
     kernel: Any
+    bias: Any
 
     def __init__(
         self,
@@ -149,7 +152,7 @@ class BaseLocalConv(ConfiguredLayer):
             # A trace with a looser signature than the layer was built with.
             inputs = ops.reshape(inputs, (-1, *self.input_sizes, self.input_channels))
         outputs = self.convolve(inputs, training)
-        outputs = add_biases(outputs, self.output_biases())
+        outputs = with_biases(outputs, *self.output_biases())
         return self.activation(from_channels_last(outputs, self.data_format))
 
     def convolve(self, inputs, training: bool | None = None):
@@ -158,7 +161,7 @@ class BaseLocalConv(ConfiguredLayer):
 
     def output_biases(self) -> list:
         """Returns tensors to add to the channels-last outputs."""
-        raise NotImplementedError
+        return [] if self.bias is None else [self.bias]
 
     def operations(self, input_shape: Any) -> int:
         """Returns the floating-point operations that an example needs in inference.
@@ -225,16 +228,4 @@ class SharedFilterConv(BaseLocalConv):
             constraint=self.kernel_constraint,
             name="kernel",
         )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                shape=(self.filters,),
-                initializer=self.bias_initializer,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-                name="bias",
-            )
-
-    def output_biases(self) -> list:
-        """Returns the filters' bias."""
-        return [] if self.bias is None else [ops.reshape(self.bias, (1,) * self.dimensions + (-1,))]
+        self.bias = add_bias(self)

@@ -10,12 +10,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from low_rank_local_connectivity.layers.configured_layer import (
-    number_above,
-    received,
-    split_shape,
-)
-from low_rank_local_connectivity.ops.arguments import sizes_of
+from low_rank_local_connectivity.layers.data_format import split_shape
+from low_rank_local_connectivity.ops.arguments import number_above, received, sizes_of
 from low_rank_local_connectivity.ops.constants import plain_number
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from low_rank_local_connectivity.layers.locally_connected import LocallyConnected
+from low_rank_local_connectivity.layers.local.locally_connected import LocallyConnected
 from low_rank_local_connectivity.legacy.kernels import kernel_by_position, stored_shapes
 from low_rank_local_connectivity.legacy.names import allowed
 from low_rank_local_connectivity.legacy.parts import (

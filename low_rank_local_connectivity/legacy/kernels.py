@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from low_rank_local_connectivity.layers.locally_connected import LocallyConnected
+from low_rank_local_connectivity.layers.local.locally_connected import LocallyConnected
 
 
 def kernel_by_position(stored: np.ndarray, layer: LocallyConnected) -> np.ndarray:

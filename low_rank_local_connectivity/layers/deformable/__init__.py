@@ -1,0 +1,3 @@
+"""Layers that read where their input tells them; their names are public in `layers`."""
+
+__all__: list[str] = []

@@ -1,0 +1,239 @@
+"""Locally connected layers: a filter bank of its own at every position."""
+
+import math
+from typing import Any, Literal, Unpack
+
+import keras
+from keras import ops
+
+from low_rank_local_connectivity.layers.arguments import arguments_of
+from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
+from low_rank_local_connectivity.layers.biases import add_bias
+from low_rank_local_connectivity.layers.documentation import documented_with
+from low_rank_local_connectivity.layers.filter_initialization import draw_filters
+from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
+from low_rank_local_connectivity.ops.arguments import one_of
+from low_rank_local_connectivity.ops.local_convolution import local_convolution
+from low_rank_local_connectivity.plans.machine import require_memory
+
+
+class LocallyConnected(BaseLocalConv):
+    """A convolution that shares nothing between positions.
+
+    `outputs[b, p, f] = activation(sum_r patches[p, b, r] * kernel[p, r, f] + bias[p, f])`
+
+    where `p` runs over output positions and `r` over the taps and channels that a filter reads.
+    Arguments, weight names, shapes and their order are those of Keras 2's layers, which Keras 3
+    no longer has, so that weights trained there can be set here unchanged.
+
+    Args:
+        filters: Number of filters at each position.
+        kernel_size: Taps per spatial axis: an integer or a tuple.
+        strides: Step between windows per spatial axis, in input elements.
+        padding: `"valid"` or `"same"`; `"causal"` too in 1D.
+        data_format: `"channels_last"` or `"channels_first"`; Keras's global setting if None.
+        activation: Name or callable.
+        use_bias: Whether each position and filter has a bias.
+        kernel_initializer: Initializer of the kernel.
+        bias_initializer: Initializer of the bias.
+        kernel_regularizer: Regularizer of the kernel.
+        bias_regularizer: Regularizer of the bias.
+        activity_regularizer: Regularizer of the output.
+        kernel_constraint: Constraint on the kernel.
+        bias_constraint: Constraint on the bias.
+        implementation: Accepted for Keras 2's sake (1, 2 or 3) and ignored: there is one here.
+        dilation_rate: Step between taps per spatial axis, in input elements.
+        fan: How wide the initializer takes a filter to be. `"position"` draws each position's
+            filters with the fans of one filter bank, as a convolution would, and positions
+            differ. `"kernel"` gives the whole weight to the initializer as Keras 2 did: it
+            counts the positions as taps, so values come out smaller by
+            `sqrt(number of positions)`, 26 times for 26 x 26 positions. Without a normalisation
+            after it, such a layer starts by all but erasing its input, and it trains slower;
+            use it to repeat results obtained that way.
+
+    Weights:
+        kernel: `(positions, kernel taps * input channels, filters)`; positions in row-major
+            order. With `channels_first` the middle axis runs over channels, then taps.
+        bias: `(*output sizes, filters)`. With `channels_first` its values are stored in the
+            order `(filters, *output sizes)`, as Keras 2 stored them.
+
+    Input:
+        `(batch, *spatial, channels)` or `(batch, channels, *spatial)`; the spatial size must be
+        known, the batch size need not be.
+
+    Output:
+        The same with `filters` channels.
+
+    Raises:
+        ValueError: If an argument is out of range, or the input's spatial size is unknown.
+
+    Reference:
+        LeCun, "Generalization and network design strategies", 1989.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, ...],
+        strides: int | tuple[int, ...] = 1,
+        padding: str = "valid",
+        data_format: str | None = None,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        implementation: int = 1,
+        *,
+        dilation_rate: int | tuple[int, ...] = 1,
+        fan: Literal["position", "kernel"] = "position",
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
+        super().__init__(
+            filters=filters,
+            kernel_size=kernel_size,
+            strides=strides,
+            padding=padding,
+            data_format=data_format,
+            dilation_rate=dilation_rate,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            **kwargs,
+        )
+        self.implementation = one_of("implementation", implementation, (1, 2, 3))
+        self.fan = one_of("fan", fan, ("position", "kernel"))
+
+    ARGUMENTS = arguments_of(__init__)
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the weights for inputs of this shape."""
+        super().build(input_shape)
+        if None in self.input_sizes:
+            raise ValueError(
+                f"Every position of a {type(self).__name__} layer has filters of its own, so the "
+                "spatial size of its input must be known. Received: "
+                f"input_shape={tuple(input_shape)}. Give keras.Input a static size."
+            )
+        positions = math.prod(self.windows.static_output_shape(self.input_sizes))
+        reads = self.windows.taps * self.input_channels
+        require_memory(
+            4 * positions * reads * self.filters,
+            f"The filters that layer {self.name!r} has at every position",
+            f"Use a LowRankLocallyConnected{self.dimensions}D, whose positions share filters, or "
+            "larger strides.",
+        )
+        self.kernel = self.add_weight(
+            shape=(positions, reads, self.filters),
+            initializer=self._draw_kernel if self.fan == "position" else self.kernel_initializer,
+            name="kernel",
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+        )
+        self.bias = add_bias(self, (*self.output_sizes, self.filters))
+
+    def _draw_kernel(self, shape: tuple[int, ...], dtype: Any = None):
+        """Draws the filters of each position as a convolution draws its one bank."""
+        positions = shape[0]
+        bank = (*self.kernel_size, self.input_channels, self.filters)
+        drawn = draw_filters(self.kernel_initializer, bank, positions, dtype)
+        *taps, channels, position, feature = range(self.dimensions + 3)
+        reads = (*taps, channels) if self.data_format == "channels_last" else (channels, *taps)
+        return ops.reshape(ops.transpose(drawn, (position, *reads, feature)), shape)
+
+    def local_kernel(self):
+        """Returns the filters as a tensor `(*output sizes, *kernel size, channels, filters)`.
+
+        Raises:
+            ValueError: If the layer is not built.
+
+        Example:
+            >>> layer = LocallyConnected1D(5, 3)
+            >>> layer.build((None, 10, 2))
+            >>> ops.shape(layer.local_kernel())
+            (8, 3, 2, 5)
+        """
+        self.require_built("local_kernel")
+        return ops.reshape(
+            self._kernel_taps_first(self.kernel),
+            (*self.output_sizes, *self.kernel_size, self.input_channels, self.filters),
+        )
+
+    def _kernel_taps_first(self, kernel):
+        """Returns the kernel with its middle axis over taps, then channels."""
+        if self.data_format == "channels_last":
+            return kernel
+        positions, reads, filters = kernel.shape
+        kernel = ops.reshape(kernel, (positions, self.input_channels, self.windows.taps, filters))
+        return ops.reshape(ops.transpose(kernel, (0, 2, 1, 3)), (positions, reads, filters))
+
+    def filter_operations(self, input_shape: Any, outputs: int) -> int:
+        """Counts every position's own filters once."""
+        del input_shape, outputs
+        return 2 * math.prod(self.kernel.shape)
+
+    def convolve(self, inputs, training: bool | None = None):
+        """Applies each position's filters to its patch."""
+        kernel = self._kernel_taps_first(self.kernel)
+        return local_convolution(inputs, kernel, self.windows, bool(training))
+
+    def output_biases(self) -> list:
+        """Returns the bias, reordered if it is stored channels-first."""
+        if self.bias is None:
+            return []
+        if self.data_format == "channels_last":
+            return [self.bias]
+        stored = ops.reshape(self.bias, (self.filters, *self.output_sizes))
+        return [ops.moveaxis(stored, 0, -1)]
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(LocallyConnected)
+class LocallyConnected1D(LocallyConnected):
+    """A locally connected layer over 1 axis, such as time.
+
+    Example:
+        >>> layer = LocallyConnected1D(64, 3)
+        >>> tuple(layer(ops.ones((2, 10, 32))).shape)
+        (2, 8, 64)
+    """
+
+    dimensions = 1
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(LocallyConnected)
+class LocallyConnected2D(LocallyConnected):
+    """A locally connected layer over 2 axes, such as those of images.
+
+    Example:
+        >>> layer = LocallyConnected2D(6, (3, 2))
+        >>> tuple(layer(ops.ones((2, 9, 8, 3))).shape)
+        (2, 7, 7, 6)
+    """
+
+    dimensions = 2
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(LocallyConnected)
+class LocallyConnected3D(LocallyConnected):
+    """A locally connected layer over 3 axes, such as those of volumes or videos.
+
+    Example:
+        >>> layer = LocallyConnected3D(6, 2, padding="same")
+        >>> tuple(layer(ops.ones((2, 5, 4, 3, 2))).shape)
+        (2, 5, 4, 3, 6)
+    """
+
+    dimensions = 3

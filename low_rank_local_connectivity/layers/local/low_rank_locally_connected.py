@@ -1,0 +1,763 @@
+"""Low-rank locally connected layers: every position's filter is a mix of shared filter banks."""
+
+import functools
+import math
+from typing import Any, Literal, Unpack
+
+import keras
+from keras import constraints, initializers, ops, regularizers
+
+from low_rank_local_connectivity.layers.arguments import arguments_of, initializer_of
+from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
+from low_rank_local_connectivity.layers.biases import add_bias
+from low_rank_local_connectivity.layers.data_format import to_channels_last
+from low_rank_local_connectivity.layers.documentation import documented_with
+from low_rank_local_connectivity.layers.filter_initialization import draw_filters, separate_clone
+from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
+from low_rank_local_connectivity.layers.local.combining_weights import (
+    InputDependentCombiningWeights,
+)
+from low_rank_local_connectivity.layers.local.spatial_bias import AXIS_NAMES, add_spatial_bias
+from low_rank_local_connectivity.ops import combining_weights as weights_ops
+from low_rank_local_connectivity.ops.arguments import (
+    boolean,
+    one_of,
+    per_axis,
+    positive_int,
+    received,
+    spatial_axes,
+    tensor,
+)
+from low_rank_local_connectivity.ops.low_rank_local_convolution import combine_banks, embed_banks
+from low_rank_local_connectivity.ops.operation_counts import numbers, per_output
+from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.plans.low_rank import LOW_RANK, LowRankRequest
+from low_rank_local_connectivity.plans.machine import present_machine, require_memory
+from low_rank_local_connectivity.plans.plan import choose, names_of
+from low_rank_local_connectivity.regularizers import SpatialSmoothness
+
+Implementation = Literal["auto", "convolve_then_combine", "combine_then_convolve"]
+
+
+class LowRankLocallyConnected(BaseLocalConv):
+    """A convolution whose filter at each position mixes `K` shared filter banks.
+
+    `filter[i, j] = sum_k w[i, j, k] * bank[k]` (equation 2 of the paper), a rank-`K`
+    factorisation of a locally connected layer's kernel: `K = 1` is a convolution with a spatial
+    bias, `K = positions` can be any locally connected layer. The combining weights are
+
+    `w[i, j] = normalize(row[i] + col[j])` (equations 3 and 4),
+
+    or depend on the input through the network of `InputDependentCombiningWeights` (equation 6).
+    To the outputs is added `bias_row[i] + bias_col[j] + bias[f]` (equation 5).
+
+    A fresh layer under softmax has every combining weight equal to `1 / K`: it starts as one
+    convolution, whose kernel is the mean of the banks and has `1 / K` of a bank's variance. A
+    normalisation after the layer makes that immaterial; without one, consider
+    `preserve_variance=True`.
+
+    Args:
+        filters: Number of filters, `F`.
+        kernel_size: Taps per spatial axis: an integer or a tuple. A *list* of `K` such values
+            gives each bank its own size: a mixed basis, which needs padding that keeps the size
+            (`"same"`, or `"causal"` in 1D).
+        spatial_rank: Number of filter banks, `K`, at least 1. More banks than positions add
+            parameters, not functions.
+        strides: Step between windows per spatial axis, in input elements.
+        padding: `"valid"` or `"same"`; `"causal"` too in 1D.
+        data_format: `"channels_last"` or `"channels_first"`; Keras's global setting if None.
+        dilation_rate: Step between taps per spatial axis; a list of `K` for a mixed basis.
+        activation: Name or callable.
+        use_bias: Whether each filter has a bias.
+        additive_axes: Spatial axes, counted from 0, that have logits of their own, which are
+            summed. All if None: `(0, 1)` in 2D, `(H + W) K` logits, which the paper found
+            better than `()`, one logit per position. An axis left out is shared along, and may
+            have any size. Must be left None, or be `()`, with `input_dependent`.
+        input_dependent: Whether the logits are predicted from the input, for each example.
+        normalize_weights: `"softmax"`, `"norm"` (divided by their Euclidean norm) or None. The
+            release's `""` is taken as None.
+        use_spatial_bias: True for a bias along the axes of the combining weights,
+            `"per_filter"` for one per position and filter, False for none.
+        combining_weights_initializer: `"conv_init"`, the constant `1 / sqrt(K)` divided by the
+            number of axes whose logits are summed, or any initializer.
+        kernel_initializer: Initializer of the banks, each drawn as a convolution's kernel.
+        bias_initializer: Initializer of all biases.
+        kernel_regularizer: Regularizer of the banks.
+        combining_weights_regularizer: Regularizer of the logits of each axis; `SpatialSmoothness`
+            is one of the normalised weights instead, predicted ones too.
+        bias_regularizer: Regularizer of the filters' bias.
+        spatial_bias_regularizer: Regularizer of the spatial bias's terms.
+        activity_regularizer: Regularizer of the output.
+        kernel_constraint: Constraint on the banks.
+        combining_weights_constraint: Constraint on the logits of each axis.
+        bias_constraint: Constraint on the filters' bias.
+        spatial_bias_constraint: Constraint on the spatial bias's terms.
+        preserve_variance: Under softmax, whether fresh banks are drawn `sqrt(K)` larger, so that
+            their mean has the variance of a convolution's kernel.
+        implementation: `"convolve_then_combine"` mixes the responses of `K` convolutions,
+            `"combine_then_convolve"` mixes the banks and applies one filter per position, at a
+            cost that hardly depends on `K`. All give the same numbers. `"auto"` takes the
+            faster one by the cost model of `plans.choose`, from static shapes, `K`, the
+            batch (32 if unknown), `training` and what fits into memory; it takes the first
+            where the second cannot be: for input-dependent weights, mixed bases and unknown
+            sizes.
+
+    Weights, in this order:
+        kernel_bases: `(*kernel_size, input channels, K * F)`, bank-major in the last axis; or
+            `kernel_bases_0` to `kernel_bases_{K-1}` of a mixed basis, `(*its size, channels, F)`.
+        combining_weights_row, combining_weights_col (`_length` in 1D, `_depth` too in 3D): logits
+            `(positions along the axis, K)`; or combining_weights: `(*output sizes, K)`. None
+            where they could not matter: with `K = 1` under softmax, or `input_dependent`.
+        bias_row, bias_col (likewise): length 1 along all axes but their own; or spatial_bias:
+            `(*output sizes, 1)`, or `(*output sizes, F)` if per filter.
+        bias: `(F,)`.
+
+    Input:
+        `(batch, *spatial, channels)` or `(batch, channels, *spatial)`.
+
+    Output:
+        The same with `F` channels.
+
+    Raises:
+        ValueError: If arguments are out of range or contradict each other, or if a spatial size
+            that the weights depend on is unknown.
+
+    Reference:
+        Elsayed, Ramachandran, Shlens and Kornblith, "Revisiting Spatial Invariance with Low-Rank
+        Local Connectivity", ICML 2020, https://arxiv.org/abs/2002.02959.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, ...] | list,
+        spatial_rank: int,
+        strides: int | tuple[int, ...] = 1,
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: int | tuple[int, ...] | list = 1,
+        activation: Any = None,
+        use_bias: bool = True,
+        *,
+        additive_axes: tuple[int, ...] | None = None,
+        input_dependent: bool = False,
+        normalize_weights: Literal["softmax", "norm", ""] | None = "softmax",
+        use_spatial_bias: bool | Literal["per_filter"] = True,
+        combining_weights_initializer: Any = "conv_init",
+        kernel_initializer: Any = "he_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        combining_weights_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        spatial_bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        combining_weights_constraint: Any = None,
+        bias_constraint: Any = None,
+        spatial_bias_constraint: Any = None,
+        preserve_variance: bool = False,
+        implementation: Implementation = "auto",
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
+        self.spatial_rank = positive_int("spatial_rank", spatial_rank)
+        super().__init__(
+            filters=filters,
+            kernel_size=kernel_size,
+            strides=strides,
+            padding=padding,
+            data_format=data_format,
+            dilation_rate=dilation_rate,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            **kwargs,
+        )
+        self.input_dependent = boolean("input_dependent", input_dependent)
+        self.additive_axes = self._standardize_axes(additive_axes)
+        self.normalize_weights = (
+            one_of("normalize_weights", normalize_weights, ("softmax", "norm", None, "")) or None
+        )
+        self.use_spatial_bias = one_of(
+            "use_spatial_bias", use_spatial_bias, (True, False, "per_filter")
+        )
+        if not isinstance(combining_weights_initializer, str) or (
+            combining_weights_initializer != "conv_init"
+        ):
+            combining_weights_initializer = initializer_of(
+                "combining_weights_initializer", combining_weights_initializer
+            )
+        self.combining_weights_initializer: Any = combining_weights_initializer
+        self.combining_weights_regularizer = regularizers.get(combining_weights_regularizer)
+        self.spatial_bias_regularizer = regularizers.get(spatial_bias_regularizer)
+        self.combining_weights_constraint = constraints.get(combining_weights_constraint)
+        self.spatial_bias_constraint = constraints.get(spatial_bias_constraint)
+        self.preserve_variance = boolean("preserve_variance", preserve_variance)
+        self.implementation: Any = self._standardize_implementation(implementation)
+        if self.mixed and self.padding == "valid":
+            raise ValueError(
+                "Banks of different kernel sizes or dilation rates need padding that keeps the "
+                f"size. Received: padding='valid' with kernel_size={self.kernel_size} and "
+                f"dilation_rate={self.dilation_rate}. Use padding='same'."
+            )
+        self.predictor: InputDependentCombiningWeights | None = None
+
+    ARGUMENTS = arguments_of(__init__)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]):
+        """Creates a layer from `get_config`'s result, which JSON may have made lists of.
+
+        In a configuration that a layer wrote, with the three entries of every Keras layer, a list
+        of integers was a tuple, one for each axis: a mixed basis nests its own. One written by
+        hand means what the constructor takes it for.
+        """
+        config = dict(config)
+        written = {"name", "trainable", "dtype"} <= set(config)
+        for name in ("kernel_size", "dilation_rate"):
+            value: Any = config.get(name)
+            numbers = isinstance(value, list) and all(isinstance(item, int) for item in value)
+            if numbers and (written or len(value) != config.get("spatial_rank")):
+                config[name] = tuple(value)
+        return super().from_config(config)
+
+    def _standardize_structure(self, name: str, value: Any) -> Any:
+        """Returns a value per axis, or a list with one of those per bank."""
+        if not isinstance(value, list):
+            return per_axis(name, value, self.dimensions)
+        if len(value) != self.spatial_rank:
+            raise ValueError(
+                f"A list as `{name}` gives each of the `spatial_rank` banks its own value, so it "
+                f"must have that length. Received: {name}={value!r} with "
+                f"spatial_rank={self.spatial_rank}. For one value per axis use a tuple."
+            )
+        return [
+            per_axis(name, tuple(item) if isinstance(item, list) else item, self.dimensions)
+            for item in value
+        ]
+
+    def _standardize_axes(self, axes: Any) -> tuple[int, ...]:
+        if axes is None:
+            return () if self.input_dependent else tuple(range(self.dimensions))
+        axes = spatial_axes("additive_axes", axes, self.dimensions)
+        if self.input_dependent and axes:
+            raise ValueError(
+                "Input-dependent combining weights are predicted for every position, so "
+                "`additive_axes` must be () or left None with `input_dependent=True`. "
+                f"Received: additive_axes={axes}."
+            )
+        return axes
+
+    def _standardize_implementation(self, value: Any) -> str:
+        *choices, last = ("auto", *names_of(LOW_RANK))
+        if not isinstance(value, str) or value not in (*choices, last):
+            raise ValueError(
+                f"`implementation` must name a plan: {', '.join(map(repr, choices))} or {last!r}. "
+                f"Received: {received('implementation', value)}. The numbers of the original "
+                "release have no meaning here."
+            )
+        if value == "combine_then_convolve" and (self.input_dependent or self.mixed):
+            raise ValueError(
+                "Banks can be mixed before convolving only if they have one kernel size and "
+                "dilation rate and the combining weights are the same for all examples. "
+                f"Received: implementation={value!r} with input_dependent={self.input_dependent}, "
+                f"kernel_size={self.kernel_size} and dilation_rate={self.dilation_rate}. "
+                "Use implementation='auto'."
+            )
+        return value
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the banks may differ in kernel size or dilation rate."""
+        return isinstance(self.kernel_size, list) or isinstance(self.dilation_rate, list)
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether combining weights can be anything but 1: softmax of a single logit cannot."""
+        return self.spatial_rank > 1 or self.normalize_weights != "softmax"
+
+    @property
+    def _smooth(self) -> bool:
+        """Whether the normalised combining weights are regularised instead of the logits."""
+        return isinstance(self.combining_weights_regularizer, SpatialSmoothness)
+
+    @property
+    def bank_windows(self) -> list[Windows]:
+        """Where each bank's windows sit."""
+        banks = range(self.spatial_rank)
+        sizes, rates = (
+            value if isinstance(value, list) else [value for _ in banks]
+            for value in (self.kernel_size, self.dilation_rate)
+        )
+        return [Windows(sizes[k], self.strides, rates[k], self.padding) for k in banks]
+
+    @property
+    def windows(self) -> Windows:
+        """Where the layer's windows sit; of a mixed basis, the first bank's."""
+        return self.bank_windows[0]
+
+    @property
+    def further_windows(self) -> tuple[Windows | None, ...]:
+        """The windows of the other banks of a mixed basis, and None if it reads all positions."""
+        banks = self.bank_windows[1:] if self.mixed else ()
+        return (*banks, *([None] if self.input_dependent else []))
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the weights for inputs of this shape."""
+        super().build(input_shape)
+        self.machine = present_machine()
+        if self.implementation == "combine_then_convolve" and None in self.output_sizes:
+            raise ValueError(
+                "implementation='combine_then_convolve' mixes one filter for each position, so "
+                f"every spatial size must be known. Received: input_shape={tuple(input_shape)}. "
+                "Use implementation='auto'."
+            )
+        if self.implementation == "combine_then_convolve":
+            positions = math.prod(self.windows.static_output_shape(self.input_sizes))
+            require_memory(
+                4 * positions * self.windows.taps * self.input_channels * self.filters,
+                f"The filters that layer {self.name!r} mixes for every position",
+                "Use implementation='convolve_then_combine', or larger strides.",
+            )
+        self._build_banks()
+        self._build_logits(input_shape)
+        self.spatial_bias_terms = []
+        if self.use_spatial_bias:
+            per_filter = self.use_spatial_bias == "per_filter"
+            self.spatial_bias_terms = add_spatial_bias(
+                self,
+                self.output_sizes,
+                () if per_filter else self.additive_axes,
+                self.filters if per_filter else None,
+                self.bias_initializer,
+                self.spatial_bias_regularizer,
+                self.spatial_bias_constraint,
+            )
+        self.bias = add_bias(self)
+
+    def _build_banks(self) -> None:
+        """Creates the banks; `autocast=False` keeps them in float32 until they are mixed."""
+
+        def add_banks(name: str, windows: Windows, count: int, index: int):
+            bank = (*windows.sizes, self.input_channels, self.filters)
+
+            def draw(shape, dtype=None):
+                initializer = separate_clone(self.kernel_initializer, index)
+                banks = ops.reshape(draw_filters(initializer, bank, count, dtype), shape)
+                if self.preserve_variance and self.normalize_weights == "softmax":
+                    banks = banks * math.sqrt(self.spatial_rank)
+                return banks
+
+            return self.add_weight(
+                shape=(*bank[:-1], count * self.filters),
+                initializer=draw,
+                name=name,
+                regularizer=self.kernel_regularizer,
+                constraint=self.kernel_constraint,
+                autocast=False,
+            )
+
+        if self.mixed:
+            self.kernel_bases: Any = [
+                add_banks(f"kernel_bases_{k}", windows, 1, k)
+                for k, windows in enumerate(self.bank_windows)
+            ]
+        else:
+            self.kernel_bases = add_banks("kernel_bases", self.windows, self.spatial_rank, 0)
+
+    def _build_logits(self, input_shape: Any) -> None:
+        """Creates the logits, or the network that predicts them."""
+        self.logits = []
+        if not self.has_logits:
+            return
+        if self.input_dependent:
+            if None in self.input_sizes:
+                raise ValueError(
+                    "Input-dependent combining weights need an input of known spatial size. "
+                    f"Received: input_shape={tuple(input_shape)}. Give keras.Input a static size."
+                )
+            self.predictor = InputDependentCombiningWeights(
+                self.spatial_rank,
+                self.windows.static_output_shape(self.input_sizes),
+                data_format="channels_last",
+                dtype=self.dtype_policy,
+                name="combining_weights",
+            )
+            self.predictor.build((None, *self.input_sizes, self.input_channels))
+            return
+        names = AXIS_NAMES[self.dimensions]
+        shapes = {f"combining_weights_{names[axis]}": (axis,) for axis in self.additive_axes}
+        shapes = shapes or {"combining_weights": tuple(range(self.dimensions))}
+        for index, (name, axes) in enumerate(shapes.items()):
+            sizes = tuple(self.output_sizes[axis] for axis in axes)
+            if None in sizes:
+                raise ValueError(
+                    f"The weight {name!r} of layer {self.name!r} has logits for every position "
+                    "along its axes, so the input's size along them must be known. Received: "
+                    f"input_shape={tuple(input_shape)}. Give the input a static size, or share "
+                    "along the unknown axis by leaving it out of `additive_axes`."
+                )
+            self.logits.append(
+                self.add_weight(
+                    shape=(*sizes, self.spatial_rank),
+                    initializer=self._logits_initializer(index, len(shapes)),
+                    name=name,
+                    regularizer=None if self._smooth else self.combining_weights_regularizer,
+                    constraint=self.combining_weights_constraint,
+                    autocast=False,
+                )
+            )
+
+    def _logits_initializer(self, index: int, terms: int):
+        if self.combining_weights_initializer == "conv_init":
+            return initializers.Constant(1 / math.sqrt(self.spatial_rank) / terms)
+        return separate_clone(self.combining_weights_initializer, index)
+
+    def fixed_axes(self) -> tuple[int, ...]:
+        """Returns the spatial axes along which the weights fix the input's size."""
+        if not self.has_logits and not self.use_spatial_bias:
+            return ()
+        if self.additive_axes and self.use_spatial_bias != "per_filter":
+            return self.additive_axes
+        return tuple(range(self.dimensions))
+
+    def combining_weights(self, inputs=None):
+        """Returns the weight of each bank at each position.
+
+        Args:
+            inputs: The layer's inputs; needed if the weights depend on them, else ignored.
+
+        Returns:
+            Tensor of shape `(*output sizes, K)`, or `(batch, *output sizes, K)` if the weights
+            depend on the inputs, in at least float32; length 1 along an axis of unknown size.
+
+        Raises:
+            ValueError: If the layer is not built, or needs inputs and gets none.
+
+        Example:
+            >>> layer = LowRankLocallyConnected2D(5, 3, spatial_rank=4)
+            >>> layer.build((None, 8, 9, 2))
+            >>> ops.convert_to_numpy(layer.combining_weights())[0, 0].round(2).tolist()
+            [0.25, 0.25, 0.25, 0.25]
+        """
+        self.require_built("combining_weights")
+        if not self.input_dependent:
+            weights = self._fixed_weights()
+            return ops.broadcast_to(weights, (*self._sizes_or_one(), self.spatial_rank))
+        if inputs is None:
+            raise ValueError(
+                f"The combining weights of layer {self.name!r} depend on its inputs. Received: "
+                "inputs=None. Call combining_weights(inputs)."
+            )
+        given = tensor("inputs", inputs, "bSc")
+        inputs = ops.cast(ops.convert_to_tensor(given), self.compute_dtype)
+        self._check_sizes(inputs.shape)
+        weights = self._weights_per_example(to_channels_last(inputs, self.data_format))
+        shape = (ops.shape(inputs)[0], *self._sizes_or_one(), self.spatial_rank)
+        return ops.broadcast_to(weights, shape)
+
+    def local_kernel(self):
+        """Returns the filter at each position, mixed from the banks.
+
+        Of a mixed basis, each bank stands where it really sits in one box of taps of dilation 1
+        that holds them all; otherwise the taps are those of `kernel_size`, at `dilation_rate`.
+
+        Returns:
+            Tensor of shape `(*output sizes, *kernel size, input channels, filters)`, length 1
+            along an output axis of unknown size.
+
+        Raises:
+            ValueError: If the layer is not built, or the filters depend on the input.
+
+        Example:
+            >>> layer = LowRankLocallyConnected2D(5, 3, spatial_rank=4)
+            >>> layer.build((None, 8, 9, 2))
+            >>> ops.shape(layer.local_kernel())
+            (6, 7, 3, 3, 2, 5)
+        """
+        self.require_built("local_kernel")
+        if self.input_dependent and self.has_logits:
+            raise ValueError(
+                f"The filters of layer {self.name!r} depend on its inputs, so it has no local "
+                "kernel. Mix `kernel_bases` by combining_weights(inputs) for each example."
+            )
+        if self.mixed:
+            banks = [ops.convert_to_tensor(bank) for bank in self.kernel_bases]
+            kernel, _ = embed_banks(banks, self.bank_windows, self.input_sizes)
+        else:
+            kernel = ops.convert_to_tensor(self.kernel_bases)
+        shape = (*self._sizes_or_one(), self.spatial_rank)
+        return combine_banks(kernel, ops.broadcast_to(self._fixed_weights(), shape))
+
+    def _sizes_or_one(self) -> tuple[int, ...]:
+        return tuple(1 if size is None else size for size in self.output_sizes)
+
+    def _fixed_weights(self):
+        """Returns normalised weights, of length 1 along axes that they do not depend on."""
+        if not self.has_logits:
+            return ops.ones((1,) * (self.dimensions + 1))
+        parts = [ops.convert_to_tensor(part) for part in self.logits]
+        if self.additive_axes:
+            logits = weights_ops.sum_over_axes(parts, self.additive_axes, self.dimensions)
+        else:
+            (logits,) = parts
+        return weights_ops.normalize_logits(logits, self.normalize_weights)
+
+    def _weights_per_example(self, inputs):
+        """Returns normalised weights with a batch axis, of length 1 if all examples share them."""
+        if self.predictor is None:
+            return ops.expand_dims(self._fixed_weights(), 0)
+        return weights_ops.normalize_logits(self.predictor(inputs), self.normalize_weights)
+
+    def convolve(self, inputs, training: bool | None = None):
+        """Applies the local filters to channels-last inputs, by the plan chosen."""
+        request = self.asked(tuple(inputs.shape), bool(training))
+        plan = choose(LOW_RANK, request, self.machine.memory, self.implementation)
+        banks = self.kernel_bases if self.mixed else [self.kernel_bases]
+        return plan.apply(request, inputs, banks, functools.partial(self._penalized, inputs))
+
+    def asked(self, shape: Any, training: bool = False) -> LowRankRequest:
+        """Returns what the layer is asked to compute for inputs of a shape.
+
+        Args:
+            shape: Shape of the inputs, channels last; None where unknown.
+            training: Whether gradients are wanted.
+
+        Raises:
+            ValueError: If the layer is not built, or an argument is of another kind.
+        """
+        self.require_built("asked")
+        return LowRankRequest(
+            self.windows,
+            shape,
+            self.filters,
+            self.spatial_rank,
+            training,
+            self.machine.backend,
+            self.machine.device,
+            mixing=self._mixing,
+            bank_windows=self.bank_windows if self.mixed else None,
+            fixed_sizes=None not in self.output_sizes,
+        )
+
+    @property
+    def _mixing(self) -> Literal["none", "shared", "per_example"]:
+        if not self.has_logits:
+            return "none"
+        return "per_example" if self.input_dependent else "shared"
+
+    def _penalized(self, inputs, batched: bool):
+        """Returns normalised weights whose roughness, if regularised, is among the losses.
+
+        Args:
+            inputs: The layer's inputs, channels last.
+            batched: Whether to have an axis of examples, of length 1 if all share the weights.
+        """
+        weights = self._weights_per_example(inputs) if batched else self._fixed_weights()
+        if self._smooth and self.trainable:
+            self.add_loss(self.combining_weights_regularizer(weights, batched))
+        return weights
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts `K` convolutions, the mixing of their responses, and what predicts the weights."""
+        self.require_built("operations")
+        outputs = numbers(self.compute_output_shape(input_shape))
+        banks = self.kernel_bases if self.mixed else [self.kernel_bases]
+        found = 2 * (outputs // self.filters) * sum(math.prod(bank.shape) for bank in banks)
+        if self.has_logits:
+            found += 2 * self.spatial_rank * outputs
+        if self.predictor is not None:
+            found += self._predicting_operations()
+        return found + self._operations_afterwards(outputs)
+
+    def combined_operations(self, input_shape: Any) -> tuple[int, int]:
+        """Returns the operations once the banks are mixed, and those of mixing them.
+
+        Args:
+            input_shape: As in `operations`.
+
+        Returns:
+            Operations for each example of one convolution with the mixed filters; and of mixing
+            them for all positions, however many examples follow. Filters that depend on the input
+            cannot be mixed before: `operations(input_shape)` and 0.
+
+        Raises:
+            ValueError: As in `operations`.
+
+        Example:
+            >>> layer = LowRankLocallyConnected2D(5, 3, spatial_rank=4, use_bias=False)
+            >>> layer.build((None, 8, 9, 2))
+            >>> outputs = 6 * 7 * 5
+            >>> layer.combined_operations((None, 8, 9, 2)) == (37 * outputs, 4 * 36 * outputs)
+            True
+        """
+        if self.input_dependent:
+            return self.operations(input_shape), 0
+        self.require_built("combined_operations")
+        outputs = numbers(self.compute_output_shape(input_shape))
+        taps = self.windows.taps
+        if self.mixed:  # banks of different structure are mixed in the box that holds them all
+            boxes = zip(*(bank.extents for bank in self.bank_windows), strict=True)
+            taps = math.prod(map(max, boxes))
+        local_filters = taps * self.input_channels * outputs
+        mixing = 2 * self.spatial_rank * local_filters if self.has_logits else 0
+        return 2 * local_filters + self._operations_afterwards(outputs), mixing
+
+    def _predicting_operations(self) -> int:
+        """Counts the network, and three per logit: exponential or square, sum, division."""
+        predictor: Any = self.predictor
+        shape = (None, *self.input_sizes, self.input_channels)
+        per_logit = 0 if self.normalize_weights is None else 3
+        logits = self.spatial_rank * math.prod(predictor.positions)
+        return predictor.operations(shape) + per_logit * logits
+
+    def _operations_afterwards(self, outputs: int) -> int:
+        return per_output(bool(self.output_biases()), self.activation) * outputs
+
+    def output_biases(self) -> list:
+        """Returns the terms of the spatial bias and the filters' bias."""
+        return [*self.spatial_bias_terms, *super().output_biases()]
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(LowRankLocallyConnected)
+class LowRankLocallyConnected1D(LowRankLocallyConnected):
+    """A low-rank locally connected layer over 1 axis, such as time.
+
+    Example:
+        >>> layer = LowRankLocallyConnected1D(6, 3, spatial_rank=2, padding="causal")
+        >>> tuple(layer(ops.ones((2, 10, 4))).shape)
+        (2, 10, 6)
+    """
+
+    dimensions = 1
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(LowRankLocallyConnected)
+class LowRankLocallyConnected2D(LowRankLocallyConnected):
+    """A low-rank locally connected layer over 2 axes, such as those of images.
+
+    Args:
+        share_row_combining_weights: The release's name: whether there are logits per row, shared
+            by the row's columns, so that axis 0 is in `additive_axes`. True if only the other
+            one is given and the weights do not depend on the input.
+        share_col_combining_weights: Likewise per column: axis 1.
+
+    Example:
+        >>> layer = LowRankLocallyConnected2D(6, (3, 2), spatial_rank=4)
+        >>> tuple(layer(ops.ones((2, 9, 8, 3))).shape)
+        (2, 7, 7, 6)
+    """
+
+    dimensions = 2
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, ...] | list,
+        spatial_rank: int,
+        strides: int | tuple[int, ...] = 1,
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: int | tuple[int, ...] | list = 1,
+        activation: Any = None,
+        use_bias: bool = True,
+        *,
+        share_row_combining_weights: bool | None = None,
+        share_col_combining_weights: bool | None = None,
+        additive_axes: tuple[int, ...] | None = None,
+        input_dependent: bool = False,
+        normalize_weights: Literal["softmax", "norm", ""] | None = "softmax",
+        use_spatial_bias: bool | Literal["per_filter"] = True,
+        combining_weights_initializer: Any = "conv_init",
+        kernel_initializer: Any = "he_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        combining_weights_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        spatial_bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        combining_weights_constraint: Any = None,
+        bias_constraint: Any = None,
+        spatial_bias_constraint: Any = None,
+        preserve_variance: bool = False,
+        implementation: Implementation = "auto",
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
+        super().__init__(
+            filters=filters,
+            kernel_size=kernel_size,
+            spatial_rank=spatial_rank,
+            strides=strides,
+            padding=padding,
+            data_format=data_format,
+            dilation_rate=dilation_rate,
+            activation=activation,
+            use_bias=use_bias,
+            additive_axes=_axes_with_logits(
+                additive_axes,
+                share_row_combining_weights,
+                share_col_combining_weights,
+                input_dependent,
+            ),
+            input_dependent=input_dependent,
+            normalize_weights=normalize_weights,
+            use_spatial_bias=use_spatial_bias,
+            combining_weights_initializer=combining_weights_initializer,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            combining_weights_regularizer=combining_weights_regularizer,
+            bias_regularizer=bias_regularizer,
+            spatial_bias_regularizer=spatial_bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            combining_weights_constraint=combining_weights_constraint,
+            bias_constraint=bias_constraint,
+            spatial_bias_constraint=spatial_bias_constraint,
+            preserve_variance=preserve_variance,
+            implementation=implementation,
+            **kwargs,
+        )
+
+
+def _axes_with_logits(
+    axes: Any, share_rows: bool | None, share_columns: bool | None, input_dependent: Any
+) -> Any:
+    """Returns `additive_axes` as the release's names spell them, or as given without these."""
+    if share_rows is None and share_columns is None:
+        return axes
+    if axes is not None:
+        raise ValueError(
+            "`additive_axes` and the `share_{row,col}_combining_weights` say the same thing twice. "
+            f"Received: additive_axes={axes!r}, share_row_combining_weights={share_rows} and "
+            f"share_col_combining_weights={share_columns}. Give one."
+        )
+    default = not boolean("input_dependent", input_dependent)
+    shares = {
+        "share_row_combining_weights": share_rows,
+        "share_col_combining_weights": share_columns,
+    }
+    given = (default if share is None else boolean(name, share) for name, share in shares.items())
+    return tuple(axis for axis, share in enumerate(given) if share)
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(LowRankLocallyConnected)
+class LowRankLocallyConnected3D(LowRankLocallyConnected):
+    """A low-rank locally connected layer over 3 axes, such as those of volumes or videos.
+
+    Example:
+        >>> layer = LowRankLocallyConnected3D(6, 2, spatial_rank=2, padding="same")
+        >>> tuple(layer(ops.ones((2, 5, 4, 3, 2))).shape)
+        (2, 5, 4, 3, 6)
+    """
+
+    dimensions = 3

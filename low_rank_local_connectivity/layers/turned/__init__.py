@@ -1,0 +1,3 @@
+"""Layers of rotation-equivariant networks; their names are public in `layers`."""
+
+__all__: list[str] = []
