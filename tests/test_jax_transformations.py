@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from backends import randomize
 
-from low_rank_local_connectivity import ops
+from low_rank_local_connectivity import layers, ops
 from low_rank_local_connectivity.ops.windows import Windows
 from tests.cases import CASES, Case
 
@@ -75,6 +75,12 @@ def transformations(loss):
     }
 
 
+def reads_other_examples(case: Case) -> bool:
+    """Whether a layer reads statistics of the batch, or the background from its last example."""
+    background = case.arguments.get("padding_value") == "background"
+    return background or case.layer == "GroupBatchNormalization"
+
+
 def along(function, weights, inputs, seed: int = 2):
     """Returns a function's derivative in a random direction, in forward mode, and the direction."""
     import jax
@@ -99,8 +105,8 @@ def test_every_transformation_traces_through_every_layer(case):
 
     loss, weights, inputs = prepared(case)
     ways = transformations(loss)
-    if case.layer == "GroupBatchNormalization":
-        del ways["lax.map"], ways["vmap"]  # statistics of a batch
+    if reads_other_examples(case):
+        del ways["lax.map"], ways["vmap"]
 
     def every(weights, inputs):
         found = {name: way(weights, inputs) for name, way in ways.items()}
@@ -141,8 +147,8 @@ def test_forward_and_reverse_mode_and_differences_agree(case):
 
     loss, weights, inputs = prepared(case)
     ways = transformations(loss)
-    if case.layer == "GroupBatchNormalization":
-        del ways["lax.map"], ways["vmap"]  # statistics of a batch
+    if reads_other_examples(case):
+        del ways["lax.map"], ways["vmap"]
 
     @jax.jit
     def every(weights, inputs):
@@ -246,6 +252,17 @@ def needs_a_size(case: Case) -> bool:
     strided = case.arguments.get("strides", 1) != 1 and case.arguments.get("padding") == "same"
     flattening = str(case) == "SpatialTransformer2D-channels_first"
     return case.layer.startswith(FOR_ONE_SIZE) or flattening or (strided and case.layer in STRIDED)
+
+
+def test_levels_of_any_size_are_reduced_by_whole_numbers_only():
+    import jax
+    from jax import export
+
+    layer = layers.ScaleSpaceLifting2D(3, base=1.5, method="bilinear")
+    layer.build((None, None, None, 3))
+    images = jax.ShapeDtypeStruct(export.symbolic_shape("b, h, w, 3"), "float32")
+    with pytest.raises(ValueError, match="reduced by whole numbers only"):
+        export.export(jax.jit(layer.call))(images)
 
 
 @pytest.mark.parametrize("case", TABLE)
