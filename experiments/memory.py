@@ -16,10 +16,10 @@ MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 def check_memory(experiment: Experiment) -> None:
-    """Checks that a run's weights and a step's activations fit into the machine's memory.
+    """Checks that a run's weights and what a step keeps fit into the machine's memory.
 
-    Both are lower bounds: the weights with their gradients and moments, and the outputs of the
-    layers that have kernels. With an accelerator nothing is checked: it reports that its memory is
+    Both are lower bounds: the weights with their gradients and moments, and what layers with
+    weights read. With an accelerator nothing is checked: it reports that its memory is
     exhausted, whereas the operating system kills the process without a message.
 
     Args:
@@ -33,14 +33,14 @@ def check_memory(experiment: Experiment) -> None:
     free = None if has_accelerator() else free_bytes()
     if free is None:
         return
-    parameters, for_weights, for_outputs = needed_bytes(experiment)
-    if for_weights + for_outputs <= free:
+    parameters, for_weights, for_step = needed_bytes(experiment)
+    if for_weights + for_step <= free:
         return
     raise RunError(
         f"A network and a step of its training must fit into memory. Received: "
         f"{experiment.layers_in_words}, whose {parameters:,} trainable parameters take "
-        f"{for_weights / GIBIBYTE:,.1f} GiB with their gradients and moments and whose outputs for "
-        f"--batch_size={experiment.batch_size} take {for_outputs / GIBIBYTE:,.1f} GiB, where "
+        f"{for_weights / GIBIBYTE:,.1f} GiB with their gradients and moments, and a step of which "
+        f"keeps {for_step / GIBIBYTE:,.1f} GiB for --batch_size={experiment.batch_size}, where "
         f"{free / GIBIBYTE:,.1f} GiB are free. Choose other layers, smaller images or batches."
     )
 
@@ -59,7 +59,7 @@ def has_accelerator() -> bool:
 
 
 def needed_bytes(experiment: Experiment) -> tuple[int, int, int]:
-    """Returns a network's trainable parameters, and the bytes of its weights and of a step.
+    """Returns a network's trainable parameters, the bytes of its weights and those of a step.
 
     The network is built without values and in a thread of its own, with which Keras's state of it,
     names and weights to be initialised, disappears.

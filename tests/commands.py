@@ -58,7 +58,7 @@ class Process:
         self.returncode = self._server.status_of(self.pid)
         return self.returncode
 
-    def communicate(self, timeout: float = 600) -> tuple[str, str]:
+    def communicate(self, timeout: float = 3600) -> tuple[str, str]:
         """Returns what it has printed when it has ended."""
         stop = time.monotonic() + timeout
         while self.poll() is None:

@@ -1,10 +1,13 @@
 """Data types beyond those of images in float32: integers anywhere, and every digit of float64."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
 import reference
 from backends import all_digits, call, outputs_and_gradients, randomize, to_numpy
+from cases import CASES
 from keras import ops
 
 from low_rank_local_connectivity import layers
@@ -114,6 +117,27 @@ def test_integers_are_computed_in_the_short_type_of_a_mixed_policy(policy, rng):
         assert keras.backend.standardize_dtype(found.dtype) == layer.compute_dtype
         expected = layer(images.astype("float32"))
         assert_same(ops.cast(found, "float32"), ops.cast(expected, "float32"))
+
+
+FIRST = list({case.layer: case for case in reversed(CASES)}.values())
+FIRST = [case for case in FIRST if case.layer != "SpatialTransformer2D"]
+
+
+@pytest.mark.parametrize("case", FIRST, ids=str)
+@pytest.mark.parametrize("dtype", ["string", "complex64"])
+def test_a_layer_refuses_what_are_no_real_numbers(case, dtype):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("Keras itself refuses them here, for Conv2D too")
+    import tensorflow as tf
+
+    layer = case.make()
+    layer.build(case.input_shape)
+    message = (
+        f"Layer {layer.name!r} takes tensors of real numbers. Received: a tensor of shape "
+        f"{case.input_shape} and dtype {dtype}. Turn it into numbers before."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        layer(tf.zeros(case.input_shape, dtype))
 
 
 def test_floats_stay_as_they_are_without_autocast(rng):

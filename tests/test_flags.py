@@ -324,13 +324,13 @@ def test_a_network_that_cannot_fit_is_refused_before_it_is_built(monkeypatch):
     experiment = check(*HUGE, "--batch_size=32")
     with pytest.raises(training.RunError, match="must fit into memory") as caught:
         memory.check_memory(experiment)
-    parameters, weights, outputs = memory.needed_bytes(experiment)
+    parameters, weights, step = memory.needed_bytes(experiment)
     assert str(caught.value) == (
         "A network and a step of its training must fit into memory. Received: resnet50, conv2d "
         "inserted and locally_connected2d in conv2, conv3, conv4, conv5, whose "
         f"{parameters:,} trainable parameters take {weights / 2**30:,.1f} GiB with their gradients "
-        f"and moments and whose outputs for --batch_size=32 take {outputs / 2**30:,.1f} GiB, where "
-        "16.0 GiB are free. Choose other layers, smaller images or batches."
+        f"and moments, and a step of which keeps {step / 2**30:,.1f} GiB for --batch_size=32, "
+        "where 16.0 GiB are free. Choose other layers, smaller images or batches."
     )
     # Of the 3x3 layers alone, each position's filters: sides, filters and layers of each stage.
     stages = ((56, 64, 3), (28, 128, 4), (14, 256, 6), (7, 512, 3))
@@ -341,14 +341,23 @@ def test_a_network_that_cannot_fit_is_refused_before_it_is_built(monkeypatch):
 
 def test_a_step_that_cannot_fit_is_refused(monkeypatch):
     experiment = check("--batch_size=100", "--optimizer=sgd", "--filters=8")
-    _, weights, outputs = memory.needed_bytes(experiment)
-    # Three unpadded layers of 8 filters on 16x16 images, and 10 logits, in float32.
-    assert outputs == 100 * 4 * (8 * (14**2 + 12**2 + 10**2) + 10)
-    monkeypatch.setattr(memory, "free_bytes", lambda: weights + outputs)
+    _, weights, step = memory.needed_bytes(experiment)
+    # What three unpadded layers of 8 filters on 16x16 images read in float32, the normalisations
+    # after them, and the layer of logits after the mean of each map.
+    read = 16**2 + 8 * (14**2 + 14**2 + 12**2 + 12**2 + 10**2) + 8
+    assert step == 100 * 4 * read
+    monkeypatch.setattr(memory, "free_bytes", lambda: weights + step)
     memory.check_memory(experiment)
-    monkeypatch.setattr(memory, "free_bytes", lambda: weights + outputs - 1)
+    monkeypatch.setattr(memory, "free_bytes", lambda: weights + step - 1)
     with pytest.raises(training.RunError, match="must fit into memory"):
         memory.check_memory(experiment)
+
+
+def test_a_step_of_maps_that_grow_is_known_not_to_fit(monkeypatch):
+    """It was killed without a message at 15 GiB."""
+    monkeypatch.setattr(memory, "free_bytes", lambda: 12 * 2**30)
+    with pytest.raises(training.RunError, match="Received: full_resnet101"):
+        memory.check_memory(check("--network=full_resnet101", "--batch_size=32"))
 
 
 def test_an_accelerator_s_memory_is_its_own_matter(monkeypatch):

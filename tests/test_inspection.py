@@ -152,6 +152,18 @@ def subclassed():
     return Doubling(inputs, keras.layers.Conv2D(4, 3)(inputs), name="doubling")
 
 
+def test_a_step_keeps_what_layers_with_weights_read_each_tensor_once():
+    inner = keras.Sequential(
+        [keras.Input((6, 7, 5)), keras.layers.BatchNormalization(), keras.layers.ReLU()]
+    )
+    frozen = keras.layers.Conv2D(9, 1, trainable=False)
+    images = keras.Input((8, 9, 4))
+    hidden = inner(keras.layers.Conv2D(5, 3, dtype="bfloat16")(images))
+    ends = [keras.layers.Dense(2)(hidden), keras.layers.Dense(3)(hidden), frozen(hidden)]
+    read = 2 * 8 * 9 * 4 + 4 * 6 * 7 * 5 + 4 * 6 * 7 * 5
+    assert inspection.step_bytes(keras.Model(images, ends)) == read
+
+
 @pytest.mark.parametrize("name", ["layer_costs", "total_cost", "step_bytes", "receptive_field"])
 def test_what_a_model_does_with_its_layers_must_be_known(name):
     asked = "layer_costs" if name == "total_cost" else name

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from backends import randomize
 
-from low_rank_local_connectivity import ops
+from low_rank_local_connectivity import layers, ops
 from low_rank_local_connectivity.ops.windows import Windows
 from tests.cases import CASES, Case
 
@@ -75,6 +75,12 @@ def transformations(loss):
     }
 
 
+def reads_other_examples(case: Case) -> bool:
+    """Whether a layer reads statistics of the batch, or the background from its last example."""
+    background = case.arguments.get("padding_value") == "background"
+    return background or case.layer == "GroupBatchNormalization"
+
+
 def along(function, weights, inputs, seed: int = 2):
     """Returns a function's derivative in a random direction, in forward mode, and the direction."""
     import jax
@@ -99,8 +105,8 @@ def test_every_transformation_traces_through_every_layer(case):
 
     loss, weights, inputs = prepared(case)
     ways = transformations(loss)
-    if case.layer == "GroupBatchNormalization":
-        del ways["lax.map"], ways["vmap"]  # statistics of a batch
+    if reads_other_examples(case):
+        del ways["lax.map"], ways["vmap"]
 
     def every(weights, inputs):
         found = {name: way(weights, inputs) for name, way in ways.items()}
@@ -141,8 +147,8 @@ def test_forward_and_reverse_mode_and_differences_agree(case):
 
     loss, weights, inputs = prepared(case)
     ways = transformations(loss)
-    if case.layer == "GroupBatchNormalization":
-        del ways["lax.map"], ways["vmap"]  # statistics of a batch
+    if reads_other_examples(case):
+        del ways["lax.map"], ways["vmap"]
 
     @jax.jit
     def every(weights, inputs):
@@ -222,3 +228,66 @@ def test_every_layer_s_saved_model_takes_any_batch_and_equals_the_layer(case, rn
         expected = keras.tree.flatten(model(images, training=False))
         for one, other in zip(tf.nest.flatten(serve(tf.constant(images))), expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+# Layers with weights for one size; others have strides that fit into some sizes only.
+FOR_ONE_SIZE = ("LocallyConnected", "LowRankLocallyConnected", "SpatialBias")
+FOR_ONE_SIZE += ("InputDependentCombiningWeights",)
+STRIDED = ("KroneckerConv2D", "GroupLiftConv2D", "GroupConv2D")
+REASON = "must be known|of known (spatial )?size|must find a known number of features"
+
+
+def spatial_axes(case: Case) -> list[int]:
+    """Returns the axes of a layer's inputs that are rows, columns and the like."""
+    first = case.arguments.get("data_format") == "channels_first"
+    axes = [*range(2, len(case.input_shape))] if first else [*range(1, len(case.input_shape) - 1)]
+    if len(case.input_shape) < 5 or case.layer.endswith("3D"):
+        return axes
+    # Scales stand before rows and columns, orientations beside the channels.
+    return axes[:2] if case.layer.startswith("Group") and not first else axes[1:]
+
+
+def needs_a_size(case: Case) -> bool:
+    """Whether a layer can only be built for inputs of known size."""
+    strided = case.arguments.get("strides", 1) != 1 and case.arguments.get("padding") == "same"
+    flattening = str(case) == "SpatialTransformer2D-channels_first"
+    return case.layer.startswith(FOR_ONE_SIZE) or flattening or (strided and case.layer in STRIDED)
+
+
+def test_levels_of_any_size_are_reduced_by_whole_numbers_only():
+    import jax
+    from jax import export
+
+    layer = layers.ScaleSpaceLifting2D(3, base=1.5, method="bilinear")
+    layer.build((None, None, None, 3))
+    images = jax.ShapeDtypeStruct(export.symbolic_shape("b, h, w, 3"), "float32")
+    with pytest.raises(ValueError, match="reduced by whole numbers only"):
+        export.export(jax.jit(layer.call))(images)
+
+
+@pytest.mark.parametrize("case", TABLE)
+@pytest.mark.parametrize("told", [False, True], ids=["any size", "at least 4"])
+def test_a_layer_becomes_a_program_for_images_of_any_size_or_says_why_not(case, told, rng):
+    import jax
+    from jax import export
+
+    axes, layer = spatial_axes(case), case.make()
+    sizes = [
+        f"s{axis}" if axis in axes else str(size) for axis, size in enumerate(case.input_shape)
+    ]
+    unknown = [None if axis in axes else size for axis, size in enumerate(case.input_shape)]
+    if needs_a_size(case):
+        with pytest.raises(ValueError, match=REASON):
+            layer.build(tuple(unknown))
+        return
+    layer.build(tuple(unknown))
+    randomize(layer, np.random.default_rng(1))
+    known = [f"s{axis} >= 4" for axis in axes] if told else []
+    shape = export.symbolic_shape(",".join(["b", *sizes[1:]]), constraints=known)
+    predict = jax.jit(layer.call)
+    program = export.export(predict)(jax.ShapeDtypeStruct(shape, "float32"))
+    larger = [size + (axis in axes) for axis, size in enumerate(case.input_shape)]
+    images = rng.normal(size=larger).astype("float32")
+    pairs = zip(jax.tree.leaves(program.call(images)), jax.tree.leaves(layer(images)), strict=True)
+    for found, expected in pairs:
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

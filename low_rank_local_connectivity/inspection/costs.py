@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from low_rank_local_connectivity.inspection.graph import require_graph, require_model
+from low_rank_local_connectivity.inspection.graph import calls_between, require_graph, require_model
 from low_rank_local_connectivity.inspection.operation_rules import (
     input_shape_of,
     is_input,
@@ -129,27 +129,31 @@ def weight_bytes(model: keras.Model, moments: int = 2) -> int:
 
 
 def step_bytes(model: keras.Model) -> int:
-    """Returns the bytes of an example's outputs that a step keeps, at least, for the gradients.
+    """Returns the bytes that a step of training keeps of an example, at least.
 
-    Those of the layers that have kernels, models among the layers opened.
+    What layers with trainable weights read, of which the gradients for the weights are made,
+    models among the layers opened. What one layer hands to several counts once. A step takes more:
+    copies with padding, and gradients on their way.
 
     Args:
-        model: A functional or sequential model of known sizes, whose layers are each called once.
+        model: A functional or sequential model of known sizes.
 
     Example:
-        >>> steps = [keras.Input((8, 9, 4)), keras.layers.Conv2D(5, 3), keras.layers.ReLU()]
+        >>> steps = [keras.Input((8, 9, 4)), keras.layers.Conv2D(5, 3), keras.layers.Dense(2)]
         >>> model = keras.Sequential(steps)
-        >>> step_bytes(model) == 6 * 7 * 5 * 4
+        >>> step_bytes(model) == (8 * 9 * 4 + 6 * 7 * 5) * 4
         True
     """
     require_graph("step_bytes", model)
-    total = 0
-    for layer in model.layers:
+    total, read = 0, {}
+    for call in calls_between(model.inputs, model.outputs):
+        layer = call.operation
         if isinstance(layer, keras.Model):
             total += step_bytes(layer)
-        elif any(len(weight.shape) > 1 for weight in layer.trainable_weights):
-            total += sum(numbers(one.shape) * _bytes_of(one.dtype) for one in _levels(layer.output))
-    return total
+        elif getattr(layer, "trainable_weights", ()):
+            width = _bytes_of(layer.compute_dtype)
+            read |= {id(one): width * numbers(one.shape) for one in call.input_tensors}
+    return total + sum(read.values())
 
 
 def _weight_bytes(weight: Any) -> int:

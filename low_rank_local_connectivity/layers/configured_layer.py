@@ -31,6 +31,9 @@ class TakesAnyDtype(keras.Layer):
         Args:
             value: Tensor, list of tensors or anything else. Floating-point numbers stay as they
                 are if the layer has `autocast=False`.
+
+        Raises:
+            ValueError: If a tensor is of text or complex numbers.
         """
         if isinstance(value, (list, tuple)):
             values = [self.to_compute_dtype(one) for one in value]
@@ -38,6 +41,11 @@ class TakesAnyDtype(keras.Layer):
         if not hasattr(value, "dtype") or dtype_of(value) == self.compute_dtype:
             return value
         floating = keras.backend.is_float_dtype(dtype_of(value))
+        if not floating and not is_whole(value):
+            raise ValueError(
+                f"Layer {self.name!r} takes tensors of real numbers. Received: a tensor of shape "
+                f"{tuple(value.shape)} and dtype {dtype_of(value)}. Turn it into numbers before."
+            )
         if is_whole(value) or (floating and self.autocast):
             return ops.cast(value, self.compute_dtype)
         return value

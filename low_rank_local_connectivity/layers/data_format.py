@@ -80,4 +80,6 @@ def to_channels_last(inputs, data_format: str):
 
 def from_channels_last(outputs, data_format: str):
     """Moves the channels to where `data_format` wants them."""
-    return outputs if data_format == "channels_last" else ops.moveaxis(outputs, -1, 1)
+    # Counted from the front: PyTorch's exporter to ONNX may not know how many axes there are.
+    last = len(outputs.shape) - 1
+    return outputs if data_format == "channels_last" else ops.moveaxis(outputs, last, 1)

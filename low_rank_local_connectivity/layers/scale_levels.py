@@ -8,11 +8,11 @@ level is coarse.
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from low_rank_local_connectivity.layers.data_format import split_shape
 from low_rank_local_connectivity.ops.arguments import number_above, received, sizes_of
+from low_rank_local_connectivity.ops.constants import plain_number
 
 
 def is_pyramid(given: Any) -> bool:
@@ -27,7 +27,8 @@ def is_pyramid(given: Any) -> bool:
     # A shape begins with the batch: a number, None or, where JAX exports, a symbol.
     first = given[0]
     of_shapes = isinstance(first, (list, tuple)) or hasattr(first, "as_list")
-    return of_shapes or (hasattr(first, "shape") and not isinstance(first, np.integer))
+    # So is a number that PyTorch's older tracer has made a tensor of.
+    return of_shapes or len(getattr(first, "shape", ())) > 0
 
 
 def checked_base(value: Any) -> float:
@@ -71,7 +72,7 @@ def split_scale_space(
         return [(size[0], size[1])] * scales, channels
     shapes = [sizes_of(shape) or () for shape in input_shape]
     levels = [split_shape(shape, data_format, 2) for shape in shapes if len(shape) == 4]
-    if len(levels) != len(shapes) or len({channels for _, channels in levels}) != 1:
+    if len(levels) != len(shapes) or len({plain_number(channels) for _, channels in levels}) != 1:
         raise ValueError(
             f"The levels of a pyramid given to layer {name!r} must have 4 axes and the same number "
             f"of channels. Received: {received('input_shape', list(input_shape))}."
@@ -106,7 +107,7 @@ def levels_of(inputs: Any, data_format: str) -> list[Any]:
 def join_levels(levels: list[Any], data_format: str, pyramid: bool) -> Any:
     """Returns levels with their channels last as a scale space in a data format."""
     if data_format == "channels_first":
-        levels = [ops.moveaxis(level, -1, 1) for level in levels]
+        levels = [ops.moveaxis(level, 3, 1) for level in levels]
     if pyramid:
         return levels
     return ops.stack(levels, axis=1 if data_format == "channels_last" else 2)

@@ -181,6 +181,16 @@ def items_of(value: Any) -> list[Any] | None:
 _NO_SIZES = (bool, float, str, bytes, tuple, list, dict, set, type, np.ndarray, np.floating)
 
 
+def is_symbol(size: Any) -> bool:
+    """Whether the size of an axis is a symbol, as in programs that are exported for any size.
+
+    Example:
+        >>> is_symbol(8), is_symbol(None)
+        (False, False)
+    """
+    return not (size is None or isinstance(size, (int, np.integer)) or is_tensor(size))
+
+
 def sizes_of(shape: Any) -> list[Any] | None:
     """Returns the sizes that a shape holds; None if it is no shape."""
     if is_tensor(shape) or isinstance(shape, (str, bytes, dict, set)):

@@ -20,6 +20,7 @@ from low_rank_local_connectivity.ops.arguments import (
     spatial_axes,
     tensor,
 )
+from low_rank_local_connectivity.ops.constants import plain_number
 from low_rank_local_connectivity.ops.precision import at_least_float32, maximum, mean
 
 Normalization = Literal["softmax", "norm"] | None
@@ -53,7 +54,7 @@ def sum_over_axes(parts: Sequence, axes: Sequence[int], dimensions: int):
     spatial_axes("axes", axes, dimensions)
     parts = [tensor("parts", part, "ok") for part in sequence("parts", parts, "tensors of axes ok")]
     require_each("parts", parts, len(axes), "the axes")
-    if len({part_ok.shape[1] for part_ok in parts}) != 1:
+    if len({plain_number(part_ok.shape[1]) for part_ok in parts}) != 1:
         raise ValueError(
             "`parts` must be at least one tensor, all with the same number of banks in the last "
             f"axis. Received: shapes {[tuple(part_ok.shape) for part_ok in parts]}."

@@ -39,6 +39,16 @@ def plain_number(value: Any) -> Any:
     return value.item() if traced else value
 
 
+def plain_shape(shape: Any) -> tuple[Any, ...]:
+    """Returns a shape that can be compared and put into sets, whichever program is traced.
+
+    Example:
+        >>> plain_shape([None, 8, 3])
+        (None, 8, 3)
+    """
+    return tuple(map(plain_number, shape))
+
+
 def constant(make: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a function of a data type and plain numbers to a tensor that is a constant.
 

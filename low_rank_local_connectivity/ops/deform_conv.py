@@ -7,7 +7,7 @@ A tensor's name ends in its axes:
     f  filter                    y, x  row and column of a tap
     t  tap, row after row        g     offset group: channels that move together
     d  channel of a group        o     direction of an offset: down, right
-    n  output position of any example, one after another
+    n  output position of any example, one after another; the axes `bij` where sizes are symbols
     k  corner: the four pixels around a point
     r  group of channels of a pixel of the padded inputs, one after another
 """
@@ -21,6 +21,7 @@ import keras
 from keras import ops
 
 from low_rank_local_connectivity.ops.arguments import (
+    is_symbol,
     one_of_any_case,
     pairs_of_pads,
     per_axis,
@@ -135,7 +136,7 @@ def deform_conv2d(
     )
     shape: Any = ops.shape(offset)
     outputs_bijf = ops.reshape(outputs_nf, (-1, shape[1], shape[2], kernel_yxcf.shape[-1]))
-    return outputs_bijf if data_format == "channels_last" else ops.moveaxis(outputs_bijf, -1, 1)
+    return outputs_bijf if data_format == "channels_last" else ops.moveaxis(outputs_bijf, 3, 1)
 
 
 class Geometry:
@@ -262,7 +263,10 @@ def _reads(x_bhwc, offset, mask, geometry: Geometry, groups: int):
     if mask is not None:
         mask_bijgt = ops.reshape(ops.cast(mask, dtype), shape)
         weights_tbijgk = weights_tbijgk * ops.transpose(mask_bijgt, (4, 0, 1, 2, 3))[..., None]
-    flat = (rows * columns, -1, groups, 4)
+    # JAX lays nothing flat of whose length, a product of symbols, it does not know the sign.
+    symbolic = any(map(is_symbol, (out_height, out_width)))
+    positions = reads_tbijgk.shape[1:4] if symbolic else (-1,)
+    flat = (rows * columns, *positions, groups, 4)
     weights_tngk = ops.cast(ops.reshape(weights_tbijgk, flat), x_bhwc.dtype)
     return ops.reshape(reads_tbijgk, flat), weights_tngk
 
@@ -297,7 +301,7 @@ def _convolve_samples(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, at_once: 
 
     def total(samples_tnc: Callable, pixels_rd, weights_tngk, kernel_tcf, reads_tngk):
         return sum(
-            ops.sum(matmul(samples_tnc(pixels_rd, reads, weights), kernel), axis=0)
+            ops.sum(_multiplied(samples_tnc(pixels_rd, reads, weights), kernel), axis=0)
             for reads, weights, kernel in (
                 (reads_tngk[part], weights_tngk[part], kernel_tcf[part]) for part in parts
             )
@@ -323,11 +327,19 @@ def _convolve_samples(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, at_once: 
     )
 
 
+def _multiplied(samples_tnc, kernel_tcf):
+    """Returns every tap's product with its part of the kernel; `tnf`."""
+    for _ in samples_tnc.shape[3:]:
+        kernel_tcf = ops.expand_dims(kernel_tcf, 1)
+    return matmul(samples_tnc, kernel_tcf)
+
+
 def _samples(pixels_rd, reads_tngk, weights_tngk):
     """Returns what some taps read, corner by corner; `tnc`."""
-    taps, _, groups, _ = reads_tngk.shape
+    taps, *positions, groups, _ = reads_tngk.shape
     samples_tngd = weighted_corners(pixels_rd, reads_tngk, weights_tngk)
-    return ops.reshape(samples_tngd, (taps, -1, groups * pixels_rd.shape[-1]))
+    positions = positions if len(positions) > 1 else [-1]
+    return ops.reshape(samples_tngd, (taps, *positions, groups * pixels_rd.shape[-1]))
 
 
 def _samples_of_corners(pixels_rd, reads_tngk, weights_tngk):

@@ -17,7 +17,7 @@ from low_rank_local_connectivity.ops.arguments import (
     sequence,
     tensor,
 )
-from low_rank_local_connectivity.ops.constants import constant
+from low_rank_local_connectivity.ops.constants import constant, plain_shape
 from low_rank_local_connectivity.ops.deform_conv import deform_conv2d
 from low_rank_local_connectivity.ops.precision import as_floats, at_least_float32
 from low_rank_local_connectivity.ops.scale_space import checked_levels
@@ -71,7 +71,7 @@ def deformable_scale_correlation(
     kernel_lijcf, *levels_bhwc = as_floats(kernel_lijcf, *levels_bhwc)
     depth = kernel_lijcf.shape[0]
     counts = [len(levels_bhwc[level : level + depth]) for level in range(len(dilations))]
-    together = len({tuple(level.shape[1:]) for level in levels_bhwc}) == 1
+    together = len({plain_shape(level.shape[1:]) for level in levels_bhwc}) == 1
     outputs: list[Any] = []
     for count in sorted(set(counts), reverse=True):
         chosen = [level for level, found in enumerate(counts) if found == count]

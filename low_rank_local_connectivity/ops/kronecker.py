@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from low_rank_local_connectivity.ops.arguments import (
+    is_symbol,
     items_of,
     pairs_of_pads,
     per_axis,
@@ -257,11 +258,19 @@ def _apply_coarse(between_bfhwrc, coarse_rijce, steps: Sequence[Steps]):
         data_format="channels_last",
     )
     if subsampled:
-        outputs = outputs[:, :: strides[0], :: strides[1]]
+        outputs = _subsampled(outputs, strides)
     height, width = _sizes(outputs)
     outputs_bfhwe = ops.reshape(outputs, (-1, fine_filters, height, width, filters))
     outputs_bhwef = ops.transpose(outputs_bfhwe, (0, 2, 3, 4, 1))
     return ops.reshape(outputs_bhwef, (-1, height, width, filters * fine_filters))
+
+
+def _subsampled(outputs_bhwy, strides: Sequence[int]):
+    """Returns every so many rows and columns."""
+    if not any(map(is_symbol, outputs_bhwy.shape[1:3])):
+        return outputs_bhwy[:, :: strides[0], :: strides[1]]
+    # JAX takes no slice of an axis that may be empty, as far as it knows of a symbol.
+    return ops.max_pool(outputs_bhwy, 1, tuple(strides), "valid", "channels_last")
 
 
 def _sizes(tensor, first: int = 1) -> tuple[Any, Any]:

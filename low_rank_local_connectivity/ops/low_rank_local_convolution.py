@@ -25,6 +25,8 @@ from low_rank_local_connectivity.ops.arguments import (
     tensor,
     tensors,
 )
+from low_rank_local_connectivity.ops.constants import plain_number, plain_shape
+from low_rank_local_connectivity.ops.convolution import channels_last_convolution
 from low_rank_local_connectivity.ops.gradients import with_gradient
 from low_rank_local_connectivity.ops.local_convolution import (
     after,
@@ -47,12 +49,11 @@ def windowed_convolution(inputs_bSc, kernel_Tcg, windows: Windows):
     settings: dict[str, Any] = {
         "strides": windows.strides,
         "padding": windows.padding,
-        "data_format": "channels_last",
         "dilation_rate": windows.dilations,
     }
     if windows.padding == "causal":
         inputs_bSc, settings["padding"] = pad_windows(inputs_bSc, windows), "valid"
-    return ops.conv(inputs_bSc, kernel_Tcg, **settings)
+    return channels_last_convolution(inputs_bSc, kernel_Tcg, **settings)
 
 
 def _require_whole_banks(kernel_Tcg, rank: int) -> None:
@@ -107,7 +108,7 @@ def _checked_banks(kernels: Any, windows: Any) -> tuple[list[Any], list[Windows]
         raise ValueError("`kernels_Tcf` must hold at least one bank. Received: kernels_Tcf=[].")
     for kernel, bank in zip(kernels, windows, strict=True):
         _require_taps("kernels_Tcf", kernel, bank)
-    if len({tuple(kernel.shape[-2:]) for kernel in kernels}) > 1:
+    if len({plain_shape(kernel.shape[-2:]) for kernel in kernels}) > 1:
         raise ValueError(
             "`kernels_Tcf` must have the same number of channels and of filters. Received: shapes "
             f"{[tuple(kernel.shape) for kernel in kernels]}."
@@ -151,7 +152,7 @@ def convolve_then_combine(
     _require_taps("kernel_Tcg", kernel_Tcg, windows)
     _require_positions(inputs_bSc, weights_bOk, windows)
     inputs_bSc, kernel_Tcg, weights_bOk = as_floats(inputs_bSc, kernel_Tcg, weights_bOk)
-    rank = weights_bOk.shape[-1]
+    rank = plain_number(weights_bOk.shape[-1])
     _require_whole_banks(kernel_Tcg, rank)
     if boolean("one_by_one", one_by_one):
         kernels_Tcf = ops.split(kernel_Tcg, rank, axis=-1)

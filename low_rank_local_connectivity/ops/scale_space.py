@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from low_rank_local_connectivity.ops.arguments import (
+    is_symbol,
     number_above,
     per_axis,
     positive_int,
@@ -170,7 +171,19 @@ def reduced_length(length: Any, factor: float) -> Any:
         return None
     if isinstance(length, int):
         return math.floor(length / factor + ROUNDING)
+    if is_symbol(length):
+        return _reduced_symbol(length, factor)
     return ops.cast(ops.floor(ops.cast(length, "float32") / factor + 1e-6), "int32")
+
+
+def _reduced_symbol(length: Any, factor: float) -> Any:
+    if factor != int(factor):
+        raise ValueError(
+            "An image whose size is a symbol can be reduced by whole numbers only, of which JAX "
+            f"knows the sizes. Received: a factor of {factor}. Choose a `base` that is whole, or "
+            "export for one size."
+        )
+    return length // int(factor)
 
 
 def bilinear_matrix(
@@ -334,7 +347,9 @@ def _centred_correlation(inputs_bhwc, kernel_ijcf, dilation: int, strides: tuple
         inputs_bhwc = inputs_bhwc[:, :: kept[0], :: kept[1]]
     rates = tuple(dilation // step for step in kept)
     left = tuple(stride // step for stride, step in zip(strides, kept, strict=True))
-    together = max(left) > 1 and max(rates) > 1
+    # JAX must find the same symbol for all levels, however they come by their strides.
+    symbolic = any(map(is_symbol, inputs_bhwc.shape[1:3]))
+    together = max(left) > 1 and (max(rates) > 1 or symbolic)
     sizes = kernel_ijcf.shape[:2]
     padding = "same"
     if max(left) > 1 or any(size % 2 == 0 for size in sizes):

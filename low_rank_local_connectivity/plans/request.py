@@ -9,6 +9,7 @@ import keras
 from low_rank_local_connectivity.ops.arguments import (
     boolean,
     instance_of,
+    is_symbol,
     one_of,
     positive_int,
     received,
@@ -86,6 +87,11 @@ class Request:
     def sizes(self) -> tuple[int | None, ...]:
         """Spatial size of the inputs, None where unknown."""
         return tuple(_known(plain_number(size)) for size in self.shape[1:-1])
+
+    @property
+    def symbolic(self) -> bool:
+        """Whether a spatial size is a symbol, of which JAX compares little and PyTorch less."""
+        return any(map(is_symbol, self.shape[1:-1]))
 
     @property
     def channels(self) -> int:
