@@ -178,7 +178,7 @@ def _write_onnx(served: "Served", path: Path) -> None:
     import keras
     import onnx
 
-    from low_rank_local_connectivity.export.onnx_names import rename_values
+    from low_rank_local_connectivity.export.onnx_names import declare_input_types, rename_values
 
     # Keras exports models, and names the inputs as it finds them.
     inputs = {
@@ -193,6 +193,7 @@ def _write_onnx(served: "Served", path: Path) -> None:
     rename_values(
         file.graph, [port.name for port in served.inputs], [port.name for port in served.outputs]
     )
+    declare_input_types(file.graph, [port.dtype for port in served.inputs])
     onnx.save(file, str(path))
 
 
