@@ -555,7 +555,15 @@ FUNCTIONS: dict[Any, Any] = {
 # Drawing takes a tenth of a second.
 SLOW = {function for function in FUNCTIONS if function.__module__.endswith("plots")}
 # Arguments that are functions, or may be.
-FUNCTION_LIKE = {"model", "rule", "transform", "transforms", "act_on_outputs", "preprocess"}
+FUNCTION_LIKE = {
+    "model",
+    "report",
+    "rule",
+    "transform",
+    "transforms",
+    "act_on_outputs",
+    "preprocess",
+}
 # What functions return; they make it themselves.
 RESULTS = {
     conversion.ConversionReport,

@@ -133,8 +133,8 @@ def test_a_layer_refuses_what_are_no_real_numbers(case, dtype):
     layer = case.make()
     layer.build(case.input_shape)
     message = (
-        f"Layer {layer.name!r} takes tensors of real numbers. Received: a tensor of shape "
-        f"{case.input_shape} and dtype {dtype}. Turn it into numbers before."
+        f"`inputs` of layer {layer.name!r} must be tensors of real numbers. Received: inputs of "
+        f"shape {case.input_shape} and dtype {dtype}."
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         layer(tf.zeros(case.input_shape, dtype))

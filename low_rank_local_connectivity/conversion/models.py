@@ -132,7 +132,8 @@ def convert(
         >>> type(convert(model, relax, report=None).get_layer("block5_conv")).__name__
         'LowRankLocallyConnected2D'
     """
-    by_default = rule in (to_locally_connected, for_serving)
+    # Not `in`: an array would be compared element by element.
+    by_default = rule is to_locally_connected or rule is for_serving
     return convert_and_report(
         "convert", model, for_serving if by_default else rule, SERVED if by_default else ANY, report
     )

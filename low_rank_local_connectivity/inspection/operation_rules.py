@@ -98,7 +98,14 @@ def _rule(layer: Any) -> Rule:
 
 def _outputs(layer: Any, input_shape: Any) -> int:
     """Returns how many numbers a layer returns for one example."""
-    return numbers(layer.compute_output_shape(input_shape))
+    try:
+        shape = layer.compute_output_shape(input_shape)
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`input_shape` must be one that layer {layer.name!r} of kind {type(layer).__name__} "
+            f"takes. Received: {received('input_shape', input_shape)}."
+        ) from error
+    return numbers(shape)
 
 
 def _free(layer: Any, input_shape: Any) -> int:

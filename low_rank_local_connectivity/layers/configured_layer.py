@@ -1,6 +1,7 @@
 """What every layer here shares: data types, and a configuration made of its arguments."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -25,26 +26,27 @@ class TakesAnyDtype(keras.Layer):
         if "call" in vars(cls):
             cls.call = _casting(cls.call)
 
-    def to_compute_dtype(self, value: Any) -> Any:
+    def to_compute_dtype(self, value: Any, name: str = "inputs") -> Any:
         """Returns an argument with its tensors in the compute dtype, the rest as it is.
 
         Args:
             value: Tensor, list of tensors or anything else. Floating-point numbers stay as they
                 are if the layer has `autocast=False`.
+            name: The argument's name, for the error.
 
         Raises:
             ValueError: If a tensor is of text or complex numbers.
         """
         if isinstance(value, (list, tuple)):
-            values = [self.to_compute_dtype(one) for one in value]
+            values = [self.to_compute_dtype(one, name) for one in value]
             return values if isinstance(value, list) else tuple(values)
         if not hasattr(value, "dtype") or dtype_of(value) == self.compute_dtype:
             return value
         floating = keras.backend.is_float_dtype(dtype_of(value))
         if not floating and not is_whole(value):
             raise ValueError(
-                f"Layer {self.name!r} takes tensors of real numbers. Received: a tensor of shape "
-                f"{tuple(value.shape)} and dtype {dtype_of(value)}. Turn it into numbers before."
+                f"`{name}` of layer {self.name!r} must be tensors of real numbers. Received: "
+                f"{name} of shape {tuple(value.shape)} and dtype {dtype_of(value)}."
             )
         if is_whole(value) or (floating and self.autocast):
             return ops.cast(value, self.compute_dtype)
@@ -53,11 +55,13 @@ class TakesAnyDtype(keras.Layer):
 
 def _casting(call: Callable) -> Callable:
     """Returns a layer's `call` with the tensors that it takes and returns cast."""
+    _, *names = inspect.signature(call).parameters
 
     @functools.wraps(call)
     def cast_and_call(self, *args: Any, **kwargs: Any) -> Any:
-        given = [self.to_compute_dtype(one) for one in args]
-        named = {name: self.to_compute_dtype(one) for name, one in kwargs.items()}
+        each = [*names, *[names[-1]] * len(args)]  # behind the last, what a `*args` takes
+        given = [self.to_compute_dtype(*both) for both in zip(args, each, strict=False)]
+        named = {name: self.to_compute_dtype(one, name) for name, one in kwargs.items()}
         return self.to_compute_dtype(call(self, *given, **named))
 
     return cast_and_call

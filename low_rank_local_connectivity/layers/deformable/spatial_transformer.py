@@ -125,7 +125,14 @@ class SpatialTransformer2D(ConfiguredLayer):
         self.bias = self.add_weight(shape=(6,), initializer=_identity, name="bias", autocast=False)
 
     def _features(self, input_shape: tuple) -> Any:
-        return tuple(self.localization.compute_output_shape(input_shape))[1:]
+        try:
+            return tuple(self.localization.compute_output_shape(input_shape))[1:]
+        except NotImplementedError as error:
+            raise ValueError(
+                f"`localization` must say what shape it returns. Received: localization="
+                f"{self.localization}. Make it functional, keras.Model(inputs, outputs), or give "
+                "it compute_output_shape(input_shape)."
+            ) from error
 
     def _check_features(self, features: Any, input_shape: tuple) -> None:
         """Refuses inputs in which the network finds another number of features than weights."""
