@@ -234,11 +234,14 @@ def test_forms_are_measured_as_they_are_served(tmp_path, rng):
 
 
 @pytest.mark.once
-def test_of_forms_about_as_fast_the_smallest_is_served(tmp_path, rng, monkeypatch):
+def test_of_forms_about_as_fast_the_smallest_is_served(tmp_path, rng, capsys, monkeypatch):
     times = {"unconverted": 1.05, "bank by bank": 2.0, "converted": 1.0}
     monkeypatch.setattr(forms, "_measure", lambda *_: times)
     manifest = export_model(small_model(rng), tmp_path, (), convert="measure")
     assert manifest["form"] == "unconverted"
+    assert capsys.readouterr().out.endswith(
+        "the unconverted form is served, which is smaller than the fastest and about as fast.\n"
+    )
     times["converted"] = 0.8
     assert export_model(small_model(rng), tmp_path, (), convert="measure")["form"] == "converted"
 

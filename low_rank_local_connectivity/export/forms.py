@@ -61,8 +61,10 @@ def choose_form(
     chosen = _smallest_of_the_fastest(milliseconds, forms)
     times = ", ".join(f"{time:.3g} ms {name}" for name, time in milliseconds.items())
     count = len(next(iter(batch.values())))
+    fastest = milliseconds[chosen] == min(milliseconds.values())
+    reason = "" if fastest else ", which is smaller than the fastest and about as fast"
     print(  # noqa: T201
-        f"A batch of {count} takes {times}: the {chosen} form is served."
+        f"A batch of {count} takes {times}: the {chosen} form is served{reason}."
     )
     return chosen, forms[chosen], {"milliseconds": {"batch_size": count, **milliseconds}}
 
