@@ -54,7 +54,11 @@ class HelpByGroup(app.HelpFlag):
         """Prints the help and ends the process, as absl's own flag does."""
         if self._parse(arg):
             told = sys.modules["__main__"].__doc__ or __doc__
-            print(f"{told}\nflags:\n{help_text()}\n\nTry --helpfull to get a list of all flags.")
+            text = f"{told}\nflags:\n{help_text()}\n\nTry --helpfull to get a list of all flags."
+            try:
+                print(text, flush=True)
+            except BrokenPipeError:  # of `--help | head`; Python flushes once more at its end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
 
 

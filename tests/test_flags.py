@@ -3,6 +3,8 @@
 import importlib.util
 import itertools
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -469,3 +471,13 @@ def test_every_strategy_of_the_library_is_one_of_the_flag_s():
 )
 def test_arguments_are_told_as_flags_and_nothing_else_is(said, told):
     assert in_flags(said) == told
+
+
+def test_help_that_is_not_read_to_its_end_is_no_error():
+    command = [sys.executable, commands.SCRIPT, "--help"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
