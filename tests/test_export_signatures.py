@@ -8,7 +8,7 @@ from runtimes import OPEN
 
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.export import FORMATS, export_model
-from low_rank_local_connectivity.export.onnx_names import rename_values
+from low_rank_local_connectivity.export.onnx_names import declare_input_types, rename_values
 from low_rank_local_connectivity.export.samples import sample_inputs
 from low_rank_local_connectivity.export.signatures import ports, valid_name
 
@@ -341,3 +341,22 @@ def test_a_model_that_is_not_built_is_refused_in_a_sentence(tmp_path):
         "What export_model() is given must be built. Received: 'dense', which is not. Call it on "
         "inputs first, or its build(input_shape)."
     )
+
+
+@pytest.mark.once
+def test_an_onnx_graph_reads_declared_integers_in_the_type_that_it_was_written_with():
+    onnx = pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    written = onnx.TensorProto.INT32
+    ends = [onnx.helper.make_tensor_value_info(name, written, ["batch", 3]) for name in "xy"]
+    # No runtime adds integers of 16 bits.
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["x", "x"], ["y"])], "doubled", ends[:1], ends[1:]
+    )
+    declare_input_types(graph, ["uint16"])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    session = runtime.InferenceSession(model.SerializeToString())
+    numbers = np.array([[1, 2, 65535]], "uint16")
+    np.testing.assert_array_equal(session.run(None, {"x": numbers})[0], [[2, 4, 131070]])
