@@ -136,9 +136,9 @@ def finish(folder, *arguments, **environment):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished run, as its user starts it, and what it printed."""
+    """A finished run and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    done = commands.new_python(commands.SCRIPT, f"--model_dir={folder}", *SMALL)
+    done = script(f"--model_dir={folder}", *SMALL)
     assert done.returncode == 0, done.stderr
     # The data pipeline is TensorFlow's on every backend; what converts JAX's functions warns.
     assert not done.stderr or keras.backend.backend() == "jax"
