@@ -81,6 +81,20 @@ class EncodedExamples(abc.ABC):
 Split = Examples | EncodedExamples
 
 
+def steps_per_epoch(examples: Split, batch_size: int) -> int:
+    """Returns the number of whole batches in a pass over the examples."""
+    return len(examples) // batch_size
+
+
+def require_batch(examples: Split, batch_size: int) -> None:
+    """Refuses batches that are larger than the training split."""
+    if len(examples) < batch_size:
+        raise ValueError(
+            "A batch must not be larger than the training split. Received: "
+            f"batch_size={batch_size} with {len(examples)} training examples."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """A classification dataset with three fixed splits.
@@ -110,6 +124,7 @@ class Dataset:
             than resizing; for images sent to a server.
         left_out: Function from a folder to the names of the files in it that are not examples,
             where there can be any.
+        needs_tensorflow: Whether only TensorFlow can read it, whatever the backend.
         complete: Function of the dataset and a folder that fills in what depends on the folder,
             or None if nothing does; it loads no framework.
     """
@@ -130,6 +145,7 @@ class Dataset:
     eval_crop: float | None = None
     view: Callable[[Any], Any] | None = None
     left_out: Callable[[str | None], list[str]] | None = None
+    needs_tensorflow: bool = False
     complete: Callable[["Dataset", str | None], "Dataset"] | None = None
 
     def at(self, data_dir: str | None = None, image_size: int | None = None) -> "Dataset":

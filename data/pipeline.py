@@ -11,9 +11,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .dataset import Dataset, EncodedExamples, Examples, Split
+from .attempts import (
+    attempted,
+    left_out,
+    refilled,
+    refused,
+    unreadable_images,  # noqa: F401, a part of every pipeline
+)
+from .dataset import Dataset, EncodedExamples, Examples, Split, require_batch, steps_per_epoch
 from .images import decode, evaluation_view, training_view
-from .unreadable import attempted, left_out, refilled, refused
 
 random: Any = tf.random  # type checkers do not see into it
 # Takes the place of the epoch's number in evaluation, so that no key is one of training's.
@@ -21,11 +27,6 @@ EVALUATION = -1
 # Folded into an example's key for its crop and flip; its place in a canvas uses the key itself.
 VIEW = np.int64(1)
 PARALLEL = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
-
-
-def steps_per_epoch(examples: Split, batch_size: int) -> int:
-    """Returns the number of whole batches in a pass over the examples."""
-    return len(examples) // batch_size
 
 
 def training_batches(
@@ -63,11 +64,7 @@ def training_batches(
     Raises:
         ValueError: If there are fewer examples than a batch needs.
     """
-    if len(examples) < batch_size:
-        raise ValueError(
-            "A batch must not be larger than the training split. Received: "
-            f"batch_size={batch_size} with {len(examples)} training examples."
-        )
+    require_batch(examples, batch_size)
     if isinstance(examples, EncodedExamples):
         batches_of = _encoded_epochs(dataset, examples, batch_size, seed, skipped)
     else:
