@@ -103,7 +103,8 @@ class Dataset:
 
     Args:
         name: Name on the command line.
-        image_shape: `(height, width, channels)` of an input.
+        image_shape: `(height, width, channels)` of an input; `(length, channels)` of a signal,
+            `(depth, height, width, channels)` of a volume.
         class_names: One name per class, in the order of the labels.
         split_sizes: Number of examples in train, valid and test.
         value_range: Smallest and largest value of an input; one per channel where they differ.
@@ -130,7 +131,7 @@ class Dataset:
     """
 
     name: str
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     split_sizes: tuple[int, int, int]
     value_range: tuple[Bound, Bound]
@@ -170,13 +171,24 @@ class Dataset:
             )
         if image_size < 1:
             raise ValueError(f"`image_size` must be at least 1. Received: image_size={image_size}.")
-        return dataclasses.replace(self, image_shape=(image_size, image_size, self.image_shape[2]))
+        shape = (image_size, image_size, self.image_shape[-1])
+        return dataclasses.replace(self, image_shape=shape)
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """`(height, width, channels)` of a network's input."""
-        height, width = self.canvas or self.image_shape[:2]
-        return height, width, self.image_shape[2]
+    def dimensions(self) -> int:
+        """How many spatial axes an input has: 1 of a signal, 2 of an image, 3 of a volume."""
+        return len(self.image_shape) - 1
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Rows and columns of an image."""
+        height, width = self.image_shape[:-1]
+        return height, width
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of a network's input, such as `(height, width, channels)`."""
+        return (*(self.canvas or self.image_shape[:-1]), self.image_shape[-1])
 
     def translated(self, canvas: tuple[int, int]) -> "Dataset":
         """Returns the dataset with its images placed at random in a canvas of noise.
@@ -190,6 +202,7 @@ class Dataset:
         Raises:
             ValueError: If the images do not fit.
         """
+        self._require_images("canvas", canvas)
         if any(large < small for large, small in zip(canvas, self.image_shape, strict=False)):
             raise ValueError(
                 f"`canvas` must hold images of {self.image_shape[:2]} pixels. Received: "
@@ -216,7 +229,16 @@ class Dataset:
                 f"`augment` must be among {', '.join(map(repr, AUGMENTATIONS))}. Received: "
                 f"augment={augment!r}."
             )
+        if augment:
+            self._require_images("augment", augment)
         return dataclasses.replace(self, augment=tuple(augment))
+
+    def _require_images(self, name: str, value: Any) -> None:
+        if self.dimensions != 2:
+            raise ValueError(
+                f"`{name}` needs images. Received: {name}={value!r} for examples of "
+                f"{self.dimensions} spatial axes in {self.name}. Leave it out."
+            )
 
     def cropped(self, eval_crop: float | None) -> "Dataset":
         """Returns the dataset with evaluation images cropped to their central square.

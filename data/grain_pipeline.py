@@ -146,7 +146,7 @@ class _Reader:
         return self._input_of(image, epoch, place), int(label)
 
     def _readable(self, index: int, epoch: int, place: int) -> tuple[int, np.ndarray]:
-        files, channels = _files(self.examples), self.dataset.image_shape[2]
+        files, channels = _files(self.examples), self.dataset.image_shape[-1]
         image = _decoded(files, index, channels)
         if image is not None:
             return index, image
@@ -166,13 +166,13 @@ class _Reader:
 
     def _input_of(self, image: np.ndarray, epoch: int, place: int) -> np.ndarray:
         """Returns an image as an input; what is random about it depends on epoch and place."""
-        dataset, size = self.dataset, self.dataset.image_shape[:2]
+        dataset = self.dataset
         rng = np.random.default_rng([self.seed, epoch, place])
         if epoch != EVALUATION and dataset.augment:
-            image = training_view(image, size, rng, augment=dataset.augment)
+            image = training_view(image, dataset.sides, rng, augment=dataset.augment)
         elif dataset.encoded:
             image = evaluation_view(
-                image, size, crop=dataset.eval_crop if epoch == EVALUATION else None
+                image, dataset.sides, crop=dataset.eval_crop if epoch == EVALUATION else None
             )
         image = np.asarray(dataset.prepare(image.astype("float32")), "float32")
         if dataset.canvas is None:

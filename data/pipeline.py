@@ -113,9 +113,10 @@ def input_from_bytes(dataset: Dataset) -> Any:
 
     It reads the formats of `decode` and prepares an image as evaluation does. If the images of
     the dataset have one size, an image of any size is resized to it. Returns None for a translated
-    dataset, whose inputs are random.
+    dataset, whose inputs are random, and of examples that no image file holds.
     """
-    if dataset.canvas is not None:
+    stored_as_pixels = dataset.stored_range[0] == 0 and dataset.image_shape[-1] in (1, 3)
+    if dataset.canvas is not None or dataset.dimensions != 2 or not stored_as_pixels:
         return None
     height, width, channels = dataset.image_shape
     low, high = dataset.stored_range
@@ -220,13 +221,12 @@ def _drawn_with(dataset: Dataset, take, seed: int, epoch):
 
 def _input_of(dataset: Dataset, image, key, epoch):
     """Returns an image as an input; whatever is random about it depends only on the key."""
-    size = dataset.image_shape[:2]
     if epoch is not EVALUATION and dataset.augment:
         view_key = random.experimental.stateless_fold_in(key, VIEW)
-        image = training_view(image, size, view_key, augment=dataset.augment)
+        image = training_view(image, dataset.sides, view_key, augment=dataset.augment)
     elif dataset.encoded:
         crop = dataset.eval_crop if epoch is EVALUATION else None
-        image = evaluation_view(image, size, crop=crop)
+        image = evaluation_view(image, dataset.sides, crop=crop)
     image = dataset.prepare(tf.cast(image, tf.float32))
     if dataset.canvas is None:
         return image

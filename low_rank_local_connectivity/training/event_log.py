@@ -1,9 +1,13 @@
 """Learning curves for TensorBoard, without TensorFlow."""
 
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import keras
+
+WITHOUT_TENSORFLOW = "tensorboard.compat.notf"
 
 
 class EventLog(keras.callbacks.Callback):
@@ -38,6 +42,8 @@ class EventLog(keras.callbacks.Callback):
         self._writers.clear()
 
     def _write(self, part: str, name: str, value: Any, epoch: int) -> None:
+        # TensorBoard imports TensorFlow, if it is installed, unless it finds a module of this name.
+        sys.modules.setdefault(WITHOUT_TENSORFLOW, types.ModuleType(WITHOUT_TENSORFLOW))
         from tensorboard.summary import Writer
 
         if part not in self._writers:
