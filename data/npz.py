@@ -121,7 +121,8 @@ def _read(path: str, changed: int) -> tuple[dict[str, Examples], tuple[str, ...]
 
 def _arrays(path: str) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # NumPy leaves a damaged file open that it has opened itself.
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files if name in KNOWN}
     except Exception as error:  # NumPy raises whatever a damaged file leads it to
         raise _refused(path, "A file of arrays must be a whole .npz file", str(error)) from error
