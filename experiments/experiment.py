@@ -372,7 +372,7 @@ class Experiment:
         count = network.num_layers
         here = BY_DIMENSIONS[self.placed.dimensions]
         fitting = set(self.layer_types) <= set(here)
-        self._require("layer_types", fitting, f"must be among {', '.join(here)} for this data")
+        self._require("layer_types", fitting, f"takes names among {', '.join(here)}")
         few = len(self.layer_types) <= count
         self._require("layer_types", few, f"must name at most the {count} layers of {self.network}")
         for name in ("insert_layer", "replace"):

@@ -176,8 +176,8 @@ REFUSED_FLAGS = {
     "--translate": f"--translate {NEEDS_IMAGES}.",
     "--augment=flip": f"--augment {NEEDS_IMAGES}.",
     "--coord_conv": f"--coord_conv {NEEDS_IMAGES}.",
-    "--layer_types=conv2d": "--layer_types must be among conv1d, wide_conv1d, full_conv1d, "
-    "locally_connected1d, low_rank_locally_connected1d for this data.",
+    "--layer_types=conv2d": "--layer_types takes names among conv1d, wide_conv1d, full_conv1d, "
+    "locally_connected1d, low_rank_locally_connected1d.",
     "--kernel_size=13": "--kernel_size must leave 3 layers a position in 24 signals.",
     "--noshare_row_combining_weights": "--share_row_combining_weights must equal --share_col_com",
 }
