@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
-from .dataset import AUGMENTATIONS, Bound
+from .dataset import AUGMENTATIONS, Bound, Dataset
 from .views import AREA_RANGE, ASPECT_RANGE, ATTEMPTS, CENTRAL_FRACTION, Size, sides_of
 
 # Modes of 16 bits or more, and what one of their values is divided by to leave the upper 8 bits.
@@ -43,7 +43,7 @@ def decode(encoded: bytes, channels: int = 3) -> np.ndarray:
             flat = _of_8_bits(ImageOps.exif_transpose(image))
             converted = flat.convert("RGB" if channels == 3 else "L")
     except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
-        raise ValueError(f"The bytes are not a complete image: {error}") from error
+        raise ValueError("It is no complete image of a known format.") from error
     return np.asarray(converted).reshape(converted.height, converted.width, channels)
 
 
@@ -104,6 +104,25 @@ def evaluation_view(
         top, left = ((length - side) // 2 for length in image.shape[:2])
         image = image[top : top + side, left : left + side]
     return resize(image, size, method)
+
+
+def as_input(dataset: Dataset, encoded: bytes) -> np.ndarray:
+    """Returns the bytes of an image file as an input of a dataset, prepared as evaluation does.
+
+    If the images of the dataset have one size, an image of any size is resized to it.
+
+    Raises:
+        ValueError: If the bytes are not a complete image.
+    """
+    image = decode(encoded, dataset.image_shape[-1])
+    if dataset.view is not None:
+        stored = np.asarray(dataset.view(image), "float32")
+    elif dataset.encoded:
+        stored = evaluation_view(image, dataset.sides, crop=dataset.eval_crop)
+    else:
+        low, high = dataset.stored_range
+        stored = low + resize(image, dataset.sides) * ((high - low) / 255.0)
+    return np.asarray(dataset.prepare(stored), "float32")
 
 
 def resize(image: np.ndarray, size: Size, method: str = "bilinear") -> np.ndarray:

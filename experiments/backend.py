@@ -80,8 +80,8 @@ def check_backend(dataset: Dataset) -> None:
 def load_framework(virtual_devices: int | None = None) -> None:
     """Imports Keras and its backend without their messages about the machine; errors are shown.
 
-    PyTorch's Triton ends the process if it is loaded after TensorFlow, which some data and exports
-    need on every backend.
+    TensorFlow is imported too where it is installed, as Keras does on every backend to seed it;
+    after the backend, since PyTorch's Triton ends the process if it is loaded later.
 
     Args:
         virtual_devices: How many devices to make of the CPU; one if None.
@@ -92,9 +92,11 @@ def load_framework(virtual_devices: int | None = None) -> None:
         os.environ["XLA_FLAGS"] = f"{known} {count}".strip()  # JAX reads it when it is imported
     with without_messages():
         importlib.import_module("low_rank_local_connectivity.layers")
-        if virtual_devices is not None and backend_name() == "tensorflow":
-            import tensorflow as tf
+        if importlib.util.find_spec("tensorflow") is None:
+            return
+        import tensorflow as tf
 
+        if virtual_devices is not None:
             (cpu,) = tf.config.list_physical_devices("CPU")
             parts = [tf.config.LogicalDeviceConfiguration() for _ in range(virtual_devices)]
             tf.config.set_logical_device_configuration(cpu, parts)

@@ -21,6 +21,7 @@ from low_rank_local_connectivity.experiments.folder import (
     refusal_of_other_flags,
 )
 from low_rank_local_connectivity.experiments.memory import check_memory
+from low_rank_local_connectivity.experiments.trained import write_inputs
 
 if TYPE_CHECKING:
     from low_rank_local_connectivity.training import Placement, Recovery
@@ -159,6 +160,7 @@ def train(
         if placement.chief:
             (folder / "result.json").unlink(missing_ok=True)  # of fewer epochs
             training.write_json(folder / "config.json", experiment.config())
+            write_inputs(folder, experiment.data)
         return batches.training_batches(
             dataset, examples, size, experiment.epochs, seed, start, skipped
         )

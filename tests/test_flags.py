@@ -303,7 +303,6 @@ def test_pytorch_and_its_triton_are_loaded_before_tensorflow():
         "from low_rank_local_connectivity.experiments import backend\n"
         "assert not needed & loaded\n"
         "backend.load_framework()\n"
-        "import tensorflow\n"
     )
     done = commands.new_python("-c", code, cwd=ROOT, KERAS_BACKEND="torch")
     # At TensorFlow it ends, and nothing that is needed was missing until then.
