@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from test_experiment import finish
 
+from low_rank_local_connectivity.data import DATASETS
+from low_rank_local_connectivity.data.dataset import Examples
 from low_rank_local_connectivity.experiments import evaluating, exporting, predicting
 
 pytestmark = pytest.mark.once
@@ -40,13 +42,16 @@ def command(capsys, monkeypatch):
     return lambda name, *words: told(capsys, monkeypatch, name, *words)
 
 
+def digits():
+    test = DATASETS["digits"].load()["test"]
+    assert isinstance(test, Examples)
+    return test
+
+
 def scores_of(folder):
     import keras
 
-    from low_rank_local_connectivity.data import DATASETS
-
-    dataset = DATASETS["digits"]
-    test = dataset.load()["test"]
+    dataset, test = DATASETS["digits"], digits()
     model = keras.models.load_model(folder / "model.keras")
     return model.predict(dataset.prepare(test.images), verbose=0), test.labels
 
@@ -102,10 +107,8 @@ def test_other_splits_and_files_of_the_same_shape_are_evaluated(trained, command
 
 def written(folder, count=3):
     """Images of the test split as files, and the network's inputs that they become."""
-    from low_rank_local_connectivity.data import DATASETS
-
     folder.mkdir()
-    images = DATASETS["digits"].load()["test"].images[:count]
+    images = digits().images[:count]
     for number, image in enumerate(images):
         pixels = np.round(image[..., 0] * (255 / 16)).astype("uint8")
         Image.fromarray(pixels).save(folder / f"{number}.png")
@@ -218,6 +221,8 @@ REFUSED = {
     "evaluate --model={run} --dataset=mnist --data_dir=nowhere": "lrlc-evaluate: The examples must "
     "have the network's image shape, (16, 16, 1). Received: (28, 28, 1)",
     "export --model=nothing.h5": "lrlc-export: --model must be a run's folder or a model's file.",
+    "export --model={run} --to_keras=x.h5": "lrlc-export: --to_keras must be a new file whose name "
+    "ends in .keras. Received: --to_keras=x.h5, which has another ending.",
     "export --model={run} --formats=zip": "lrlc-export: --formats takes tf_saved_model, ",
 }
 
