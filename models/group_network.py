@@ -107,8 +107,8 @@ def halve(x, name: str, kind: Any = layers.AveragePooling3D) -> Any:
     """Adds a pooling that halves maps of known size and commutes with turning them.
 
     Its windows have 2 positions along an axis of even length and 3 along an odd one, where the
-    first and the last window reach one position beyond the border. A single position stays as it is:
-    PyTorch refuses a window that is larger.
+    first and the last window reach one position beyond the border. A single position stays as it
+    is: PyTorch refuses a window that is larger.
 
     Args:
         x: Maps `(batch, height, width, order, channels)`.
