@@ -188,11 +188,22 @@ def _flags() -> argparse.Namespace:
     parser.add_argument("--networks_file", type=Path, default=NETWORKS_FILE)
     parser.add_argument("--again", action="store_true", help="compile what the file has, too")
     texts = {"chips": tuple(CHIPS), "dtypes": DTYPES, "modes": MODES, "sizes": SIZES}
-    for name, default in (texts | {"networks": tuple(MODELS)}).items():
+    texts |= {"networks": tuple(MODELS), "kinds": tpu_networks.ALL_KINDS}
+    for name, default in texts.items():
         parser.add_argument(f"--{name}", type=_texts, default=default)
     for name, numbers in {"batches": BATCHES, "ranks": RANKS}.items():
         parser.add_argument(f"--{name}", type=_integers, default=numbers)
     return parser.parse_args()
+
+
+def _compile_networks(flags: argparse.Namespace) -> None:
+    chosen = {"chip": flags.chips, "network": flags.networks, "layer": flags.kinds}
+    order = tpu_networks.steps()
+    wanted = [
+        step for step in order if all(getattr(step, name) in some for name, some in chosen.items())
+    ]
+    count, counted = tpu_networks.compile_step, tpu_networks.COUNTED
+    cells.fill(flags.networks_file, wanted, count, counted, order, flags.again)
 
 
 def main() -> None:
@@ -203,16 +214,7 @@ def main() -> None:
         wanted = list(layer_cells(*where, flags.sizes, flags.ranks))
         cells.fill(flags.layers_file, wanted, compile_layer, COUNTED, layer_cells(), flags.again)
     elif flags.action == "networks":
-        wanted, order = tpu_networks.steps(), tpu_networks.steps()
-        wanted = [s for s in wanted if s.chip in flags.chips and s.network in flags.networks]
-        cells.fill(
-            flags.networks_file,
-            wanted,
-            tpu_networks.compile_step,
-            tpu_networks.COUNTED,
-            order,
-            flags.again,
-        )
+        _compile_networks(flags)
     else:
         print_layers(cells.read(flags.layers_file, Cell), list(itertools.product(*where)))
         print_networks(cells.read(flags.networks_file, Step))

@@ -24,6 +24,7 @@ KINDS = (
 )
 OTHER_KINDS = ((PLAIN, 0, ""), (MIXED, 4, "auto"), (LOCAL, 0, ""))
 FURTHER_KINDS = ("wide_conv2d", "coord_conv2d", "full_conv2d", "deformable_conv2d")
+ALL_KINDS = (PLAIN, LOCAL, MIXED, PREDICTED, *FURTHER_KINDS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from low_rank_local_connectivity.ops.cond_conv import convolve_by_mixed_kernels, mix_responses
 from low_rank_local_connectivity.plans.plan import Plan
 from low_rank_local_connectivity.plans.request import Request
+from low_rank_local_connectivity.plans.work import Work
 
 
 def _mix_responses(request: Request, inputs_bSc: Any, kernels_nTcf: Any, routing_bn: Any) -> Any:
@@ -20,6 +21,22 @@ def _mix_kernels(request: Request, inputs_bSc: Any, kernels_nTcf: Any, routing_b
     return convolve_by_mixed_kernels(inputs_bSc, kernels_nTcf, routing_bn, request.windows)
 
 
+def _responses_work(request: Request) -> Work:
+    """Returns the work of as many convolutions as experts, whose responses are read again."""
+    outputs = request.assumed_outputs
+    moved = request.assumed_inputs + (2 * request.rank + 1) * outputs
+    return Work(request.itemsize * moved, 2.0 * request.rank * request.reads * outputs)
+
+
+def _kernels_work(request: Request) -> Work:
+    """Returns the work of one product for each example; patches and kernels are read again."""
+    outputs = request.assumed_outputs
+    patches = request.reads * (outputs // request.filters)
+    kernels = request.examples * request.reads * request.filters
+    moved = request.assumed_inputs + 2 * (patches + kernels) + outputs
+    return Work(request.itemsize * moved, 2.0 * request.reads * outputs)
+
+
 # What they hold at once is not counted.
 CONDITIONAL = (
     Plan(
@@ -28,6 +45,7 @@ CONDITIONAL = (
         terms=lambda request: {"convolution": request.rank},
         memory=lambda _: 0,
         apply=_mix_responses,
+        work=_responses_work,
     ),
     Plan(
         name="mix_kernels",
@@ -36,5 +54,6 @@ CONDITIONAL = (
         terms=lambda _: {"convolution": 1},
         memory=lambda _: 0,
         apply=_mix_kernels,
+        work=_kernels_work,
     ),
 )

@@ -28,10 +28,22 @@ from low_rank_local_connectivity.ops.low_rank_local_convolution import (
 from low_rank_local_connectivity.ops.windows import Windows
 from low_rank_local_connectivity.plans.plan import Plan
 from low_rank_local_connectivity.plans.request import Request
+from low_rank_local_connectivity.plans.work import Work, bytes_in_memory
 
 # Up to so many numbers (16 MB in float32), inference convolves with all banks at once; above, one
 # after another, which takes as long on a large batch but some 0.1 ms for each bank on a small one.
 MOST_RESPONSES = 2**22
+
+# How often a step reads or writes each of a plan's tensors, gradients and copies in another layout
+# included: in programs that XLA compiles for a TPU v5e, in whole numbers. benchmarks.tpu.
+CONVOLVING_PASSES = {
+    "inference": {"outputs": 2, "responses": 4, "banks": 4},
+    "training": {"outputs": 10, "responses": 8, "banks": 12},
+}
+COMBINING_PASSES = {
+    "inference": {"patches": 1, "slabs": 11, "filters": 5},
+    "training": {"patches": 7, "slabs": 13, "filters": 13},
+}
 
 # Function of whether an axis of examples is wanted in front to the normalised combining weights.
 Weights = Callable[[bool], Any]
@@ -93,6 +105,28 @@ def _convolving_memory(request: LowRankRequest) -> int:
     return held * request.outputs * request.itemsize
 
 
+def _convolving_work(request: LowRankRequest) -> Work:
+    """Returns the work of as many convolutions as banks, each of which reads all inputs."""
+    examples, filters = request.examples, request.filters
+    kernel = request.reads * filters
+    inputs = bytes_in_memory(request, request.assumed_inputs, examples, request.channels)
+    outputs = bytes_in_memory(request, request.assumed_outputs, examples, filters)
+    sizes = {
+        "outputs": outputs,
+        "responses": request.rank * (inputs + outputs) / 2,
+        "banks": request.rank * bytes_in_memory(request, kernel, request.reads, filters),
+    }
+    products = request.rank * request.reads * request.assumed_outputs
+    return _work(request, CONVOLVING_PASSES, sizes, products)
+
+
+def _work(request: LowRankRequest, passes: dict, sizes: dict[str, float], products: float) -> Work:
+    """Returns the work of passes over tensors and of products, three times those in training."""
+    often = passes["training" if request.training else "inference"]
+    moved = sum(often[name] * size for name, size in sizes.items())
+    return Work(moved, 2.0 * products * (3 if request.training else 1))
+
+
 def _convolve_then_combine(
     request: LowRankRequest, inputs_bSc: Any, banks: Sequence[Any], weights: Weights
 ) -> Any:
@@ -134,6 +168,21 @@ def _combining_memory(request: LowRankRequest) -> int:
     return copies * (request.local_filters + patches) * request.itemsize
 
 
+def _combining_work(request: LowRankRequest) -> Work:
+    """Returns the work of making a filter for each position and of multiplying it, slab by slab."""
+    examples, filters = request.examples, request.filters
+    reads = request.reads // request.slabs
+    patches = examples * request.positions * request.reads
+    sizes = {
+        "patches": bytes_in_memory(request, patches, examples, reads),
+        "slabs": request.slabs * bytes_in_memory(request, request.outputs, examples, filters),
+        "filters": bytes_in_memory(request, request.local_filters, reads, filters),
+    }
+    return _work(
+        request, COMBINING_PASSES, sizes, (examples + request.rank) * request.local_filters
+    )
+
+
 def _combine_then_convolve(
     request: LowRankRequest, inputs_bSc: Any, banks: Sequence[Any], weights: Weights
 ) -> Any:
@@ -150,6 +199,7 @@ LOW_RANK = (
         terms=_convolving_terms,
         memory=_convolving_memory,
         apply=_convolve_then_combine,
+        work=_convolving_work,
     ),
     Plan(
         name="combine_then_convolve",
@@ -157,5 +207,6 @@ LOW_RANK = (
         terms=_combining_terms,
         memory=_combining_memory,
         apply=_combine_then_convolve,
+        work=_combining_work,
     ),
 )

@@ -256,6 +256,7 @@ class KroneckerConv2D(ConfiguredLayer):
             self.rank,
             backend=machine.backend,
             device=machine.device,
+            itemsize=machine.itemsize(self.compute_dtype),
             factors=self.factors,
         )
 
