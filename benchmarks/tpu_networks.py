@@ -18,12 +18,18 @@ MIXED, PREDICTED = "low_rank_locally_connected2d", "input-dependent"
 # The kinds of layer that each network is compiled with: kind, rank and plan.
 KINDS = (
     (PLAIN, 0, ""),
-    *((MIXED, rank, plan) for rank in (4, 30) for plan in ("auto", *names_of(LOW_RANK))),
+    *((MIXED, rank, plan) for rank in (4, 30) for plan in names_of(LOW_RANK)),
     (LOCAL, 0, ""),
     (PREDICTED, 4, ""),
 )
-OTHER_KINDS = ((PLAIN, 0, ""), (MIXED, 4, "auto"), (LOCAL, 0, ""))
-FURTHER_KINDS = ("wide_conv2d", "coord_conv2d", "full_conv2d", "deformable_conv2d")
+OTHER_KINDS = ((PLAIN, 0, ""), (MIXED, 4, "convolve_then_combine"), (LOCAL, 0, ""))
+FURTHER_KINDS = (
+    "wide_conv2d",
+    "coord_conv2d",
+    "full_conv2d",
+    "deformable_conv2d",
+    "deformable_conv2d_v1",
+)
 ALL_KINDS = (PLAIN, LOCAL, MIXED, PREDICTED, *FURTHER_KINDS)
 
 
@@ -38,7 +44,7 @@ class Step:
         layer: Kind of the layers that are replaced: the last of the small network, those of
             `conv5` of a residual one.
         rank: Their number of banks, 0 if they have none.
-        plan: `"auto"` or their plan, empty if they have only one.
+        plan: Their plan, empty if they have only one.
         batch: Examples on each device.
         dtype: Dtype policy.
     """
@@ -122,7 +128,7 @@ def compile_step(step: Step) -> dict[str, int]:
 
 
 def _compiled(step: Step) -> keras.Model:
-    """Returns a network with an optimizer, whose layers believe to lie on a TPU."""
+    """Returns a network with an optimizer, whose layers choose their plans as on a TPU."""
     with without_values():
         model = step.build()
     for layer in model._flatten_layers():

@@ -35,15 +35,17 @@ from low_rank_local_connectivity.plans.work import Work, bytes_in_memory
 MOST_RESPONSES = 2**22
 
 # How often a step reads or writes each of a plan's tensors, gradients and copies in another layout
-# included: in programs that XLA compiles for a TPU v5e, in whole numbers. benchmarks.tpu.
+# included: in programs that XLA compiles for a TPU v5e, to about a sixth. benchmarks.tpu.
 CONVOLVING_PASSES = {
-    "inference": {"outputs": 2, "responses": 4, "banks": 4},
-    "training": {"outputs": 10, "responses": 8, "banks": 12},
+    "inference": {"outputs": 5, "responses": 3, "banks": 1},
+    "training": {"outputs": 14, "responses": 8, "banks": 5},
 }
 COMBINING_PASSES = {
-    "inference": {"patches": 1, "slabs": 11, "filters": 5},
-    "training": {"patches": 7, "slabs": 13, "filters": 13},
+    "inference": {"patches": 2, "slabs": 10, "filters": 1.5, "banks": 3},
+    "training": {"patches": 6, "slabs": 15, "filters": 4, "banks": 20},
 }
+# Banks and the filters that they are mixed into are float32, whatever the inputs are.
+FLOAT32 = 4
 
 # Function of whether an axis of examples is wanted in front to the normalised combining weights.
 Weights = Callable[[bool], Any]
@@ -107,17 +109,25 @@ def _convolving_memory(request: LowRankRequest) -> int:
 
 def _convolving_work(request: LowRankRequest) -> Work:
     """Returns the work of as many convolutions as banks, each of which reads all inputs."""
-    examples, filters = request.examples, request.filters
-    kernel = request.reads * filters
-    inputs = bytes_in_memory(request, request.assumed_inputs, examples, request.channels)
-    outputs = bytes_in_memory(request, request.assumed_outputs, examples, filters)
+    inputs = _in_memory(request, request.assumed_inputs, request.channels)
+    outputs = _in_memory(request, request.assumed_outputs, request.filters)
     sizes = {
         "outputs": outputs,
         "responses": request.rank * (inputs + outputs) / 2,
-        "banks": request.rank * bytes_in_memory(request, kernel, request.reads, filters),
+        "banks": _banks_in_memory(request),
     }
     products = request.rank * request.reads * request.assumed_outputs
     return _work(request, CONVOLVING_PASSES, sizes, products)
+
+
+def _in_memory(request: LowRankRequest, numbers: int, last: int) -> float:
+    """Returns the bytes of a tensor that has a part for each example."""
+    return bytes_in_memory(request.device, numbers, request.itemsize, request.examples, last)
+
+
+def _banks_in_memory(request: LowRankRequest) -> float:
+    numbers = request.rank * request.reads * request.filters
+    return bytes_in_memory(request.device, numbers, FLOAT32, request.filters)
 
 
 def _work(request: LowRankRequest, passes: dict, sizes: dict[str, float], products: float) -> Work:
@@ -170,17 +180,16 @@ def _combining_memory(request: LowRankRequest) -> int:
 
 def _combining_work(request: LowRankRequest) -> Work:
     """Returns the work of making a filter for each position and of multiplying it, slab by slab."""
-    examples, filters = request.examples, request.filters
-    reads = request.reads // request.slabs
-    patches = examples * request.positions * request.reads
+    patches = request.examples * request.positions * request.reads
+    filters = request.local_filters
     sizes = {
-        "patches": bytes_in_memory(request, patches, examples, reads),
-        "slabs": request.slabs * bytes_in_memory(request, request.outputs, examples, filters),
-        "filters": bytes_in_memory(request, request.local_filters, reads, filters),
+        "patches": _in_memory(request, patches, request.reads // request.slabs),
+        "slabs": request.slabs * _in_memory(request, request.outputs, request.filters),
+        "filters": bytes_in_memory(request.device, filters, FLOAT32, request.filters),
+        "banks": _banks_in_memory(request),
     }
-    return _work(
-        request, COMBINING_PASSES, sizes, (examples + request.rank) * request.local_filters
-    )
+    products = (request.examples + request.rank) * filters
+    return _work(request, COMBINING_PASSES, sizes, products)
 
 
 def _combine_then_convolve(

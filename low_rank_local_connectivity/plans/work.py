@@ -8,7 +8,6 @@ import dataclasses
 import math
 
 from low_rank_local_connectivity.ops.arguments import number_above
-from low_rank_local_connectivity.plans.request import Request
 
 # A TPU keeps so many neighbours along one axis together, and fills up what is missing.
 LANES = 128
@@ -56,25 +55,23 @@ class Peak:
 PEAKS = {"tpu": Peak(819e9, 197e12), "gpu": Peak(3.35e12, 989e12)}
 
 
-def bytes_in_memory(request: Request, numbers: float, *axes: int) -> float:
+def bytes_in_memory(device: str, numbers: float, itemsize: int, *axes: int) -> float:
     """Returns the bytes that a tensor takes, on a TPU with the axis in the lanes that wastes least.
 
     Args:
-        request: What is asked for, on which device.
+        device: Kind of device.
         numbers: How many numbers it has.
+        itemsize: Bytes of each.
         *axes: Lengths of those of its axes that may lie in the lanes.
 
     Example:
-        >>> from low_rank_local_connectivity.ops import Windows
-        >>> windows = Windows((3,), (1,), (1,), "valid")
-        >>> asked = Request(windows, (32, 9, 64), filters=5, rank=2, device="tpu", itemsize=2)
-        >>> bytes_in_memory(asked, 32 * 9 * 64, 32, 64) == 2 * 32 * 9 * 128
+        >>> bytes_in_memory("tpu", 32 * 9 * 64, 2, 32, 64) == 2 * 32 * 9 * 128
         True
     """
     filled = 1.0
-    if request.device == "tpu":
+    if device == "tpu":
         filled = min(math.ceil(axis / LANES) * LANES / max(axis, 1) for axis in axes)
-    return numbers * request.itemsize * filled
+    return numbers * itemsize * filled
 
 
 def least_seconds(work: Work, device: str) -> float:
