@@ -23,7 +23,7 @@ import keras
 from benchmarks import cells, tpu_compiler, tpu_networks
 from benchmarks.cells import Counts
 from benchmarks.steps import jax_function
-from benchmarks.tpu_compiler import CHIPS, MEBIBYTE
+from benchmarks.tpu_compiler import CHIPS, MEBIBYTE, Chip
 from benchmarks.tpu_networks import Step
 from benchmarks.undrawn import without_values
 from benchmarks.workloads import WORKLOADS, Workload
@@ -141,17 +141,25 @@ def print_layers(found: Counts, where: Sequence[tuple[str, str, int, str]]) -> N
 
 def print_networks(found: Counts) -> None:
     """Prints the networks beside those of plain convolutions."""
-    print("\n| network, step | GFLOP | MiB accessed | x conv | MiB held ", end="")
-    print("| of the chip's | all-reduces | MB all-reduced |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("\n| network and layer | devices | GFLOP | MiB accessed | x conv | least ms ", end="")
+    print("| MiB held | of the chip's | all-reduces | MB all-reduced |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for step, counted in found.items():
-        held, memory = counted.get("held"), CHIPS[step.chip].memory
-        share = f"{held / memory:.0%}" if held else "more"
-        figures = [*_figures(step, found), _mebibytes(held), share]
-        reduced = f"{counted.get('reduced', 0) / 1e6:,.1f}"
+        held, chip = counted.get("held"), CHIPS[step.chip]
+        share = f"{held / chip.memory:.0%}" if held else ""
+        figures = [*_figures(step, found), _least(counted, chip), _mebibytes(held), share]
+        reduced = f"{counted['reduced'] / 1e6:,.1f}" if counted else ""
         figures += [str(counted.get("reductions", "")), reduced] if step.devices > 1 else ["", ""]
-        place = f"{step.devices} x {step.chip}, {step.batch} each"
-        print(f"| {step.network}, {_kind(step)}, {place} | {' | '.join(figures)} |")
+        place = f"{step.devices} x {step.chip}, {step.batch} examples each"
+        print(f"| {step.network}, {_kind(step)} | {place} | {' | '.join(figures)} |")
+
+
+def _least(counted: dict[str, int], chip: Chip) -> str:
+    """Returns the milliseconds for moving the bytes or computing, whichever is longer."""
+    if not counted:
+        return ""
+    seconds = max(counted["bytes"] / chip.bandwidth, counted["flops"] / chip.flops)
+    return f"{1000 * seconds:,.1f}"
 
 
 def _kind(one: Cell | Step) -> str:

@@ -20,21 +20,25 @@ MEBIBYTE = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A TPU.
+    """A TPU, with what its maker states.
 
     Args:
         topology: Its least slice, as libtpu names it.
-        memory: Bytes of memory of a chip, as its maker states.
+        memory: Bytes of memory.
+        bandwidth: Bytes that it reads and writes there per second.
+        flops: Floating-point operations per second, in bfloat16.
     """
 
     topology: str
     memory: int
+    bandwidth: float
+    flops: float
 
 
 CHIPS = {
-    "v5e": Chip("v5e:2x2", 16 * 2**30),
-    "v4": Chip("v4:2x2x1", 32 * 2**30),
-    "v6e": Chip("v6e:2x2", 32 * 2**30),
+    "v5e": Chip("v5e:2x2", 16 * 2**30, 819e9, 197e12),
+    "v4": Chip("v4:2x2x1", 32 * 2**30, 1228e9, 275e12),
+    "v6e": Chip("v6e:2x2", 32 * 2**30, 1640e9, 918e12),
 }
 # A v4 slice of 32 cores, two on each of 16 chips.
 SLICE = "v4:2x2x4"

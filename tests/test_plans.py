@@ -72,10 +72,12 @@ def test_every_plan_has_a_name_of_its_own():
 
 @pytest.mark.once
 @pytest.mark.parametrize("name", PLANS)
-def test_every_plan_has_been_measured_and_each_of_its_terms_has_a_cost(name):
+def test_every_plan_says_what_it_does_and_each_of_its_terms_has_a_cost_where_it_was_measured(name):
     plan, asked = PLANS[name]
+    assert plan.work is not None, f"the plan {name!r} does not say what it moves and computes"
     records = [record for record in coefficients.RECORDS if name in record["costs"]]
-    assert records, f"no record of plans/coefficients.json has costs of {name!r}"
+    on_cpu = plan.terms(asked) and any(record["device"] == "cpu" for record in records)
+    assert on_cpu or not plan.terms(asked), f"coefficients.json has no costs of {name!r} on a CPU"
     for record in records:
         for mode in ("inference", "training"):
             assert set(record["costs"][name][mode]) == set(plan.terms(asked)), record["backend"]

@@ -9,7 +9,9 @@ With `P` positions, filters that read `R` numbers each, `F` filters, `K` banks, 
   `call + filter P R F + mixing K P R F + product b P R F + patch b P R / s + output s b P F`.
 
 So the first costs `K` convolutions; the second about one, and reading one filter for every
-position, which a large batch shares: it wins from `K` of about 3 on, at batch 1 from many more.
+position, which a large batch shares: on a CPU it wins from `K` of about 3 on, at batch 1 from many
+more. An accelerator multiplies so fast that it waits for memory, and there the second moves as much
+as 10 convolutions do: on a TPU it wins from `K` of about 8 on, for several hundred examples.
 """
 
 import dataclasses
@@ -35,7 +37,9 @@ from low_rank_local_connectivity.plans.work import Work, bytes_in_memory
 MOST_RESPONSES = 2**22
 
 # How often a step reads or writes each of a plan's tensors, gradients and copies in another layout
-# included: in programs that XLA compiles for a TPU v5e, to about a sixth. benchmarks.tpu.
+# included: fitted to the bytes of programs that XLA compiles for a TPU v5e (benchmarks.tpu), which
+# they meet to about a fifth. A single example is the exception, for which XLA never writes the
+# filters that it mixes.
 CONVOLVING_PASSES = {
     "inference": {"outputs": 5, "responses": 3, "banks": 1},
     "training": {"outputs": 14, "responses": 8, "banks": 5},
