@@ -10,7 +10,7 @@ from typing import Any
 from low_rank_local_connectivity.ops.cond_conv import convolve_by_mixed_kernels, mix_responses
 from low_rank_local_connectivity.plans.plan import Plan
 from low_rank_local_connectivity.plans.request import Request
-from low_rank_local_connectivity.plans.work import Work
+from low_rank_local_connectivity.plans.work import Work, bytes_in_memory
 
 
 def _mix_responses(request: Request, inputs_bSc: Any, kernels_nTcf: Any, routing_bn: Any) -> Any:
@@ -21,20 +21,44 @@ def _mix_kernels(request: Request, inputs_bSc: Any, kernels_nTcf: Any, routing_b
     return convolve_by_mixed_kernels(inputs_bSc, kernels_nTcf, routing_bn, request.windows)
 
 
+# How often each tensor passes between memory and the cores where XLA compiles for a TPU v5e, within
+# a tenth of its bytes on 28x28x64, 64 filters, 64 examples, 3 and 8 experts.
+PASSES = {"inputs": 3, "outputs": 4, "responses": 3, "patches": 6, "kernels": 6}
+
+
+def _work(request: Request, products: float, **sizes: float) -> Work:
+    """Returns the work of so many products over inputs, outputs and other tensors."""
+    device, itemsize, examples = request.device, request.itemsize, request.examples
+    sizes |= {
+        "inputs": bytes_in_memory(
+            device, request.assumed_inputs, itemsize, examples, request.channels
+        ),
+        "outputs": _outputs_in_memory(request),
+    }
+    return Work(sum(PASSES[name] * size for name, size in sizes.items()), 2.0 * products)
+
+
+def _outputs_in_memory(request: Request) -> float:
+    numbers, axes = request.assumed_outputs, (request.examples, request.filters)
+    return bytes_in_memory(request.device, numbers, request.itemsize, *axes)
+
+
 def _responses_work(request: Request) -> Work:
-    """Returns the work of as many convolutions as experts, whose responses are read again."""
-    outputs = request.assumed_outputs
-    moved = request.assumed_inputs + (2 * request.rank + 1) * outputs
-    return Work(request.itemsize * moved, 2.0 * request.rank * request.reads * outputs)
+    """Returns the work of as many convolutions as experts."""
+    products = request.rank * request.reads * request.assumed_outputs
+    return _work(request, products, responses=request.rank * _outputs_in_memory(request))
 
 
 def _kernels_work(request: Request) -> Work:
-    """Returns the work of one product for each example; patches and kernels are read again."""
-    outputs = request.assumed_outputs
-    patches = request.reads * (outputs // request.filters)
-    kernels = request.examples * request.reads * request.filters
-    moved = request.assumed_inputs + 2 * (patches + kernels) + outputs
-    return Work(request.itemsize * moved, 2.0 * request.reads * outputs)
+    """Returns the work of one product of patches and a kernel for each example."""
+    device, itemsize, reads = request.device, request.itemsize, request.reads
+    outputs, kernels = request.assumed_outputs, request.examples * reads * request.filters
+    return _work(
+        request,
+        reads * outputs,
+        patches=bytes_in_memory(device, reads * (outputs // request.filters), itemsize, reads),
+        kernels=bytes_in_memory(device, kernels, itemsize, reads, request.filters),
+    )
 
 
 # What they hold at once is not counted.
