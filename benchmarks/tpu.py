@@ -2,14 +2,16 @@
 
     KERAS_BACKEND=jax python -m benchmarks.tpu layers --chips=v5e --dtypes=mixed_bfloat16
     KERAS_BACKEND=jax python -m benchmarks.tpu networks --networks=simple_network
-    KERAS_BACKEND=jax python -m benchmarks.tpu table
+    KERAS_BACKEND=jax python -m benchmarks.tpu table --sizes=W1 --modes=training
+    KERAS_BACKEND=jax python -m benchmarks.tpu ratios
 
 `layers` compiles an inference or a training step (the gradients of every weight and of the inputs,
 as inside a network) of each layer by each of its plans; `networks` a training step with Adam of
 whole networks, on one chip and on a slice. Operations, bytes accessed and memory go into files, the
-most telling cells first. A cell takes 5 to 90 s; one that its file has is not compiled again unless
-`--again` says so. `table` prints what the files have. Inputs of layers are in the compute dtype,
-weights in float32. `pip install -e ".[tpu-check]"` brings the compiler.
+most telling cells first. A cell takes 5 to 90 s of two cores; one that its file has is not compiled
+again unless `--again` says so. `table` prints what the files have, `ratios` only how many
+convolutions' bytes each layer moves. Inputs of layers are in the compute dtype, weights in float32.
+`pip install -e ".[tpu-check]"` brings the compiler.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -124,11 +127,13 @@ def compile_layer(cell: Cell) -> dict[str, int]:
     return {} if costs is None else {name: getattr(costs, name) for name in COUNTED}
 
 
-def print_layers(found: Counts, where: Sequence[tuple[str, str, int, str]]) -> None:
+def print_layers(
+    found: Counts, where: Iterable[tuple[str, str, int, str]], sizes: Sequence[str]
+) -> None:
     """Prints the layers at each chip, dtype, batch and mode, beside the convolution."""
     for chip, dtype, batch, mode in where:
         place = {"chip": chip, "dtype": dtype, "batch": batch, "mode": mode}
-        here = [cell for cell in found if place.items() <= vars(cell).items()]
+        here = [cell for cell in _at(found, place) if cell.size in sizes]
         if not here:
             continue
         print(f"\n{chip}, {dtype}, batch {batch}, {mode}\n")
@@ -137,6 +142,30 @@ def print_layers(found: Counts, where: Sequence[tuple[str, str, int, str]]) -> N
         for cell in here:
             figures = [*_figures(cell, found), _mebibytes(found[cell].get("temporary"))]
             print(f"| {cell.size} {_kind(cell)} | {' | '.join(figures)} |")
+
+
+def print_ratios(
+    found: Counts, where: Iterable[tuple[str, str, int]], modes: Sequence[str], sizes: Sequence[str]
+) -> None:
+    """Prints how many convolutions' bytes each layer moves, and how many MiB a convolution."""
+    columns = list(itertools.product(sizes, modes))
+    for chip, dtype, batch in where:
+        here = _at(found, {"chip": chip, "dtype": dtype, "batch": batch})
+        by_layer: dict[str, dict[tuple[str, str], str]] = {}
+        for cell in here:
+            _, accessed, ratio = _figures(cell, found)
+            shown = f"{accessed} MiB" if cell == cell.convolution else ratio
+            by_layer.setdefault(_kind(cell), {})[cell.size, cell.mode] = shown
+        if here:
+            print(f"\n{chip}, {dtype}, batch {batch}\n")
+            print(f"| layer | {' | '.join(f'{size}, {mode}' for size, mode in columns)} |")
+            print("|---" * (len(columns) + 1) + "|")
+        for name, shown in by_layer.items():
+            print(f"| {name} | {' | '.join(shown.get(column, '') for column in columns)} |")
+
+
+def _at(found: Counts, place: dict[str, Any]) -> list[Cell]:
+    return [cell for cell in found if place.items() <= vars(cell).items()]
 
 
 def print_networks(found: Counts) -> None:
@@ -191,7 +220,7 @@ def _integers(text: str) -> tuple[int, ...]:
 
 def _flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("action", choices=("layers", "networks", "table"))
+    parser.add_argument("action", choices=("layers", "networks", "table", "ratios"))
     parser.add_argument("--layers_file", type=Path, default=LAYERS_FILE)
     parser.add_argument("--networks_file", type=Path, default=NETWORKS_FILE)
     parser.add_argument("--again", action="store_true", help="compile what the file has, too")
@@ -223,8 +252,12 @@ def main() -> None:
         cells.fill(flags.layers_file, wanted, compile_layer, COUNTED, layer_cells(), flags.again)
     elif flags.action == "networks":
         _compile_networks(flags)
+    elif flags.action == "ratios":
+        layers = cells.read(flags.layers_file, Cell)
+        print_ratios(layers, itertools.product(*where[:3]), flags.modes, flags.sizes)
     else:
-        print_layers(cells.read(flags.layers_file, Cell), list(itertools.product(*where)))
+        layers = cells.read(flags.layers_file, Cell)
+        print_layers(layers, itertools.product(*where), flags.sizes)
         print_networks(cells.read(flags.networks_file, Step))
 
 

@@ -319,8 +319,8 @@ def tpu_request(cell):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("dtype", tpu.DTYPES)
-def test_on_a_tpu_the_plan_taken_moves_hardly_more_bytes_than_the_best(dtype):
+@pytest.mark.parametrize(("dtype", "least"), [("mixed_bfloat16", 96), ("float32", 12)])
+def test_on_a_tpu_the_plan_taken_moves_hardly_more_bytes_than_the_best(dtype, least):
     close = []
     for cell, each in COMPILED.items():
         if cell.dtype == dtype:
@@ -328,14 +328,16 @@ def test_on_a_tpu_the_plan_taken_moves_hardly_more_bytes_than_the_best(dtype):
             memory = tpu_compiler.CHIPS[cell.chip].memory
             taken = choose(plans, tpu_request(cell), memory).name
             close.append(each[taken] <= 1.15 * min(each.values()))
-    assert len(close) >= 96
+    assert len(close) >= least
     assert np.mean(close) >= 0.9
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("plan", BOTH, ids=lambda plan: plan.name)
 def test_the_bytes_of_a_plan_are_about_those_of_the_compiled_program(plan):
-    ratios = [plan.work(tpu_request(cell)).bytes / COMPILED[cell][plan.name] for cell in COMPILED]
+    # Of a single example the compiler never writes the filters that it mixes.
+    several = [cell for cell in COMPILED if cell.batch > 1]
+    ratios = [plan.work(tpu_request(cell)).bytes / COMPILED[cell][plan.name] for cell in several]
     assert 0.8 < np.median(ratios) < 1.25
     assert np.median(np.abs(np.log(ratios))) < np.log(1.25)
 
