@@ -42,11 +42,11 @@ MOST_RESPONSES = 2**22
 # filters that it mixes.
 CONVOLVING_PASSES = {
     "inference": {"outputs": 5, "responses": 3, "banks": 1},
-    "training": {"outputs": 14, "responses": 8, "banks": 5},
+    "training": {"outputs": 14, "responses": 7, "banks": 4},
 }
 COMBINING_PASSES = {
-    "inference": {"patches": 2, "slabs": 10, "filters": 1.5, "banks": 3},
-    "training": {"patches": 6, "slabs": 15, "filters": 4, "banks": 20},
+    "inference": {"patches": 2, "slabs": 10, "filters": 1.25, "banks": 5},
+    "training": {"patches": 6, "slabs": 16, "filters": 4, "banks": 15},
 }
 # Banks and the filters that they are mixed into are float32, whatever the inputs are.
 FLOAT32 = 4
