@@ -184,9 +184,11 @@ def test_a_run_leaves_its_files_and_prints_its_result_last(finished):
         "checkpoints",
         "combining_weights.png",
         "config.json",
+        "inputs.json",
         "metrics.csv",
         "model.keras",
         "result.json",
+        "run.flags",
         "saved_model",
         "tensorboard",
     }
@@ -222,6 +224,13 @@ def test_the_configuration_is_complete(finished):
         "warmup_epochs seed strategy model_dir export_formats"
     )
     assert set(documented.split()) <= set(config)
+
+
+def test_a_file_of_flags_repeats_the_run(finished, tmp_path):
+    folder, _ = finished
+    finish(tmp_path / "again", f"--flagfile={folder / 'run.flags'}", "--export_formats=none")
+    first, again = ((one / "metrics.csv").read_text() for one in (folder, tmp_path / "again"))
+    assert first == again
 
 
 def test_the_saved_model_and_the_keras_model_reach_the_recorded_accuracy(finished):
