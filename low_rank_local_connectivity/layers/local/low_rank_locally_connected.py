@@ -97,8 +97,8 @@ class LowRankLocallyConnected(BaseLocalConv):
         implementation: `"convolve_then_combine"` mixes the responses of `K` convolutions,
             `"combine_then_convolve"` mixes the banks and applies one filter per position, at a
             cost that hardly depends on `K`. All give the same numbers. `"auto"` takes the
-            faster one by the cost model of `plans.choose`, from static shapes, `K`, the
-            batch (32 if unknown), `training` and what fits into memory; it takes the first
+            faster one by the cost model of `plans.choose`, from the device, static shapes, `K`,
+            the batch (32 if unknown), `training` and what fits into memory; it takes the first
             where the second cannot be: for input-dependent weights, mixed bases and unknown
             sizes.
 
@@ -540,6 +540,7 @@ class LowRankLocallyConnected(BaseLocalConv):
             training,
             self.machine.backend,
             self.machine.device,
+            self.machine.itemsize(self.compute_dtype),
             mixing=self._mixing,
             bank_windows=self.bank_windows if self.mixed else None,
             fixed_sizes=None not in self.output_sizes,
