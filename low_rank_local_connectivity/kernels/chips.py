@@ -1,0 +1,84 @@
+"""The TPU that kernels are compiled for, and how much memory it has on the chip."""
+
+import contextlib
+import contextvars
+import dataclasses
+from collections.abc import Iterator
+
+from low_rank_local_connectivity.kernels.geometry import MEBIBYTE
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A TPU.
+
+    Args:
+        name: Its name.
+        kind: What JAX calls it.
+        memory: Bytes of on-chip memory beside each matrix unit's core.
+    """
+
+    name: str
+    kind: str
+    memory: int
+
+    @property
+    def budget(self) -> int:
+        """Bytes that a kernel's blocks and scratch may take; the rest is the compiler's."""
+        return self.memory * 13 // 16
+
+    @property
+    def limit(self) -> int:
+        """Bytes that the compiler may take for a kernel."""
+        return self.memory * 15 // 16
+
+
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip("v4", "TPU v4", 16 * MEBIBYTE),
+        Chip("v5e", "TPU v5 lite", 128 * MEBIBYTE),
+        Chip("v5p", "TPU v5", 64 * MEBIBYTE),
+        Chip("v6e", "TPU v6 lite", 128 * MEBIBYTE),
+    )
+}
+# What an unknown TPU has at least, and what kernels are cut for where they are interpreted.
+SMALLEST = CHIPS["v4"]
+_compiling_for: contextvars.ContextVar[Chip | None] = contextvars.ContextVar("chip", default=None)
+
+
+@contextlib.contextmanager
+def compiling_for(name: str) -> Iterator[Chip]:
+    """Within this context, kernels are compiled for a TPU that need not be there.
+
+    Args:
+        name: Name of a TPU, a key of `CHIPS`.
+
+    Example:
+        >>> with compiling_for("v5e"):
+        ...     chip_of("cpu", "cpu").name
+        'v5e'
+    """
+    token = _compiling_for.set(CHIPS[name])
+    try:
+        yield CHIPS[name]
+    finally:
+        _compiling_for.reset(token)
+
+
+def chip_of(platform: str, kind: str) -> Chip:
+    """Returns the TPU that kernels are cut for; the smallest if it is unknown, or if there is none.
+
+    Args:
+        platform: JAX's name of the platform of the present device.
+        kind: JAX's name of the device.
+
+    Example:
+        >>> chip_of("tpu", "TPU v6 lite").name
+        'v6e'
+    """
+    told = _compiling_for.get()
+    if told is not None:
+        return told
+    known = CHIPS.values() if platform == "tpu" else ()
+    return next((chip for chip in known if chip.kind == kind), SMALLEST)
