@@ -1,10 +1,12 @@
 """Keras's backend: which one it is, known before it is loaded, and loading it."""
 
+import contextlib
 import importlib
 import importlib.util
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Backends that can train, with the module that each needs.
@@ -55,25 +57,31 @@ def load_framework(virtual_devices: int | None = None) -> None:
     Args:
         virtual_devices: How many devices to make of the CPU; one if None.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if virtual_devices is not None:
         known = os.environ.get("XLA_FLAGS", "")
         count = f"--xla_force_host_platform_device_count={virtual_devices}"
         os.environ["XLA_FLAGS"] = f"{known} {count}".strip()  # JAX reads it when it is imported
+    with without_messages():
+        # Keras and its backend first: PyTorch's Triton ends the process if it is loaded after
+        # TensorFlow, which the data pipeline needs on every backend.
+        importlib.import_module("low_rank_local_connectivity.layers")
+        import tensorflow as tf
+
+        if virtual_devices is not None:
+            (cpu,) = tf.config.list_physical_devices("CPU")
+            parts = [tf.config.LogicalDeviceConfiguration() for _ in range(virtual_devices)]
+            tf.config.set_logical_device_configuration(cpu, parts)
+
+
+@contextlib.contextmanager
+def without_messages() -> Iterator[None]:
+    """Keeps what a framework says of the machine when it is imported; errors are shown."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryFile() as notes:
         standard_error = os.dup(2)
         os.dup2(notes.fileno(), 2)
         try:
-            # Keras and its backend first: PyTorch's Triton ends the process if it is loaded after
-            # TensorFlow, which the data pipeline needs on every backend.
-            importlib.import_module("low_rank_local_connectivity.layers")
-            import tensorflow as tf
-
-            if virtual_devices is not None:
-                (cpu,) = tf.config.list_physical_devices("CPU")
-                parts = [tf.config.LogicalDeviceConfiguration() for _ in range(virtual_devices)]
-                tf.config.set_logical_device_configuration(cpu, parts)
-            del tf
+            yield
         except BaseException:
             notes.seek(0)
             os.write(standard_error, notes.read())

@@ -232,9 +232,11 @@ def printed(code: str, python: Any = commands.new_python) -> set[str]:
     return set(run.stdout.split())
 
 
-@pytest.mark.parametrize(
-    "part", ["", ".export", ".export.formats", ".models", ".data", ".experiments.command"]
-)
+LIGHT = ("", ".export", ".export.formats", ".models", ".data", ".training", ".experiments.command")
+LIGHT = (*LIGHT, ".experiments.sweeping", ".experiments.paper.report")
+
+
+@pytest.mark.parametrize("part", LIGHT)
 def test_a_framework_is_loaded_when_it_is_used(part):
     loaded = printed(f"import sys, {LIBRARY}{part}; print(*sys.modules)")
     assert LIBRARY in loaded

@@ -17,7 +17,14 @@ from backends import randomize, to_numpy
 
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.plots import combining_weight_maps
-from low_rank_local_connectivity.training import Recipe, checkpoints, records, recovery, session
+from low_rank_local_connectivity.training import (
+    Recipe,
+    checkpoints,
+    endings,
+    records,
+    recovery,
+    session,
+)
 from low_rank_local_connectivity.training.schedule import warmup_then
 
 
@@ -147,7 +154,7 @@ def trained(folder, stop_after=None, **saving):
 
     keep.on_train_batch_end = ask
     sentence = f"Stopped by SIGTERM after step {stop_after}, which is saved. The same command goes"
-    with pytest.raises(recovery.StoppedError, match=sentence):
+    with pytest.raises(endings.StoppedError, match=sentence):
         session.train(model, recipe, stream, stream(9), keep)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     return trained(folder, **saving)
@@ -352,8 +359,8 @@ def test_errors_of_a_full_disk_are_said_in_a_sentence():
     ours = OSError(errno.ENOSPC, "No space left on device")
     theirs = tf.errors.ResourceExhaustedError(None, None, "x.data; No space left on device")
     for error in (ours, theirs):
-        assert records.full_disk(error).startswith("The disk of `model_dir` must have room. Rec")
-    assert records.full_disk(OSError(errno.EACCES, "Permission denied")) is None
+        assert endings.full_disk(error).startswith("The disk of `model_dir` must have room. Rec")
+    assert endings.full_disk(OSError(errno.EACCES, "Permission denied")) is None
 
 
 def test_recovery_refuses_the_state_of_another_model(finished):

@@ -16,13 +16,14 @@ import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
+from low_rank_local_connectivity.experiments.backend import without_messages
 from low_rank_local_connectivity.experiments.paper import statistics
 from low_rank_local_connectivity.experiments.paper.published import PUBLISHED
 from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error, percent
 from low_rank_local_connectivity.experiments.sweeping import choose_rank
-from low_rank_local_connectivity.plots import bars_with_errors, lines_with_errors
 from low_rank_local_connectivity.training.records import given_path, read_records, replacing
 
 Record = dict[str, Any]
@@ -382,7 +383,7 @@ def draw(group: Group, folder: Path, name: str) -> list[str]:
     if ranked:
         curves = {method.name: _against_rank(group, method) for method in ranked}
         file = f"rank_{name}.png"
-        lines_with_errors(
+        _plots().lines_with_errors(
             curves,
             folder / file,
             "rank K (number of banks)",
@@ -399,7 +400,7 @@ def draw(group: Group, folder: Path, name: str) -> list[str]:
             for method in group.methods
         }
         file = f"parameters_{name}.png"
-        lines_with_errors(
+        _plots().lines_with_errors(
             curves, folder / file, "number of trainable parameters", ACCURACY, title=group.title
         )
         written.append(file)
@@ -479,7 +480,7 @@ def _draw_drops(plain: Group, translated: Group, path: Path) -> None:
         "in place": {m.name: _point(m, _common_rank(m, after))[1:] for m, after in pairs},
         "translated": {method.name: _bar(method) for _, method in pairs},
     }
-    bars_with_errors(bars, path, ACCURACY, title=plain.dataset)
+    _plots().bars_with_errors(bars, path, ACCURACY, title=plain.dataset)
 
 
 def _draw_fixed_against_input_dependent(groups: Sequence[Group], folder: Path) -> str | None:
@@ -493,7 +494,7 @@ def _draw_fixed_against_input_dependent(groups: Sequence[Group], folder: Path) -
     if not bars:
         return None
     file = "fixed_and_input_dependent.png"
-    bars_with_errors(bars, folder / file, ACCURACY)
+    _plots().bars_with_errors(bars, folder / file, ACCURACY)
     return file
 
 
@@ -510,6 +511,13 @@ def _same_but_translation(plain: Group, translated: Group) -> bool:
     alike = plain.dataset == translated.dataset and left == right
     common = any(plain.method(method.name) for method in translated.methods)
     return alike and common and not plain.budget.get("translate")
+
+
+def _plots() -> ModuleType:
+    """Returns what draws; it loads Keras, which the tables do without."""
+    with without_messages():
+        from low_rank_local_connectivity import plots
+    return plots
 
 
 def read(paths: Sequence[Path]) -> tuple[list[Record], list[str]]:

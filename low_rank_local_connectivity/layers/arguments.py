@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import activations, constraints, initializers, regularizers
 
-from low_rank_local_connectivity.ops.arguments import received
+from low_rank_local_connectivity.ops.arguments import boolean, received
 
 
 def arguments_of(constructor: Callable) -> tuple[str, ...]:
@@ -46,6 +46,29 @@ def initializer_of(name: str, value: Any) -> Any:
             f"shape and a dtype. Received: {received(name, value)}."
         )
     return found
+
+
+def keras_argument(name: str, value: Any) -> Any:
+    """Returns an argument that Keras's layers have too, by the kind that its name announces.
+
+    The opposite of `serialize_argument`.
+
+    Raises:
+        ValueError: If it is of another kind.
+
+    Example:
+        >>> keras_argument("kernel_regularizer", "l2").get_config()
+        {'l2': 0.01}
+    """
+    if name == "activation":
+        return activations.get(value)
+    if name.endswith("_regularizer"):
+        return regularizers.get(value)
+    if name.endswith("_constraint"):
+        return constraints.get(value)
+    if name.endswith("_initializer"):
+        return initializer_of(name, value)
+    return boolean(name, value)
 
 
 def layer_of(name: str, value: Any, what: str) -> keras.Layer:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Unpack
 
 import keras
-from keras import activations, constraints, ops, regularizers
+from keras import ops
 
-from low_rank_local_connectivity.layers.arguments import initializer_of
 from low_rank_local_connectivity.layers.biases import add_bias, with_biases
-from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
+from low_rank_local_connectivity.layers.configured_layer import LayerWithKernels
 from low_rank_local_connectivity.layers.data_format import (
     from_channels_last,
     join_shape,
@@ -18,7 +17,6 @@ from low_rank_local_connectivity.layers.data_format import (
 )
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.ops.arguments import (
-    boolean,
     one_of_any_case,
     per_axis,
     positive_int,
@@ -49,7 +47,7 @@ def fitting_windows(layer: Any, sizes: Sequence[int | None]) -> tuple[int | None
     return found
 
 
-class BaseLocalConv(ConfiguredLayer):
+class BaseLocalConv(LayerWithKernels):
     """A local operation over `dimensions` spatial axes; subclasses say with which filters.
 
     A subclass creates its weights in `build`, after this class's own, and computes in
@@ -86,14 +84,16 @@ class BaseLocalConv(ConfiguredLayer):
         self.padding = one_of_any_case("padding", padding, self.paddings())
         self.data_format = standardize_data_format(data_format)
         self.dilation_rate = self._standardize_structure("dilation_rate", dilation_rate)
-        self.activation = activations.get(activation)
-        self.use_bias = boolean("use_bias", use_bias)
-        self.kernel_initializer: Any = initializer_of("kernel_initializer", kernel_initializer)
-        self.bias_initializer: Any = initializer_of("bias_initializer", bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.kernel_constraint = constraints.get(kernel_constraint)
-        self.bias_constraint = constraints.get(bias_constraint)
+        self.keep(
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+        )
         self._refuse_strides_with_dilation()
         self.input_spec = keras.layers.InputSpec(ndim=self.dimensions + 2)
 

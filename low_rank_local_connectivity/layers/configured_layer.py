@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from low_rank_local_connectivity.layers.arguments import serialize_argument
+from low_rank_local_connectivity.layers.arguments import keras_argument, serialize_argument
 from low_rank_local_connectivity.ops.precision import dtype_of, is_whole
 
 
@@ -85,6 +85,11 @@ class ConfiguredLayer(TakesAnyDtype):
         if type(self).build is owner.build:
             self.built = True
 
+    def keep(self, **arguments: Any) -> None:
+        """Keeps arguments that Keras's layers have too in attributes of their names."""
+        for name, value in arguments.items():
+            setattr(self, name, keras_argument(name, value))
+
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain values."""
         arguments = {name: serialize_argument(name, getattr(self, name)) for name in self.ARGUMENTS}
@@ -97,3 +102,15 @@ class ConfiguredLayer(TakesAnyDtype):
                 f"Layer {self.name!r} must be built before {method}() is called: call it on "
                 "inputs, or call build(input_shape)."
             )
+
+
+class LayerWithKernels(ConfiguredLayer):
+    """A layer whose kernels and biases are drawn, regularized and constrained as Keras's are."""
+
+    use_bias: bool
+    kernel_initializer: Any
+    bias_initializer: Any
+    kernel_regularizer: Any
+    bias_regularizer: Any
+    kernel_constraint: Any
+    bias_constraint: Any

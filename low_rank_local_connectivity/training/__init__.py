@@ -1,29 +1,40 @@
-"""Training: it receives models and data, and imports neither `models` nor `data`."""
+"""Training: it receives models and data, and imports neither `models` nor `data`.
 
+Importing this loads what reads and writes records; what needs Keras is loaded when it is first
+used.
+"""
+
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from low_rank_local_connectivity.training.records import (
+from low_rank_local_connectivity.training.endings import (
+    STOPPED_STATUS,
     RunError,
-    claimed,
+    StoppedError,
     full_disk,
     out_of_memory,
+)
+from low_rank_local_connectivity.training.records import (
+    claimed,
     remove_unfinished,
     versions,
     write_json,
 )
-from low_rank_local_connectivity.training.recovery import STOPPED_STATUS, Recovery, StoppedError
-from low_rank_local_connectivity.training.session import (
-    Recipe,
-    file_digest,
-    ignore_keras_json,
-    load,
-    make_deterministic,
-    save,
-    score,
-    set_precision,
-    train,
-)
-from low_rank_local_connectivity.training.strategy import Placement, lost_peer, place
+
+if TYPE_CHECKING:
+    from low_rank_local_connectivity.training.recovery import Recovery
+    from low_rank_local_connectivity.training.session import (
+        Recipe,
+        file_digest,
+        ignore_keras_json,
+        load,
+        make_deterministic,
+        save,
+        score,
+        set_precision,
+        train,
+    )
+    from low_rank_local_connectivity.training.strategy import Placement, lost_peer, place
 
 __all__ = [
     "STOPPED_STATUS",
@@ -51,13 +62,20 @@ __all__ = [
 ]
 
 # A plan is a way to compute a layer, and nothing else; the name here still means what it did.
-_MOVED = ("Plan",)
+_MOVED = {"Plan": "Recipe"}
+# Where the names are that need Keras.
+_HOMES = ("recovery", "session", "strategy")
 
 # A type checker that saw `__getattr__` would take any name for one of the package's.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Returns what a moved name stands for."""
-        if name in _MOVED:
-            return Recipe
+        """Loads what needs Keras when it is first used."""
+        wanted = _MOVED.get(name, name)
+        if wanted in __all__:
+            for home in _HOMES:
+                module = importlib.import_module(f"{__name__}.{home}")
+                if hasattr(module, wanted):
+                    globals()[wanted] = getattr(module, wanted)
+                    return globals()[wanted]
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from low_rank_local_connectivity.training.records import RunError, replacing
+from low_rank_local_connectivity.training.endings import RunError
+from low_rank_local_connectivity.training.records import replacing
 
 NAME = re.compile(r"step_(\d{9})\.npz")
 BEST = "best.npz"

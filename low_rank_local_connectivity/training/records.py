@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import errno
 import fcntl
 import importlib.metadata
 import io
@@ -14,12 +13,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
-
-import keras
-
-
-class RunError(ValueError):
-    """A run cannot start or continue as requested; the message is a sentence for the user."""
 
 
 def given_path(text: str) -> Path:
@@ -34,32 +27,6 @@ def given_path(text: str) -> Path:
 
 # Prefix of the names of files that are being written.
 UNFINISHED = ".writing-"
-
-
-def full_disk(error: BaseException) -> str | None:
-    """Returns a sentence if an error, Python's or TensorFlow's, is due to a full disk."""
-    text = os.strerror(errno.ENOSPC)
-    if getattr(error, "errno", None) != errno.ENOSPC and text not in str(error):
-        return None
-    return (
-        f"The disk of `model_dir` must have room. Received: {text}. What was saved before is "
-        "intact; make room and run the same command again."
-    )
-
-
-# How TensorFlow and JAX, PyTorch, and Python report that memory is exhausted.
-OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "OutOfMemory", "MemoryError")
-
-
-def out_of_memory(error: BaseException) -> str | None:
-    """Returns a sentence if an error is due to exhausted memory, of a device or the machine."""
-    told = f"{type(error).__name__}: {error}"
-    if not any(name in told for name in OUT_OF_MEMORY):
-        return None
-    return (
-        "The device's memory must hold the network and a step of its training. Received: "
-        f"{told.splitlines()[0]} Choose a smaller `batch_size`, smaller images or other layers."
-    )
 
 
 @contextlib.contextmanager
@@ -181,6 +148,8 @@ def _parse(text: bytes, path: Path) -> list[dict[str, Any]]:
 
 def versions() -> dict[str, str]:
     """Returns the versions of the packages that a result depends on."""
+    import keras  # here, as records are read without it too
+
     backend = keras.backend.backend()
     names = {"keras", "numpy", backend, "low-rank-local-connectivity"}
     found = {"python": platform.python_version(), "backend": backend}

@@ -13,16 +13,11 @@ import keras
 import numpy as np
 
 from low_rank_local_connectivity.training.checkpoints import Checkpoints, all_finite
-from low_rank_local_connectivity.training.records import RunError, write_metrics
+from low_rank_local_connectivity.training.endings import RunError, StoppedError
+from low_rank_local_connectivity.training.records import write_metrics
 from low_rank_local_connectivity.training.strategy import ONE_DEVICE, Placement
 
-# A temporary failure in sysexits.h: the same command will continue.
-STOPPED_STATUS = 75
 WATCHED_METRIC = "val_accuracy"
-
-
-class StoppedError(Exception):
-    """A run was asked to stop, and has saved its state."""
 
 
 class LostError(RunError):

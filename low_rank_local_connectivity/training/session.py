@@ -11,7 +11,8 @@ from typing import Any, Literal
 import keras
 
 from low_rank_local_connectivity.keras_settings import DEFAULTS, change_settings
-from low_rank_local_connectivity.training.records import RunError, replacing
+from low_rank_local_connectivity.training.endings import RunError
+from low_rank_local_connectivity.training.records import replacing
 from low_rank_local_connectivity.training.recovery import Recovery, heeding_signals
 from low_rank_local_connectivity.training.schedule import warmup_then
 from low_rank_local_connectivity.training.strategy import ONE_DEVICE, Placement

@@ -16,7 +16,7 @@ from typing import Any
 
 import keras
 
-from low_rank_local_connectivity.training.records import RunError
+from low_rank_local_connectivity.training.endings import RunError
 
 # Seconds that a worker waits for the others to start.
 PEERS_TIMEOUT = 300

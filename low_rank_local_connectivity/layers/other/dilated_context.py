@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Unpack
 
 import keras
-from keras import constraints, layers, regularizers
+from keras import layers
 
 from low_rank_local_connectivity.initializers import IdentityConv
-from low_rank_local_connectivity.layers.arguments import arguments_of, initializer_of
-from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
+from low_rank_local_connectivity.layers.arguments import arguments_of
+from low_rank_local_connectivity.layers.configured_layer import LayerWithKernels
 from low_rank_local_connectivity.layers.data_format import (
     from_channels_last,
     join_shape,
@@ -19,7 +19,6 @@ from low_rank_local_connectivity.layers.data_format import (
 from low_rank_local_connectivity.layers.filter_initialization import separate_clone
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.ops.arguments import (
-    boolean,
     one_of_any_case,
     per_axis,
     positive_int,
@@ -30,7 +29,7 @@ from low_rank_local_connectivity.ops.windows import Windows
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class DilatedContext2D(ConfiguredLayer):
+class DilatedContext2D(LayerWithKernels):
     """Dilated convolutions with ReLU, one after another, and a linear 1x1 convolution.
 
     `x[i + 1] = relu(conv(x[i], dilation d[i]) + bias[i])`, and `outputs = conv1x1(x[n]) + bias`.
@@ -110,17 +109,16 @@ class DilatedContext2D(ConfiguredLayer):
         self.kernel_size = per_axis("kernel_size", kernel_size, 2)
         self.padding = one_of_any_case("padding", padding, ("same", "valid"))
         self.multipliers = self._standardize_multipliers(multipliers)
-        self.use_bias = boolean("use_bias", use_bias)
         self.data_format = standardize_data_format(data_format)
-        self.kernel_initializer: Any = initializer_of(
-            "kernel_initializer",
-            IdentityConv() if kernel_initializer is None else kernel_initializer,
+        self.keep(
+            use_bias=use_bias,
+            kernel_initializer=IdentityConv() if kernel_initializer is None else kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
         )
-        self.bias_initializer: Any = initializer_of("bias_initializer", bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.kernel_constraint = constraints.get(kernel_constraint)
-        self.bias_constraint = constraints.get(bias_constraint)
         self.input_spec = layers.InputSpec(ndim=4)
         self.convolutions: list[keras.Layer] = []
 

@@ -6,8 +6,8 @@ from typing import Any, Literal, Unpack
 import keras
 from keras import layers, ops
 
-from low_rank_local_connectivity.layers.arguments import arguments_of, initializer_of
-from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
+from low_rank_local_connectivity.layers.arguments import arguments_of
+from low_rank_local_connectivity.layers.configured_layer import LayerWithKernels
 from low_rank_local_connectivity.layers.data_format import (
     from_channels_last,
     split_shape,
@@ -23,7 +23,7 @@ from low_rank_local_connectivity.ops.windows import Windows
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class DynamicLocalFilter2D(ConfiguredLayer):
+class DynamicLocalFilter2D(LayerWithKernels):
     """Filters every position of every example with weights generated from the input.
 
     `outputs[b, i, j, c] = sum_t F[b, i, j, t] * patch_t[b, i, j, c]`
@@ -120,13 +120,15 @@ class DynamicLocalFilter2D(ConfiguredLayer):
         )
         self.data_format = standardize_data_format(data_format)
         self.use_generator = boolean("use_generator", use_generator)
-        self.use_bias = boolean("use_bias", use_bias)
-        self.kernel_initializer: Any = initializer_of("kernel_initializer", kernel_initializer)
-        self.bias_initializer: Any = initializer_of("bias_initializer", bias_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
-        self.kernel_constraint = keras.constraints.get(kernel_constraint)
-        self.bias_constraint = keras.constraints.get(bias_constraint)
+        self.keep(
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+        )
         self.input_spec = layers.InputSpec(ndim=4)
         self.generator: Any = None
         if not use_generator:

@@ -4,12 +4,12 @@ from typing import Any, Unpack
 
 import keras
 import numpy as np
-from keras import activations, constraints, initializers, ops, regularizers
+from keras import initializers, ops
 
-from low_rank_local_connectivity.layers.arguments import arguments_of, initializer_of
+from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.base_local_conv import fitting_windows
 from low_rank_local_connectivity.layers.biases import add_bias, with_biases
-from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
+from low_rank_local_connectivity.layers.configured_layer import LayerWithKernels
 from low_rank_local_connectivity.layers.data_format import (
     from_channels_last,
     join_shape,
@@ -24,7 +24,6 @@ from low_rank_local_connectivity.layers.other.kronecker_checks import (
     require_product,
 )
 from low_rank_local_connectivity.ops.arguments import (
-    boolean,
     one_of,
     one_of_any_case,
     per_axis,
@@ -50,7 +49,7 @@ KEPT = ("strides", "padding", "data_format", "activation", "use_bias", "activity
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class KroneckerConv2D(ConfiguredLayer):
+class KroneckerConv2D(LayerWithKernels):
     """A convolution whose kernel is a sum of Kronecker products of two smaller kernels.
 
     `kernel[i h2 + k, j w2 + l, c c2 + d, e o2 + f]
@@ -144,20 +143,22 @@ class KroneckerConv2D(ConfiguredLayer):
         self.strides = per_axis("strides", strides, 2)
         self.padding = one_of_any_case("padding", padding, ("valid", "same"))
         self.data_format = standardize_data_format(data_format)
-        self.activation = activations.get(activation)
-        self.use_bias = boolean("use_bias", use_bias)
-        self.kernel_initializer: Any = initializer_of("kernel_initializer", kernel_initializer)
+        self.keep(
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+        )
         if isinstance(self.kernel_initializer, initializers.Zeros):
             raise ValueError(
                 "`kernel_initializer` must not be zeros: if both factors of a product are 0, so "
                 "are both gradients, and it never changes. Received: "
                 f"kernel_initializer={kernel_initializer!r}."
             )
-        self.bias_initializer: Any = initializer_of("bias_initializer", bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.kernel_constraint = constraints.get(kernel_constraint)
-        self.bias_constraint = constraints.get(bias_constraint)
         self.strategy = one_of("strategy", strategy, ("auto", *names_of(KRONECKER)))
         self.input_spec = keras.layers.InputSpec(ndim=4)
         self.machine: Any = None  # read by `build`

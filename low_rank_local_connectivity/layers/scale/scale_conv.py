@@ -5,11 +5,11 @@ import warnings
 from typing import Any, Unpack
 
 import keras
-from keras import activations, constraints, ops, regularizers
+from keras import ops
 
-from low_rank_local_connectivity.layers.arguments import arguments_of, initializer_of
+from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.biases import add_bias, with_biases
-from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
+from low_rank_local_connectivity.layers.configured_layer import LayerWithKernels
 from low_rank_local_connectivity.layers.data_format import join_shape, standardize_data_format
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.scale_levels import (
@@ -20,13 +20,13 @@ from low_rank_local_connectivity.layers.scale_levels import (
     levels_of,
     split_scale_space,
 )
-from low_rank_local_connectivity.ops.arguments import boolean, one_of, per_axis, positive_int
+from low_rank_local_connectivity.ops.arguments import one_of, per_axis, positive_int
 from low_rank_local_connectivity.ops.operation_counts import numbers, per_output
 from low_rank_local_connectivity.ops.scale_space import level_dilations, scale_correlation
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class ScaleConv2D(ConfiguredLayer):
+class ScaleConv2D(LayerWithKernels):
     """A convolution of a scale space whose kernel is, at each level, as large as it is coarse.
 
     `outputs[k, z] = activation(bias + sum_l sum_y kernel[l, y] * inputs[k + l, base^k y + z])`,
@@ -120,14 +120,16 @@ class ScaleConv2D(ConfiguredLayer):
         self.base = self._checked_base(base)
         self.strides = per_axis("strides", strides, 2)
         self.data_format = standardize_data_format(data_format)
-        self.activation = activations.get(activation)
-        self.use_bias = boolean("use_bias", use_bias)
-        self.kernel_initializer: Any = initializer_of("kernel_initializer", kernel_initializer)
-        self.bias_initializer: Any = initializer_of("bias_initializer", bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.kernel_constraint = constraints.get(kernel_constraint)
-        self.bias_constraint = constraints.get(bias_constraint)
+        self.keep(
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+        )
 
     ARGUMENTS = arguments_of(__init__)
 
