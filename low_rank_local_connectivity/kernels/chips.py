@@ -4,6 +4,9 @@ import contextlib
 import contextvars
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
+
+import keras
 
 from low_rank_local_connectivity.kernels.geometry import MEBIBYTE
 
@@ -56,7 +59,7 @@ def compiling_for(name: str) -> Iterator[Chip]:
 
     Example:
         >>> with compiling_for("v5e"):
-        ...     chip_of("cpu", "cpu").name
+        ...     present_chip().name
         'v5e'
     """
     token = _compiling_for.set(CHIPS[name])
@@ -66,19 +69,25 @@ def compiling_for(name: str) -> Iterator[Chip]:
         _compiling_for.reset(token)
 
 
-def chip_of(platform: str, kind: str) -> Chip:
+def present_chip() -> Chip:
     """Returns the TPU that kernels are cut for; the smallest if it is unknown, or if there is none.
 
-    Args:
-        platform: JAX's name of the platform of the present device.
-        kind: JAX's name of the device.
-
     Example:
-        >>> chip_of("tpu", "TPU v6 lite").name
-        'v6e'
+        >>> present_chip().name in CHIPS
+        True
     """
     told = _compiling_for.get()
     if told is not None:
         return told
-    known = CHIPS.values() if platform == "tpu" else ()
-    return next((chip for chip in known if chip.kind == kind), SMALLEST)
+    kind = _device_kind() if keras.backend.backend() == "jax" else ""
+    return next((chip for chip in CHIPS.values() if chip.kind == kind), SMALLEST)
+
+
+def _device_kind() -> str:
+    """Returns what JAX calls the present device."""
+    import jax
+
+    device: Any = jax.config.jax_default_device
+    if device is None or isinstance(device, str):
+        device = jax.local_devices(backend=device)[0]
+    return device.device_kind

@@ -378,7 +378,7 @@ def fitting_geometry(
     padded = (
         round_up(channels, whole),
         round_up(filters, whole),
-        round_up(batch, LANES),
+        round_up(max(batch, 1), LANES),
         rank,
         itemsize,
     )

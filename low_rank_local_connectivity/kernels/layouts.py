@@ -7,22 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
-from low_rank_local_connectivity.kernels.chips import Chip, chip_of
+from low_rank_local_connectivity.kernels.chips import present_chip
 from low_rank_local_connectivity.kernels.geometry import GROUP, Geometry, Kind, fitting_geometry
 from low_rank_local_connectivity.kernels.multilinear import local
 from low_rank_local_connectivity.ops.windows import Windows
-
-
-def present_chip() -> Chip:
-    """Returns the TPU that kernels are compiled for."""
-    device = jax.config.jax_default_device
-    if device is None or isinstance(device, str):
-        device = jax.local_devices(backend=device)[0]
-    return chip_of(device.platform, device.device_kind)
 
 
 def convolve(

@@ -187,13 +187,13 @@ def _mapped(primitive: Any, operands: Sequence, axes: Sequence, **parameters: An
     moving = [
         jnp.moveaxis(operand, axis, 0)
         for operand, axis in zip(operands, axes, strict=True)
-        if axis is not batching.not_mapped
+        if axis is not None
     ]
 
     def one(some: Sequence) -> Any:
         rest = iter(some)
         every = [
-            operand if axis is batching.not_mapped else next(rest)
+            operand if axis is None else next(rest)
             for operand, axis in zip(operands, axes, strict=True)
         ]
         return primitive.bind(*every, **parameters)
