@@ -183,11 +183,13 @@ class Tiles:
         geometry: What is cut.
         rows: Rows of positions of a block.
         batch: Examples of a block; divides the batch.
+        columns: Columns of positions of a block of filters that are given; all if they are mixed.
     """
 
     geometry: Geometry
     rows: int
     batch: int
+    columns: int
 
     @property
     def row_blocks(self) -> int:
@@ -200,8 +202,13 @@ class Tiles:
         return self.geometry.batch // self.batch
 
     @property
+    def column_blocks(self) -> int:
+        """Blocks of columns of positions; the last one may lack some."""
+        return -(-self.geometry.outputs[1] // self.columns)
+
+    @property
     def blocks(self) -> int:
-        """Blocks of either."""
+        """Blocks of rows and of examples."""
         return self.row_blocks * self.batch_blocks
 
     @property
@@ -236,7 +243,7 @@ class Tiles:
         return {
             "inputs": (self.input_rows, geometry.sizes[1], geometry.channels, self.batch),
             "outputs": (self.rows, columns, geometry.filters, self.batch),
-            "filters": (self.rows, columns, geometry.filters, geometry.reads),
+            "filters": (self.rows, self.columns, geometry.filters, geometry.reads),
             "banks": geometry.shape("banks"),
             "weights": (self.rows, *geometry.row_of_weights(self.batch)),
         }[name]
@@ -258,9 +265,11 @@ def moved_bytes(tiles: Tiles, wanted: Wanted) -> int:
     inputs = math.prod(geometry.shape("inputs")) * item
     outputs = math.prod(geometry.shape("outputs")) * item
     if geometry.kind == "given":
-        filters = math.prod(geometry.shape("filters"))
-        gradients = filters * (SUM_ITEMSIZE if again > 1 else item)
-        return _sum_of(wanted, read, inputs, outputs, again * filters * item, gradients)
+        filters = math.prod(geometry.shape("filters")) * SUM_ITEMSIZE
+        if wanted == "filters" and again > 1:
+            # Examples come last there, so that a block of filters is added up where it is.
+            read, outputs = tiles.column_blocks * read, tiles.column_blocks * outputs
+        return _sum_of(wanted, read, inputs, outputs, again * filters, filters)
     banks, weights = (math.prod(geometry.shape(name)) for name in geometry.made_of)
     made_of = banks * item + again * weights * SUM_ITEMSIZE
     gradients = made_of + (banks + weights) * SUM_ITEMSIZE
@@ -299,7 +308,7 @@ def _held_for_filters(tiles: Tiles, wanted: Wanted) -> tuple[int, int]:
     """Returns what is held twice and what is held once of what the filters are made of."""
     geometry, item = tiles.geometry, tiles.geometry.itemsize
     if geometry.kind == "given":
-        return in_vectors(tiles.block("filters"), 4 if wanted == "filters" else item), 0
+        return in_vectors(tiles.block("filters"), SUM_ITEMSIZE), 0
     banks = in_vectors(tiles.block("banks"), item)
     weights = in_vectors(tiles.block("weights"), SUM_ITEMSIZE)
     if wanted == "filters":
@@ -312,10 +321,13 @@ def _held_for_filters(tiles: Tiles, wanted: Wanted) -> tuple[int, int]:
 
 def _possible(geometry: Geometry) -> Iterator[Tiles]:
     batches = range(LANES, geometry.batch + 1, LANES)
-    for rows in range(1, geometry.outputs[0] + 1):
-        for batch in batches:
-            if geometry.batch % batch == 0:
-                yield Tiles(geometry, rows, batch)
+    whole = geometry.outputs[1]
+    parts = {-(-whole // 2**cut) for cut in range(6)} if geometry.kind == "given" else {whole}
+    for rows, batch, columns in itertools.product(
+        range(1, geometry.outputs[0] + 1), batches, sorted(parts)
+    ):
+        if geometry.batch % batch == 0:
+            yield Tiles(geometry, rows, batch, columns)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -342,9 +354,7 @@ def best_tiles(geometry: Geometry, wanted: Wanted, memory: int) -> Tiles | None:
         return max(OPERATIONS_PER_BYTE * moved, flops), moved
 
     # Of those that take as long the ones that move least, then the fewest, then the smallest.
-    return min(
-        fitting, key=lambda tiles: (*work(tiles), tiles.blocks, held_bytes(tiles, wanted))
-    )
+    return min(fitting, key=lambda tiles: (*work(tiles), tiles.blocks * tiles.column_blocks, held_bytes(tiles, wanted)))
 
 
 def fitting_geometry(
@@ -384,7 +394,9 @@ def fitting_geometry(
     )
     numbers = (windows.static_output_shape(sizes), windows.sizes, windows.strides)
     axes = [tuple(axis) for axis in (*numbers, windows.dilations)]
-    placed = [axes] if len(sizes) == 2 else [[(1, *one) for one in axes], [(*one, 1) for one in axes]]
+    placed = (
+        [axes] if len(sizes) == 2 else [[(1, *one) for one in axes], [(*one, 1) for one in axes]]
+    )
     together = MIXED_TOGETHER if kind == "shared" else MIXED_TOGETHER[:1]
     for one, most in itertools.product(placed, together):
         geometry = Geometry(kind, *one, *padded, most_together=most)

@@ -13,6 +13,7 @@ from jax import lax
 from low_rank_local_connectivity.kernels.chips import present_chip
 from low_rank_local_connectivity.kernels.geometry import GROUP, Geometry, Kind, fitting_geometry
 from low_rank_local_connectivity.kernels.multilinear import local
+from low_rank_local_connectivity.kernels.tpu import sum_dtype
 from low_rank_local_connectivity.ops.windows import Windows
 
 
@@ -42,13 +43,13 @@ def convolve(
     shape, itemsize = tuple(inputs_bSc.shape), inputs_bSc.dtype.itemsize
     geometry = fitting_geometry(kind, shape, windows, filters, rank, itemsize, chip.budget)
     arrays = {"inputs": _inputs(geometry, inputs_bSc, windows)}
+    made_of = [one.astype(sum_dtype(one.dtype)) for one in made_of]
     channels = shape[-1]
     if kind == "given":
-        arrays["filters"] = _filters(geometry, made_of[0].astype(inputs_bSc.dtype), channels)
+        arrays["filters"] = _filters(geometry, made_of[0], channels)
     else:
-        kernel, weights = (one.astype(jnp.promote_types(one.dtype, jnp.float32)) for one in made_of)
-        arrays["banks"] = _banks(geometry, kernel, channels, filters)
-        arrays["weights"] = _weights(geometry, weights)
+        arrays["banks"] = _banks(geometry, made_of[0], channels, filters)
+        arrays["weights"] = _weights(geometry, made_of[1])
     (outputs,) = local(geometry, chip, ("outputs",), arrays)
     positions = windows.static_output_shape(shape[1:-1])
     outputs = jnp.transpose(outputs[:, :, :filters, : shape[0]], (3, 0, 1, 2))
@@ -81,10 +82,14 @@ def _filled(array: Any, sizes: dict[int, int]) -> Any:
 
 
 def _filters(geometry: Geometry, kernel_prf: Any, channels: int) -> Any:
-    filters, taps = kernel_prf.shape[-1], math.prod(geometry.taps)
-    kernel = kernel_prf.reshape(*geometry.outputs, taps, channels, filters)
-    kernel = _filled(kernel, {3: geometry.channels, 4: geometry.filters})
-    return jnp.transpose(kernel, (0, 1, 4, 2, 3)).reshape(geometry.shape("filters"))
+    kernel_pfr = jnp.swapaxes(kernel_prf, 1, 2)
+    if channels != geometry.channels:
+        # Only then: a compiler may not see that splitting the axis changes nothing.
+        taps = math.prod(geometry.taps)
+        kernel = kernel_pfr.reshape(*kernel_pfr.shape[:2], taps, channels)
+        kernel = _filled(kernel, {3: geometry.channels})
+        kernel_pfr = kernel.reshape(*kernel_pfr.shape[:2], geometry.reads)
+    return _filled(kernel_pfr, {1: geometry.filters}).reshape(geometry.shape("filters"))
 
 
 def _banks(geometry: Geometry, kernel_Tcg: Any, channels: int, filters: int) -> Any:

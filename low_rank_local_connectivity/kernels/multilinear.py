@@ -34,7 +34,7 @@ def _read(geometry: Geometry, wanted: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _dtype(name: str, dtype: Any) -> Any:
-    return tpu.sum_dtype(dtype) if name in FILTERS else dtype
+    return dtype if name in ("inputs", "outputs") else tpu.sum_dtype(dtype)
 
 
 local_p = Primitive("fused_local_convolution")

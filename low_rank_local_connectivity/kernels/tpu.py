@@ -7,7 +7,7 @@ and multiplies. Without a TPU the same code is interpreted, operation by operati
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ from low_rank_local_connectivity.kernels.geometry import (
     best_tiles,
     moved_bytes,
 )
+
 
 def sum_dtype(dtype: Any) -> Any:
     """Returns the data type that sums of numbers are held in."""
@@ -47,9 +48,13 @@ def _for_each(count: Any, body: Callable[[Any], None]) -> None:
 
 def _for_positions(tiles: Tiles, block: Any, body: Callable[[Any, Any], None]) -> None:
     """Calls `body(row, column)` for the positions of a block of rows, those that there are."""
-    rows, columns = tiles.geometry.outputs
-    here = jnp.clip(rows - block * tiles.rows, 0, tiles.rows)
+    here, columns = _rows_here(tiles, block), tiles.geometry.outputs[1]
     _for_each(here, lambda row: _for_each(columns, lambda column: body(row, column)))
+
+
+def _rows_here(tiles: Tiles, block: Any) -> Any:
+    """Returns how many rows of positions there are in a block: none below the last."""
+    return jnp.clip(tiles.geometry.outputs[0] - block * tiles.rows, 0, tiles.rows)
 
 
 def _taps(geometry: Geometry, row: Any, column: Any):
@@ -110,13 +115,28 @@ def _for_filters(tiles: Tiles, block: Any, made_of: Any, scratch: Any, body: Cal
         def at(row: Any, column: Any, place: Any) -> None:
             groups = scratch[0][:, place, :]
             matrix = groups.reshape(geometry.filters, geometry.reads)
-            body(row, column, matrix.astype(made_of[0].dtype))
+            body(row, column, matrix)
 
         _for_chunks(tiles, block, mix, at)
     else:
-        _for_positions(
-            tiles, block, lambda row, column: body(row, column, made_of[0][row, column])
-        )
+
+        def given(row: Any, column: Any, index: Any) -> None:
+            body(row, column, made_of[0][row, index])
+
+        _for_given(tiles, block, pl.program_id(2), given)
+
+
+def _for_given(
+    tiles: Tiles, block: Any, part: Any, body: Callable[[Any, Any, Any], None]
+) -> None:
+    """Calls `body(row, column, index)` for positions, with their index in a block of columns."""
+    first = part * tiles.columns
+    columns = jnp.minimum(tiles.geometry.outputs[1] - first, tiles.columns)
+
+    def each(row: Any) -> None:
+        _for_each(columns, lambda index: body(row, first + index, index))
+
+    _for_each(_rows_here(tiles, block), each)
 
 
 def _for_chunks(
@@ -135,20 +155,20 @@ def _for_chunks(
         at: Function of a row, a column and its place among what a chunk holds in a scratch.
         after: As `before`, called last.
     """
-    rows, columns = tiles.geometry.outputs
-    together = tiles.geometry.together
+    columns, together = tiles.geometry.outputs[1], tiles.geometry.together
 
     def each(row: Any, chunk: Any) -> None:
         first = chunk * together
         before(row, chunk)
         _for_each(
             jnp.minimum(columns - first, together),
-            lambda index: at(row, first + index, pl.ds(pl.multiple_of(index * GROUP, GROUP), GROUP)),
+            lambda index: at(
+                row, first + index, pl.ds(pl.multiple_of(index * GROUP, GROUP), GROUP)
+            ),
         )
         after(row, chunk)
 
-    here = jnp.clip(rows - block * tiles.rows, 0, tiles.rows)
-    chunks = tiles.geometry.chunks
+    here, chunks = _rows_here(tiles, block), tiles.geometry.chunks
     _for_each(here, lambda row: _for_each(chunks, lambda chunk: each(row, chunk)))
 
 
@@ -158,7 +178,8 @@ def _outputs_kernel(tiles: Tiles, *refs: Any) -> None:
 
     def at(row: Any, column: Any, matrix: Any) -> None:
         _collect(geometry, inputs, patch, row, column)
-        outputs[row, column] = _multiply(matrix, patch[...], (1, 0)).astype(outputs.dtype)
+        response = _multiply(matrix.astype(patch.dtype), patch[...], (1, 0))
+        outputs[row, column] = response.astype(outputs.dtype)
 
     _for_filters(tiles, pl.program_id(1), made_of, scratch, at)
 
@@ -193,7 +214,9 @@ def _inputs_kernel(tiles: Tiles, *refs: Any) -> None:
     outputs, inputs, held, *scratch = refs[0], *refs[1 + len(made_of) :]
 
     def at(row: Any, column: Any, matrix: Any) -> None:
-        _spread(tiles, held, _multiply(matrix, outputs[row, column], (0, 0)), row, column)
+        upstream = outputs[row, column]
+        gradient = _multiply(matrix.astype(upstream.dtype), upstream, (0, 0))
+        _spread(tiles, held, gradient, row, column)
 
     _start(held)
     _for_filters(tiles, pl.program_id(1), made_of, scratch, at)
@@ -218,7 +241,7 @@ def _inputs_per_example_kernel(tiles: Tiles, *refs: Any) -> None:
 
 
 def _start(held: Any) -> None:
-    @pl.when(pl.program_id(1) == 0)
+    @pl.when((pl.program_id(1) == 0) & (pl.program_id(2) == 0))
     def _() -> None:
         held[...] = jnp.zeros_like(held)
 
@@ -242,34 +265,36 @@ def _release(tiles: Tiles, held: Any, inputs: Any) -> None:
     def clear(row: Any) -> None:
         held[kept + row] = jnp.zeros_like(held[0])
 
-    _for_each(done, write)
-    _for_each(kept, move)
-    _for_each(done, clear)
+    @pl.when(pl.program_id(2) == tiles.column_blocks - 1)
+    def _() -> None:
+        _for_each(done, write)
+        _for_each(kept, move)
+        _for_each(done, clear)
 
 
 def _given_kernel(tiles: Tiles, *refs: Any) -> None:
     inputs, outputs, gradients, patch = refs
-    first = pl.program_id(1) == 0
+    first = pl.program_id(2) == 0
 
-    def at(row: Any, column: Any) -> None:
+    def at(row: Any, column: Any, index: Any) -> None:
         _collect(tiles.geometry, inputs, patch, row, column)
         gradient = _multiply(outputs[row, column], patch[...], (1, 1))
 
         @pl.when(first)
         def _() -> None:
-            gradients[row, column] = gradient.astype(gradients.dtype)
+            gradients[row, index] = gradient
 
         @pl.when(jnp.logical_not(first))
         def _() -> None:
-            gradients[row, column] = (gradients[row, column] + gradient).astype(gradients.dtype)
+            gradients[row, index] += gradient
 
-    _for_positions(tiles, pl.program_id(0), at)
+    _for_given(tiles, pl.program_id(0), pl.program_id(1), at)
 
 
 def _shared_kernel(tiles: Tiles, *refs: Any) -> None:
     geometry = tiles.geometry
     inputs, outputs, banks, weights, bank_gradients, weight_gradients, patch, gradients = refs
-    block, part_of_batch = pl.program_id(0), pl.program_id(1)
+    block, part_of_batch = pl.program_id(0), pl.program_id(2)
 
     @pl.when((block == 0) & (part_of_batch == 0))
     def _() -> None:
@@ -304,7 +329,7 @@ def _per_example_kernel(tiles: Tiles, *refs: Any) -> None:
     geometry = tiles.geometry
     inputs, outputs, banks, weights, bank_gradients, weight_gradients, patch = refs
 
-    @pl.when((pl.program_id(0) == 0) & (pl.program_id(1) == 0))
+    @pl.when((pl.program_id(0) == 0) & (pl.program_id(2) == 0))
     def _() -> None:
         bank_gradients[...] = jnp.zeros_like(bank_gradients)
 
@@ -324,20 +349,22 @@ def _per_example_kernel(tiles: Tiles, *refs: Any) -> None:
     _for_positions(tiles, pl.program_id(0), at)
 
 
-def _spec(tiles: Tiles, name: str, place: Callable[..., tuple[Any, Any]], gradient: bool = False):
+def _spec(tiles: Tiles, name: str, place: Callable[..., tuple[Any, Any, Any]], gradient: bool = False):
     """Returns how the blocks of an array are read.
 
     Args:
         tiles: The blocks.
         name: The array's name.
-        place: Function of the grid's indices to the block of rows and of examples.
+        place: Function of the grid's indices to the block of rows, of examples and of columns.
         gradient: Whether it is the inputs' gradient, which is cut into blocks without overlap.
     """
     geometry, block = tiles.geometry, tiles.block(name)
     if name == "banks":
         # It never changes, so a second buffer would be for nothing.
         return pl.BlockSpec(block, lambda *_: (0, 0, 0), pipeline_mode=pl.Buffered(1))
-    if name == "filters" or (name == "weights" and geometry.kind == "shared"):
+    if name == "filters":
+        return pl.BlockSpec(block, lambda *at: (place(*at)[0], place(*at)[2], 0, 0))
+    if name == "weights" and geometry.kind == "shared":
         return pl.BlockSpec(block, lambda *at: (place(*at)[0], 0, 0, 0))
     if name == "inputs" and gradient:
         block = (tiles.new_rows, *block[1:])
@@ -348,11 +375,13 @@ def _spec(tiles: Tiles, name: str, place: Callable[..., tuple[Any, Any]], gradie
     return pl.BlockSpec(block, lambda *at: _apart(*place(*at)))
 
 
-def _overlapping(tiles: Tiles, block: Any, part: Any) -> tuple[Any, ...]:
+def _overlapping(tiles: Tiles, block: Any, part: Any, columns: Any) -> tuple[Any, ...]:
+    del columns
     return block * tiles.new_rows, 0, 0, part * tiles.batch
 
 
-def _apart(block: Any, part: Any) -> tuple[Any, ...]:
+def _apart(block: Any, part: Any, columns: Any) -> tuple[Any, ...]:
+    del columns
     return block, 0, 0, part
 
 
@@ -389,12 +418,12 @@ def tiles_for(geometry: Geometry, wanted: Wanted, chip: Chip | None) -> Tiles:
     return tiles
 
 
-def _by_batch(part: Any, block: Any) -> tuple[Any, Any]:
-    return block, part
+def _by_batch(part: Any, block: Any, columns: Any) -> tuple[Any, Any, Any]:
+    return block, part, columns
 
 
-def _by_rows(block: Any, part: Any) -> tuple[Any, Any]:
-    return block, part
+def _by_rows(block: Any, columns: Any, part: Any) -> tuple[Any, Any, Any]:
+    return block, part, columns
 
 
 def outputs_of(geometry: Geometry, chip: Chip | None, inputs: Any, *made_of: Any) -> Any:
@@ -413,7 +442,7 @@ def outputs_of(geometry: Geometry, chip: Chip | None, inputs: Any, *made_of: Any
         _outputs_per_example_kernel if per_example else _outputs_kernel,
         tiles,
         "outputs",
-        (tiles.batch_blocks, tiles.row_blocks),
+        (tiles.batch_blocks, tiles.row_blocks, tiles.column_blocks),
         chip,
         in_specs=[_spec(tiles, name, _by_batch) for name in names],
         out_specs=_spec(tiles, "outputs", _by_batch),
@@ -434,10 +463,13 @@ def _chunk(geometry: Geometry, dtype: Any) -> list[Any]:
     return [pltpu.VMEM(shape, sum_dtype(dtype))]
 
 
-def _cast(geometry: Geometry, dtype: Any, made_of: Any) -> list[Any]:
-    """Returns what the filters are made of in the data type that it is multiplied in."""
+def _cast(geometry: Geometry, dtype: Any, made_of: Sequence[Any]) -> Sequence[Any]:
+    """Returns banks in the data type that they are multiplied in, which is smaller.
+
+    Whatever else filters are made of is cast where it is used.
+    """
     if geometry.kind == "given":
-        return [one.astype(dtype) for one in made_of]
+        return made_of
     banks, weights = made_of
     return [banks.astype(dtype), weights]
 
@@ -447,7 +479,7 @@ def inputs_gradient(geometry: Geometry, chip: Chip | None, outputs: Any, *made_o
     tiles = tiles_for(geometry, "inputs", chip)
     last = tiles.row_blocks - 1
     specs = [
-        _spec(tiles, name, lambda part, block: (jnp.minimum(block, last), part))
+        _spec(tiles, name, lambda part, block, columns: (jnp.minimum(block, last), part, columns))
         for name in ("outputs", *geometry.made_of)
     ]
     held = (tiles.held_rows, *tiles.block("inputs")[1:])
@@ -456,7 +488,7 @@ def inputs_gradient(geometry: Geometry, chip: Chip | None, outputs: Any, *made_o
         _inputs_per_example_kernel if per_example else _inputs_kernel,
         tiles,
         "inputs",
-        (tiles.batch_blocks, tiles.gradient_steps),
+        (tiles.batch_blocks, tiles.gradient_steps, tiles.column_blocks),
         chip,
         in_specs=specs,
         out_specs=_spec(tiles, "inputs", _by_batch, gradient=True),
@@ -489,20 +521,14 @@ def filters_gradient(geometry: Geometry, chip: Chip | None, *arrays: Any) -> tup
         "shared": _shared_kernel,
         "per_example": _per_example_kernel,
     }
-    if geometry.kind == "given" and tiles.batch_blocks == 1:
-        dtype = inputs.dtype
-    gradients = _call(
+    return _call(
         kernels[geometry.kind],
         tiles,
         "filters",
-        (tiles.row_blocks, tiles.batch_blocks),
+        (tiles.row_blocks, tiles.column_blocks, tiles.batch_blocks),
         chip,
         in_specs=[_spec(tiles, name, _by_rows) for name in reading],
         out_specs=[_spec(tiles, name, _by_rows) for name in geometry.made_of],
-        out_shape=[
-            jax.ShapeDtypeStruct(geometry.shape(name), dtype) for name in geometry.made_of
-        ],
+        out_shape=[jax.ShapeDtypeStruct(geometry.shape(name), dtype) for name in geometry.made_of],
         scratch_shapes=[_patch(tiles, inputs.dtype), *_chunk(geometry, dtype)],
     )(inputs, outputs, *_cast(geometry, inputs.dtype, made_of))
-    given = geometry.kind == "given"
-    return tuple(one.astype(inputs.dtype) if given else one for one in gradients)
