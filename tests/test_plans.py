@@ -395,7 +395,7 @@ def test_the_automatic_plan_gives_the_numbers_of_each(rank, batch, training, rng
     automatic.build(inputs.shape)
     randomize(automatic, rng)
     expected = to_numpy(automatic(inputs, training=training))
-    for plan in names_of(LOW_RANK):
+    for plan in names_of(BOTH):
         layer = layers.LowRankLocallyConnected2D(**arguments, implementation=plan)
         layer.build(inputs.shape)
         layer.set_weights(automatic.get_weights())
@@ -404,7 +404,7 @@ def test_the_automatic_plan_gives_the_numbers_of_each(rank, batch, training, rng
         np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("plan", ["auto", *names_of(LOW_RANK)])
+@pytest.mark.parametrize("plan", ["auto", *names_of(BOTH)])
 def test_a_layer_whose_columns_are_alike_takes_other_widths(plan, rng):
     layer = layers.LowRankLocallyConnected2D(
         6, 3, spatial_rank=30, additive_axes=(0,), implementation=plan

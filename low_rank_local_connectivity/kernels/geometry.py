@@ -271,6 +271,8 @@ def moved_bytes(tiles: Tiles, wanted: Wanted) -> int:
             read, outputs = tiles.column_blocks * read, tiles.column_blocks * outputs
         return _sum_of(wanted, read, inputs, outputs, again * filters, filters)
     banks, weights = (math.prod(geometry.shape(name)) for name in geometry.made_of)
+    # Of a block of rows, the kernel for their gradient goes through the examples last.
+    again = 1 if wanted == "filters" else again
     made_of = banks * item + again * weights * SUM_ITEMSIZE
     gradients = made_of + (banks + weights) * SUM_ITEMSIZE
     return _sum_of(wanted, read, inputs, outputs, made_of, gradients)

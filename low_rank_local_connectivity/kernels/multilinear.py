@@ -162,11 +162,16 @@ def _spelled_out(*operands: Any, geometry: Geometry, chip: Chip) -> Any:
 
 
 def _moved_tangent(primals: Sequence, tangents: Sequence, **parameters: Any) -> tuple[Any, Any]:
-    given = [
-        ad.instantiate_zeros(tangent) if isinstance(tangent, ad.Zero) else tangent
-        for tangent in tangents
-    ]
-    return jax.jvp(functools.partial(_spelled_out, **parameters), primals, given)
+    moving = [index for index, one in enumerate(tangents) if not isinstance(one, ad.Zero)]
+
+    def of_moving(*values: Any) -> Any:
+        operands = list(primals)
+        for index, value in zip(moving, values, strict=True):
+            operands[index] = value
+        return _spelled_out(*operands, **parameters)
+
+    directions = tuple(tangents[index] for index in moving)
+    return jax.jvp(of_moving, tuple(primals[index] for index in moving), directions)
 
 
 def _moved_transposed(cotangent: Any, *operands: Any, geometry: Geometry, chip: Chip) -> list:

@@ -474,12 +474,18 @@ def _cast(geometry: Geometry, dtype: Any, made_of: Sequence[Any]) -> Sequence[An
     return [banks.astype(dtype), weights]
 
 
+def _while_there_are(tiles: Tiles, part: Any, block: Any, columns: Any) -> tuple[Any, Any, Any]:
+    """Returns the last block's place again below the last row of positions: nothing is read."""
+    last = tiles.row_blocks - 1
+    there = jnp.where(block > last, tiles.column_blocks - 1, columns)
+    return jnp.minimum(block, last), part, there
+
+
 def inputs_gradient(geometry: Geometry, chip: Chip | None, outputs: Any, *made_of: Any) -> Any:
     """Returns the gradient for the inputs, given that for the outputs; as `outputs_of`."""
     tiles = tiles_for(geometry, "inputs", chip)
-    last = tiles.row_blocks - 1
     specs = [
-        _spec(tiles, name, lambda part, block, columns: (jnp.minimum(block, last), part, columns))
+        _spec(tiles, name, functools.partial(_while_there_are, tiles))
         for name in ("outputs", *geometry.made_of)
     ]
     held = (tiles.held_rows, *tiles.block("inputs")[1:])

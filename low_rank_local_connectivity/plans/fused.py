@@ -52,8 +52,8 @@ def require_kernel(name: str, backend: str, dimensions: int) -> None:
     missing = kernel_missing(backend, dimensions)
     if missing is not None:
         raise ValueError(
-            f"implementation='fused' needs a kernel that there is not for layer {name!r}: {missing}. "
-            "Use implementation='auto'."
+            f"implementation='fused' needs a kernel, which layer {name!r} has none of: {missing}. "
+            "Leave `implementation` out."
         )
 
 

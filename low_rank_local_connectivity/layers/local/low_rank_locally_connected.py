@@ -326,6 +326,11 @@ class LowRankLocallyConnected(BaseLocalConv):
         """Creates the weights for inputs of this shape."""
         super().build(input_shape)
         self.machine = present_machine()
+        if self.implementation == "fused" and None in self.input_sizes:
+            raise ValueError(
+                "implementation='fused' compiles a kernel for one size, so every spatial size must "
+                f"be known. Received: input_shape={tuple(input_shape)}. Use implementation='auto'."
+            )
         if self.implementation == "combine_then_convolve" and None in self.output_sizes:
             raise ValueError(
                 "implementation='combine_then_convolve' mixes one filter for each position, so "
