@@ -5,6 +5,7 @@ any direction is what the reference gives for that direction in place of the arr
 to be derived for the oracle.
 """
 
+import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -52,7 +53,11 @@ def arrays(kind, windows, rng, batch=BATCH):
 
 
 def definition(kind, windows, inputs, *made_of):
-    """Returns the outputs by the reference."""
+    """Returns the outputs by the reference, which knows no "full" padding."""
+    if windows.padding == "full":
+        around = [(extent - 1,) * 2 for extent in windows.extents]
+        inputs = np.pad(inputs, [(0, 0), *around, (0, 0)])
+        windows = dataclasses.replace(windows, padding="valid")
     structure = windows.strides, windows.dilations, windows.padding
     if kind == "given":
         positions = windows.static_output_shape(inputs.shape[1:-1])
@@ -121,15 +126,16 @@ OPTIONS = {
 }
 
 
-def fits(choice):
-    return not (choice["padding"] in ("causal", "full") and choice["dilation"] == 1) and (
-        choice["dilation"] == 1 or choice["padding"] != "same" or choice["stride"] < 3
-    )
+def there_is_a_window(choice):
+    windows = windows_of(*(choice[name] for name in ("taps", "stride", "dilation", "padding")))
+    return min(windows.static_output_shape(SIZES[len(windows.sizes)])) > 0
 
 
 @on_jax
 @pytest.mark.slow
-@pytest.mark.parametrize("choice", pairwise(OPTIONS, fits), ids=lambda one: "-".join(map(str, one.values())))
+@pytest.mark.parametrize(
+    "choice", pairwise(OPTIONS, there_is_a_window), ids=lambda one: "-".join(map(str, one.values()))
+)
 def test_every_setting_gives_the_numbers_of_the_definition(choice, rng, monkeypatch):
     windows = windows_of(*(choice[name] for name in ("taps", "stride", "dilation", "padding")))
     if choice["cut"]:

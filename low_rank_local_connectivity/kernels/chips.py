@@ -18,12 +18,14 @@ class Chip:
     Args:
         name: Its name.
         kind: What JAX calls it.
-        memory: Bytes of on-chip memory beside each matrix unit's core.
+        memory: Bytes of on-chip memory that vectors are loaded from.
+        interpreted: Whether kernels that are cut for it are interpreted on another device.
     """
 
     name: str
     kind: str
     memory: int
+    interpreted: bool = False
 
     @property
     def budget(self) -> int:

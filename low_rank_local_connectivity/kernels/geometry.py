@@ -356,7 +356,14 @@ def best_tiles(geometry: Geometry, wanted: Wanted, memory: int) -> Tiles | None:
         return max(OPERATIONS_PER_BYTE * moved, flops), moved
 
     # Of those that take as long the ones that move least, then the fewest, then the smallest.
-    return min(fitting, key=lambda tiles: (*work(tiles), tiles.blocks * tiles.column_blocks, held_bytes(tiles, wanted)))
+    return min(
+        fitting,
+        key=lambda tiles: (
+            *work(tiles),
+            tiles.blocks * tiles.column_blocks,
+            held_bytes(tiles, wanted),
+        ),
+    )
 
 
 def fitting_geometry(

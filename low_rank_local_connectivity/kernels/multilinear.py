@@ -7,6 +7,7 @@ the outputs among them. A derivative of one is a sum of the same with another ar
 and so is the transpose of one: nothing else is needed, at any order.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -72,7 +73,7 @@ def _compute(
 ) -> list:
     arrays = dict(zip(_read(geometry, wanted), operands, strict=True))
     made_of = [arrays.get(name) for name in geometry.made_of]
-    target = None if interpret else chip
+    target = dataclasses.replace(chip, interpreted=interpret)
     if wanted == ("outputs",):
         return [tpu.outputs_of(geometry, target, arrays["inputs"], *made_of)]
     if wanted == ("inputs",):

@@ -16,7 +16,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from low_rank_local_connectivity.kernels.chips import SMALLEST, Chip
+from low_rank_local_connectivity.kernels.chips import Chip
 from low_rank_local_connectivity.kernels.geometry import (
     GROUP,
     Geometry,
@@ -126,9 +126,7 @@ def _for_filters(tiles: Tiles, block: Any, made_of: Any, scratch: Any, body: Cal
         _for_given(tiles, block, pl.program_id(2), given)
 
 
-def _for_given(
-    tiles: Tiles, block: Any, part: Any, body: Callable[[Any, Any, Any], None]
-) -> None:
+def _for_given(tiles: Tiles, block: Any, part: Any, body: Callable[[Any, Any, Any], None]) -> None:
     """Calls `body(row, column, index)` for positions, with their index in a block of columns."""
     first = part * tiles.columns
     columns = jnp.minimum(tiles.geometry.outputs[1] - first, tiles.columns)
@@ -349,7 +347,9 @@ def _per_example_kernel(tiles: Tiles, *refs: Any) -> None:
     _for_positions(tiles, pl.program_id(0), at)
 
 
-def _spec(tiles: Tiles, name: str, place: Callable[..., tuple[Any, Any, Any]], gradient: bool = False):
+def _spec(
+    tiles: Tiles, name: str, place: Callable[..., tuple[Any, Any, Any]], gradient: bool = False
+):
     """Returns how the blocks of an array are read.
 
     Args:
@@ -390,11 +390,10 @@ def _call(
     tiles: Tiles,
     wanted: Wanted,
     grid: tuple[int, ...],
-    chip: Chip | None,
+    chip: Chip,
     **arguments: Any,
 ) -> Callable[..., Any]:
     geometry = tiles.geometry
-    limit = None if chip is None else chip.limit
     cost = pl.CostEstimate(
         flops=2 * (geometry.products + geometry.mixing * tiles.batch_blocks),
         transcendentals=0,
@@ -403,17 +402,17 @@ def _call(
     return pl.pallas_call(
         functools.partial(kernel, tiles),
         grid=grid,
-        interpret=chip is None,
+        interpret=chip.interpreted,
         name=f"local_convolution_{geometry.kind}_{wanted}",
-        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=limit),
+        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=chip.limit),
         cost_estimate=cost,
         **arguments,
     )
 
 
-def tiles_for(geometry: Geometry, wanted: Wanted, chip: Chip | None) -> Tiles:
+def tiles_for(geometry: Geometry, wanted: Wanted, chip: Chip) -> Tiles:
     """Returns the blocks of a kernel, which `fitting_geometry` saw to be there."""
-    tiles = best_tiles(geometry, wanted, (chip or SMALLEST).budget)
+    tiles = best_tiles(geometry, wanted, chip.budget)
     assert tiles is not None, geometry
     return tiles
 
@@ -426,12 +425,12 @@ def _by_rows(block: Any, columns: Any, part: Any) -> tuple[Any, Any, Any]:
     return block, part, columns
 
 
-def outputs_of(geometry: Geometry, chip: Chip | None, inputs: Any, *made_of: Any) -> Any:
+def outputs_of(geometry: Geometry, chip: Chip, inputs: Any, *made_of: Any) -> Any:
     """Returns the outputs of a local convolution.
 
     Args:
         geometry: The shapes.
-        chip: The TPU to compile for; None to interpret.
+        chip: The TPU to compile for.
         inputs: Array of axes `(rows, columns, channels, batch)`.
         *made_of: What the filters are made of, in the order of `Geometry.made_of`.
     """
@@ -481,7 +480,7 @@ def _while_there_are(tiles: Tiles, part: Any, block: Any, columns: Any) -> tuple
     return jnp.minimum(block, last), part, there
 
 
-def inputs_gradient(geometry: Geometry, chip: Chip | None, outputs: Any, *made_of: Any) -> Any:
+def inputs_gradient(geometry: Geometry, chip: Chip, outputs: Any, *made_of: Any) -> Any:
     """Returns the gradient for the inputs, given that for the outputs; as `outputs_of`."""
     tiles = tiles_for(geometry, "inputs", chip)
     specs = [
@@ -506,12 +505,12 @@ def inputs_gradient(geometry: Geometry, chip: Chip | None, outputs: Any, *made_o
     )(outputs, *_cast(geometry, outputs.dtype, made_of))
 
 
-def filters_gradient(geometry: Geometry, chip: Chip | None, *arrays: Any) -> tuple[Any, ...]:
+def filters_gradient(geometry: Geometry, chip: Chip, *arrays: Any) -> tuple[Any, ...]:
     """Returns the gradients for what the filters are made of.
 
     Args:
         geometry: The shapes.
-        chip: The TPU to compile for; None to interpret.
+        chip: The TPU to compile for.
         *arrays: The inputs, the gradient for the outputs, and, of mixed filters, the banks and
             the combining weights.
 
