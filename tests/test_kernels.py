@@ -93,7 +93,7 @@ def check(kind, windows, rng, batch=BATCH):
     with all_digits():
         apply = kernel_of(kind, windows)
         outputs, pull = jax.jit(functools.partial(jax.vjp, apply))(*drawn.values())
-        gradients = jax.jit(lambda upstream: pull(upstream))(upstream)
+        gradients = jax.jit(pull)(upstream)
         outputs, *gradients = map(np.asarray, (outputs, *gradients))
     np.testing.assert_allclose(outputs, definition(kind, windows, *drawn.values()), **TINY)
     for (name, value), gradient in zip(drawn.items(), gradients, strict=True):
@@ -170,51 +170,48 @@ def test_a_kernel_that_is_cut_into_blocks_gives_the_numbers_of_the_definition(
     budget = chips.SMALLEST.budget
     found = geometry.fitting_geometry(kind, shape, windows, FILTERS, rank, 8, budget)
     tiles = geometry.best_tiles(found, "inputs", budget)
-    assert tiles.row_blocks > 1 and tiles.batch_blocks == 2
+    assert tiles.row_blocks > 1
+    assert tiles.batch_blocks == 2
     check(kind, windows, rng, batch)
+
+
+def derivatives(apply, moved, upstream):
+    """Returns a function to the derivatives of another: forward, second, both mixed, mapped."""
+    import jax
+    import jax.numpy as jnp
+
+    def loss(*values):
+        return jnp.sum(jnp.sin(apply(*values)) * upstream)
+
+    def along(function, *values):
+        return jax.jvp(function, values, moved)[1]
+
+    def every(*values):
+        gradient = jax.grad(loss, tuple(range(len(values))))
+        backwards = jax.grad(lambda *values: jnp.sum(along(apply, *values) ** 2))
+        mapped = jax.vmap(lambda one: apply(one[None], *values[1:])[0])
+        found = along(apply, *values), along(gradient, *values), backwards(*values)
+        return *found, mapped(values[0])
+
+    return jax.jit(every)
 
 
 @on_jax
 @pytest.mark.parametrize("kind", ["shared", "given"])
 def test_derivatives_of_any_order_and_direction_agree_with_the_other_plan(kind, rng):
-    import jax
-    import jax.numpy as jnp
-
     from low_rank_local_connectivity import ops
 
     windows = windows_of((3,))
     drawn, upstream = arrays(kind, windows, rng)
     moved, _ = arrays(kind, windows, rng)
-
-    def plain(inputs, *made_of):
-        if kind == "given":
-            return ops.local_convolution(inputs, *made_of, windows)
-        return ops.combine_then_convolve(inputs, *made_of, windows)
-
-    def every(apply):
-        def loss(*values):
-            return jnp.sum(jnp.sin(apply(*values)) * upstream)
-
-        def along(*values):
-            return jax.jvp(apply, values, tuple(moved.values()))[1]
-
-        def second(*values):
-            gradient = jax.grad(loss, tuple(range(len(values))))
-            return jax.jvp(gradient, values, tuple(moved.values()))[1]
-
-        def twice(*values):
-            return jax.grad(lambda *values: jnp.sum(along(*values) ** 2))(*values)
-
-        def by_example(inputs, *made_of):
-            return jax.vmap(lambda one: apply(one[None], *made_of)[0])(inputs)
-
-        return jax.jit(lambda *values: [one(*values) for one in (along, second, twice, by_example)])
-
+    plain = ops.local_convolution if kind == "given" else ops.combine_then_convolve
     with all_digits():
-        found = jax.tree.leaves(every(kernel_of(kind, windows))(*drawn.values()))
-        expected = jax.tree.leaves(every(plain)(*drawn.values()))
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=1e-9, atol=1e-9)
+        found, expected = (
+            derivatives(apply, tuple(moved.values()), upstream)(*drawn.values())
+            for apply in (kernel_of(kind, windows), functools.partial(plain, windows=windows))
+        )
+    for one, other in zip(np_leaves(found), np_leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
 
 
 LAYERS = {
@@ -379,7 +376,7 @@ on_other = pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has 
 def test_asking_for_a_kernel_that_there_is_not_says_what_to_do(kind):
     rank = {} if kind is layers.LocallyConnected2D else {"spatial_rank": 2}
     backend = keras.backend.backend()
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="fused") as error:
         kind(6, 3, **rank, implementation="fused", name="low")
     assert str(error.value) == (
         "implementation='fused' needs a kernel, which layer 'low' has none of: kernels are written "
@@ -421,7 +418,7 @@ IMPOSSIBLE = {
 @pytest.mark.parametrize("name", IMPOSSIBLE)
 def test_what_no_kernel_computes_is_refused_in_words(name):
     make, message = IMPOSSIBLE[name]
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="fused") as error:
         make()
     assert str(error.value) == message
 
@@ -443,5 +440,6 @@ def test_banks_that_do_not_fit_on_the_chip_are_refused_in_words():
 def test_the_tpu_s_compiler_takes_every_kernel_and_reports_the_bytes_counted(chip):
     from benchmarks.kernels import compiled_kernels
 
-    for kernel, reported, counted in compiled_kernels(chip):
-        assert counted <= reported < 1.15 * counted, kernel
+    for kernel in compiled_kernels(chip):
+        # Banks are cast around the kernel.
+        assert kernel.counted <= kernel.reported < 1.3 * kernel.counted, kernel

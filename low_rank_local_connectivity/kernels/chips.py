@@ -89,7 +89,7 @@ def _device_kind() -> str:
     """Returns what JAX calls the present device."""
     import jax
 
-    device: Any = jax.config.jax_default_device
+    device: Any = getattr(jax.config, "jax_default_device", None)
     if device is None or isinstance(device, str):
         device = jax.local_devices(backend=device)[0]
     return device.device_kind

@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from low_rank_local_connectivity.ops.windows import Windows
 
@@ -368,7 +368,7 @@ def best_tiles(geometry: Geometry, wanted: Wanted, memory: int) -> Tiles | None:
 
 def fitting_geometry(
     kind: Kind,
-    shape: tuple[int, ...],
+    shape: tuple[Any, ...],
     windows: Windows,
     filters: int,
     rank: int,
@@ -382,7 +382,7 @@ def fitting_geometry(
 
     Args:
         kind: What the filters are.
-        shape: Shape of the inputs, channels last.
+        shape: Shape of the inputs, channels last, all of it known.
         windows: Where the windows sit, over one or two axes.
         filters: Filters at each position.
         rank: Number of banks.
@@ -394,21 +394,26 @@ def fitting_geometry(
     """
     batch, *sizes, channels = shape
     whole = sublanes(itemsize)
-    padded = (
-        round_up(channels, whole),
-        round_up(filters, whole),
-        round_up(max(batch, 1), LANES),
-        rank,
-        itemsize,
-    )
     numbers = (windows.static_output_shape(sizes), windows.sizes, windows.strides)
-    axes = [tuple(axis) for axis in (*numbers, windows.dilations)]
-    placed = (
-        [axes] if len(sizes) == 2 else [[(1, *one) for one in axes], [(*one, 1) for one in axes]]
-    )
+    axes: list[Any] = [tuple(axis) for axis in (*numbers, windows.dilations)]
+    signal: list[Any] = [[(1, *one) for one in axes], [(*one, 1) for one in axes]]
     together = MIXED_TOGETHER if kind == "shared" else MIXED_TOGETHER[:1]
-    for one, most in itertools.product(placed, together):
-        geometry = Geometry(kind, *one, *padded, most_together=most)
+    for (outputs, taps, strides, dilations), most in itertools.product(
+        [axes] if len(sizes) == 2 else signal, together
+    ):
+        geometry = Geometry(
+            kind,
+            outputs,
+            taps,
+            strides,
+            dilations,
+            channels=round_up(channels, whole),
+            filters=round_up(filters, whole),
+            batch=round_up(max(batch, 1), LANES),
+            rank=rank,
+            itemsize=itemsize,
+            most_together=most,
+        )
         if all(best_tiles(geometry, wanted, memory) for wanted in WANTED):
             return geometry
     raise ValueError(

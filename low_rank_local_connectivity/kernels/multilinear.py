@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -31,7 +32,7 @@ def names_of(geometry: Geometry) -> tuple[str, ...]:
 
 def _read(geometry: Geometry, wanted: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the names of what is needed to compute something."""
-    return tuple(name for name in names_of(geometry) if len(wanted) > 1 or name != wanted[0])
+    return tuple(name for name in names_of(geometry) if wanted != (name,))
 
 
 def _dtype(name: str, dtype: Any) -> Any:
@@ -62,10 +63,7 @@ def local(geometry: Geometry, chip: Chip, wanted: tuple[str, ...], arrays: dict[
 def _abstract(*operands: Any, geometry: Geometry, chip: Chip, wanted: tuple[str, ...]) -> list:
     del chip
     dtype = operands[0].dtype
-    return [
-        jax.core.ShapedArray(geometry.shape(name), jnp.dtype(_dtype(name, dtype)))
-        for name in wanted
-    ]
+    return [ShapedArray(geometry.shape(name), jnp.dtype(_dtype(name, dtype))) for name in wanted]
 
 
 def _compute(
@@ -86,6 +84,11 @@ def _compute(
     made_of = [one if one is not None else zero for one, zero in zip(made_of, zeros, strict=True)]
     found = tpu.filters_gradient(geometry, target, *pair, *made_of)
     return [gradient for name, gradient in zip(FILTERS, found, strict=True) if name in wanted]
+
+
+def _moved_abstract(inputs: Any, *rest: Any, geometry: Geometry, chip: Chip) -> Any:
+    del rest, chip
+    return ShapedArray(geometry.shape("outputs"), inputs.dtype)
 
 
 @functools.cache
@@ -211,9 +214,7 @@ def _mapped(primitive: Any, operands: Sequence, axes: Sequence, **parameters: An
 local_p.def_abstract_eval(_abstract)
 ad.primitive_jvps[local_p] = _tangent
 ad.primitive_transposes[local_p] = _transposed
-moved_p.def_abstract_eval(
-    lambda inputs, *_, geometry, chip: jax.core.ShapedArray(geometry.shape("outputs"), inputs.dtype)
-)
+moved_p.def_abstract_eval(_moved_abstract)
 ad.primitive_jvps[moved_p] = _moved_tangent
 ad.primitive_transposes[moved_p] = _moved_transposed
 mlir.register_lowering(moved_p, mlir.lower_fun(_spelled_out, multiple_results=False))

@@ -7,7 +7,7 @@ and multiplies. Without a TPU the same code is interpreted, operation by operati
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -57,13 +57,13 @@ def _rows_here(tiles: Tiles, block: Any) -> Any:
     return jnp.clip(tiles.geometry.outputs[0] - block * tiles.rows, 0, tiles.rows)
 
 
-def _taps(geometry: Geometry, row: Any, column: Any):
+def _taps(geometry: Geometry, row: Any, column: Any) -> Iterator[tuple[Any, Any, slice]]:
     """Yields where in a block of inputs each tap of a position is, and where in its patch."""
     channels = geometry.channels
     for index, tap in enumerate(itertools.product(*map(range, geometry.taps))):
         y = row * geometry.strides[0] + tap[0] * geometry.dilations[0]
         x = column * geometry.strides[1] + tap[1] * geometry.dilations[1]
-        yield y, x, pl.ds(index * channels, channels)
+        yield y, x, slice(index * channels, (index + 1) * channels)
 
 
 def _collect(geometry: Geometry, inputs: Any, patch: Any, row: Any, column: Any) -> None:
@@ -104,7 +104,9 @@ def _same_filter(shape: tuple[int, int, int]) -> Any:
     return row == lax.broadcasted_iota(jnp.int32, shape, 2) % GROUP
 
 
-def _for_filters(tiles: Tiles, block: Any, made_of: Any, scratch: Any, body: Callable[..., None]):
+def _for_filters(
+    tiles: Tiles, block: Any, made_of: Any, scratch: Any, body: Callable[..., None]
+) -> None:
     """Calls `body(row, column, filter)` for the positions of a block of rows."""
     geometry = tiles.geometry
     if geometry.kind == "shared":
@@ -117,7 +119,7 @@ def _for_filters(tiles: Tiles, block: Any, made_of: Any, scratch: Any, body: Cal
             matrix = groups.reshape(geometry.filters, geometry.reads)
             body(row, column, matrix)
 
-        _for_chunks(tiles, block, mix, at)
+        _for_chunks(tiles, block, mix, at, _nothing)
     else:
 
         def given(row: Any, column: Any, index: Any) -> None:
@@ -137,12 +139,16 @@ def _for_given(tiles: Tiles, block: Any, part: Any, body: Callable[[Any, Any, An
     _for_each(_rows_here(tiles, block), each)
 
 
+def _nothing(row: Any, chunk: Any) -> None:
+    del row, chunk
+
+
 def _for_chunks(
     tiles: Tiles,
     block: Any,
     before: Callable[[Any, Any], None],
     at: Callable[[Any, Any, Any], None],
-    after: Callable[[Any, Any], None] = lambda row, chunk: None,
+    after: Callable[[Any, Any], None],
 ) -> None:
     """Goes through the positions of a block of rows in chunks.
 
@@ -247,7 +253,7 @@ def _start(held: Any) -> None:
 def _spread(tiles: Tiles, held: Any, gradient: Any, row: Any, column: Any) -> None:
     """Adds the gradient for a patch to the rows that it was read from."""
     for y, x, part in _taps(tiles.geometry, row, column):
-        held[y, x] = held[y, x] + gradient[part.start : part.start + part.size]
+        held[y, x] = held[y, x] + gradient[part]
 
 
 def _release(tiles: Tiles, held: Any, inputs: Any) -> None:
@@ -320,7 +326,7 @@ def _shared_kernel(tiles: Tiles, *refs: Any) -> None:
         own = jnp.where(_same_filter(shape), total.reshape(shape), jnp.zeros(shape, total.dtype))
         weight_gradients[row, chunk] += jnp.sum(own, axis=1)
 
-    _for_chunks(tiles, block, lambda row, chunk: None, at, contract)
+    _for_chunks(tiles, block, _nothing, at, contract)
 
 
 def _per_example_kernel(tiles: Tiles, *refs: Any) -> None:

@@ -2,7 +2,8 @@
 
 A layer states a `Request`, `choose` picks the plan that is estimated to be the fastest of those
 that fit into memory, and the layer applies it. A new plan is an entry in its layer's table
-(`LOW_RANK`, `LOCALLY_CONNECTED`, `KRONECKER`, `CONDITIONAL`) and its measured costs in `coefficients.json`.
+(`LOW_RANK`, `LOCALLY_CONNECTED`, `KRONECKER`, `CONDITIONAL`) and its measured costs in
+`coefficients.json`.
 """
 
 from low_rank_local_connectivity.plans.conditional import CONDITIONAL

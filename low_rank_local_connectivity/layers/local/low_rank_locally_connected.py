@@ -99,11 +99,11 @@ class LowRankLocallyConnected(BaseLocalConv):
             `"combine_then_convolve"` mixes the banks and applies one filter per position, at a
             cost that hardly depends on `K`. `"fused"` mixes them within a kernel, so that neither
             filters nor patches go through memory: on JAX, in 1D and 2D, for a known batch and
-            size; without a TPU it is interpreted, which is slow. All give the same numbers. `"auto"` takes the
-            faster one by the cost model of `plans.choose`, from static shapes, `K`, the
-            batch (32 if unknown), `training` and what fits into memory; it takes the first
-            where the second cannot be: for input-dependent weights, mixed bases and unknown
-            sizes.
+            size; without a TPU it is interpreted, which is slow. All give the same numbers.
+            `"auto"` takes the faster one by the cost model of `plans.choose`, from static shapes,
+            `K`, the batch (32 if unknown), `training` and what fits into memory; it takes the
+            first where the second cannot be: for input-dependent weights, mixed bases and
+            unknown sizes.
 
     Weights, in this order:
         kernel_bases: `(*kernel_size, input channels, K * F)`, bank-major in the last axis; or
