@@ -135,7 +135,7 @@ def compiled_kernels(chip: str) -> Iterator[Kernel]:
         "filters": (tpu.filters_gradient, ("inputs", "outputs")),
     }
     for kind, rank in KERNELS:
-        geometry = fitting_geometry(kind, SHAPE, WINDOWS, FILTERS, rank, 2, target.budget)
+        geometry = fitting_geometry(kind, SHAPE, WINDOWS, FILTERS, rank, 2, target.budgets)
         for wanted in WANTED:
             function, read = functions[wanted]
             mixed = () if kind == "given" and wanted == "filters" else geometry.made_of
@@ -144,9 +144,9 @@ def compiled_kernels(chip: str) -> Iterator[Kernel]:
                 for name in (*read, *mixed)
             ]
             compiled = compile_for(
-                chip, lambda *arrays, f=function, g=geometry: f(g, target, *arrays), *arrays
+                chip, lambda *arrays, f=function, g=geometry: f(g, False, *arrays), *arrays
             )
-            tiles = best_tiles(geometry, wanted, target.budget)
+            tiles = best_tiles(geometry, wanted)
             assert tiles is not None
             yield Kernel(
                 f"{kind}, K = {rank}, {wanted}",

@@ -150,7 +150,7 @@ def cut_small(monkeypatch, kind, windows, batch):
     for size in itertools.count(2**16, 2**14):
         chip = chips.Chip("tiny", "", size)
         try:
-            geometry.fitting_geometry(kind, shape, windows, FILTERS, rank, 8, chip.budget)
+            geometry.fitting_geometry(kind, shape, windows, FILTERS, rank, 8, chip.budgets)
         except ValueError:
             continue
         monkeypatch.setitem(chips.CHIPS, "tiny", chip)
@@ -167,9 +167,9 @@ def test_a_kernel_that_is_cut_into_blocks_gives_the_numbers_of_the_definition(
     cut_small(monkeypatch, kind, windows, batch)
     shape = (batch, *SIZES[2], CHANNELS)
     rank = 1 if kind == "given" else RANK
-    budget = chips.SMALLEST.budget
-    found = geometry.fitting_geometry(kind, shape, windows, FILTERS, rank, 8, budget)
-    tiles = geometry.best_tiles(found, "inputs", budget)
+    budgets = chips.SMALLEST.budgets
+    found = geometry.fitting_geometry(kind, shape, windows, FILTERS, rank, 8, budgets)
+    tiles = geometry.best_tiles(found, "inputs")
     assert tiles.row_blocks > 1
     assert tiles.batch_blocks == 2
     check(kind, windows, rng, batch)
@@ -279,14 +279,18 @@ def test_a_batch_of_no_examples_goes_through_a_kernel():
     assert call(layer, np.zeros((0, 11, CHANNELS), "float32")).shape == (0, 9, FILTERS)
 
 
-WHOLE = geometry.Geometry("shared", (26, 26), (3, 3), (1, 1), (1, 1), 64, 64, 512, 30, 2)
+WHOLE = geometry.Geometry(
+    "shared", (26, 26), (3, 3), (1, 1), (1, 1), 64, 64, 512, 30, 2, 48 * 2**20
+)
 
 
 def geometries():
     for kind, batch, stride in itertools.product(KINDS, (128, 512), (1, 2)):
         rank = 1 if kind == "given" else 4
         strides = (stride, stride)
-        yield geometry.Geometry(kind, (13, 11), (3, 2), strides, (1, 1), 16, 32, batch, rank, 2)
+        yield geometry.Geometry(
+            kind, (13, 11), (3, 2), strides, (1, 1), 16, 32, batch, rank, 2, 2**21
+        )
 
 
 @on_jax
@@ -319,14 +323,13 @@ def test_the_bytes_counted_are_those_that_the_blocks_move(asked, wanted, monkeyp
         "inputs": tpu.inputs_gradient,
         "filters": tpu.filters_gradient,
     }[wanted]
-    chip = chips.Chip("tiny", "", 3 * 2**20)
     operands = [
         jax.ShapeDtypeStruct(
             asked.shape(name), jnp.bfloat16 if name in ("inputs", "outputs") else jnp.float32
         )
         for name in (*names[wanted], *mixed)
     ]
-    jax.eval_shape(functools.partial(function, asked, chip), *operands)
+    jax.eval_shape(functools.partial(function, asked, False), *operands)
     ((arguments, given, made),) = seen
     specs = [*arguments["in_specs"], *jax.tree.leaves(arguments["out_specs"])]
     moved = sum(
@@ -357,8 +360,8 @@ def length(block, index, whole):
 def test_a_kernel_of_the_paper_s_size_moves_little_more_than_inputs_and_outputs():
     inputs, outputs = (2 * math.prod(WHOLE.shape(name)) for name in ("inputs", "outputs"))
     for wanted in geometry.WANTED:
-        tiles = geometry.best_tiles(WHOLE, wanted, chips.CHIPS["v5e"].budget)
-        assert geometry.moved_bytes(tiles, wanted) < 1.2 * (inputs + outputs)
+        tiles = geometry.best_tiles(WHOLE, wanted)
+        assert geometry.moved_bytes(tiles, wanted) < 1.4 * (inputs + outputs)
 
 
 @pytest.mark.once

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from low_rank_local_connectivity.ops.windows import Windows
@@ -70,6 +70,7 @@ class Geometry:
         batch: Examples.
         rank: Banks; 1 where filters are given.
         itemsize: Bytes of a number of the inputs.
+        memory: Bytes of on-chip memory that a kernel may hold.
         most_together: Positions whose filters are mixed together at most.
     """
 
@@ -83,6 +84,7 @@ class Geometry:
     batch: int
     rank: int
     itemsize: int
+    memory: int
     most_together: int = MIXED_TOGETHER[0]
 
     @property
@@ -333,20 +335,22 @@ def _possible(geometry: Geometry) -> Iterator[Tiles]:
 
 
 @functools.lru_cache(maxsize=1024)
-def best_tiles(geometry: Geometry, wanted: Wanted, memory: int) -> Tiles | None:
+def best_tiles(geometry: Geometry, wanted: Wanted) -> Tiles | None:
     """Returns the blocks that take the least time of those that fit, or None if none do.
 
     Args:
         geometry: What is cut.
         wanted: What is computed.
-        memory: Bytes of on-chip memory that may be held.
 
     Example:
-        >>> layer = Geometry("shared", (26, 26), (3, 3), (1, 1), (1, 1), 64, 64, 512, 4, 2)
-        >>> best_tiles(layer, "outputs", 100 * MEBIBYTE).row_blocks
-        3
+        >>> sizes = (26, 26), (3, 3), (1, 1), (1, 1), 64, 64, 512
+        >>> layer = Geometry("shared", *sizes, rank=4, itemsize=2, memory=100 * MEBIBYTE)
+        >>> best_tiles(layer, "outputs").row_blocks
+        2
     """
-    fitting = [tiles for tiles in _possible(geometry) if held_bytes(tiles, wanted) <= memory]
+    fitting = [
+        tiles for tiles in _possible(geometry) if held_bytes(tiles, wanted) <= geometry.memory
+    ]
     if not fitting:
         return None
 
@@ -373,7 +377,7 @@ def fitting_geometry(
     filters: int,
     rank: int,
     itemsize: int,
-    memory: int,
+    memories: Sequence[int],
 ) -> Geometry:
     """Returns the padded shapes of a local convolution whose kernels fit into on-chip memory.
 
@@ -387,7 +391,7 @@ def fitting_geometry(
         filters: Filters at each position.
         rank: Number of banks.
         itemsize: Bytes of a number of the inputs.
-        memory: Bytes of on-chip memory that may be held.
+        memories: Bytes of on-chip memory that may be held: as many as are needed, in this order.
 
     Raises:
         ValueError: If none fits.
@@ -398,8 +402,8 @@ def fitting_geometry(
     axes: list[Any] = [tuple(axis) for axis in (*numbers, windows.dilations)]
     signal: list[Any] = [[(1, *one) for one in axes], [(*one, 1) for one in axes]]
     together = MIXED_TOGETHER if kind == "shared" else MIXED_TOGETHER[:1]
-    for (outputs, taps, strides, dilations), most in itertools.product(
-        [axes] if len(sizes) == 2 else signal, together
+    for memory, (outputs, taps, strides, dilations), most in itertools.product(
+        memories, [axes] if len(sizes) == 2 else signal, together
     ):
         geometry = Geometry(
             kind,
@@ -412,13 +416,14 @@ def fitting_geometry(
             batch=round_up(max(batch, 1), LANES),
             rank=rank,
             itemsize=itemsize,
+            memory=memory,
             most_together=most,
         )
-        if all(best_tiles(geometry, wanted, memory) for wanted in WANTED):
+        if all(best_tiles(geometry, wanted) for wanted in WANTED):
             return geometry
     raise ValueError(
         "A fused kernel must hold its filter banks and one row of positions in on-chip memory, "
-        f"of which {memory:,} bytes may be taken. Received: {rank} banks of {filters} filters over "
-        f"inputs of shape {shape} with windows={windows}. Use another implementation, or fewer "
-        "banks, filters or channels."
+        f"of which {max(memories):,} bytes may be taken. Received: {rank} banks of {filters} "
+        f"filters over inputs of shape {shape} with windows={windows}. Use another "
+        "implementation, or fewer banks, filters or channels."
     )

@@ -37,11 +37,12 @@ def convolve(
     Raises:
         ValueError: If a kernel would need more than the memory on the chip.
     """
-    chip = present_chip()
     dtype = inputs_bSc.dtype
     inputs_bSc = inputs_bSc.astype(jnp.float32) if dtype == jnp.float16 else inputs_bSc
     shape, itemsize = tuple(inputs_bSc.shape), inputs_bSc.dtype.itemsize
-    geometry = fitting_geometry(kind, shape, windows, filters, rank, itemsize, chip.budget)
+    geometry = fitting_geometry(
+        kind, shape, windows, filters, rank, itemsize, present_chip().budgets
+    )
     arrays = {"inputs": _inputs(geometry, inputs_bSc, windows)}
     made_of = [one.astype(sum_dtype(one.dtype)) for one in made_of]
     channels = shape[-1]
@@ -50,7 +51,7 @@ def convolve(
     else:
         arrays["banks"] = _banks(geometry, made_of[0], channels, filters)
         arrays["weights"] = _weights(geometry, made_of[1])
-    (outputs,) = local(geometry, chip, ("outputs",), arrays)
+    (outputs,) = local(geometry, ("outputs",), arrays)
     positions = windows.static_output_shape(shape[1:-1])
     outputs = jnp.transpose(outputs[:, :, :filters, : shape[0]], (3, 0, 1, 2))
     return outputs.reshape(shape[0], *positions, filters).astype(dtype)

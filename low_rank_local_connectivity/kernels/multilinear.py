@@ -7,7 +7,6 @@ the outputs among them. A derivative of one is a sum of the same with another ar
 and so is the transpose of one: nothing else is needed, at any order.
 """
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +18,6 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from low_rank_local_connectivity.kernels import tpu
-from low_rank_local_connectivity.kernels.chips import Chip
 from low_rank_local_connectivity.kernels.geometry import Geometry
 
 FILTERS = ("banks", "weights")
@@ -44,12 +42,11 @@ local_p.multiple_results = True
 moved_p = Primitive("fused_local_convolution_moved")
 
 
-def local(geometry: Geometry, chip: Chip, wanted: tuple[str, ...], arrays: dict[str, Any]) -> list:
+def local(geometry: Geometry, wanted: tuple[str, ...], arrays: dict[str, Any]) -> list:
     """Returns derivatives of the sum of outputs times the numbers given for them.
 
     Args:
         geometry: The shapes.
-        chip: The TPU to compile for, on a TPU.
         wanted: Names of what there are derivatives for: one, or banks and weights.
         arrays: The other arrays by their names; of two that are wanted both are needed.
 
@@ -57,37 +54,33 @@ def local(geometry: Geometry, chip: Chip, wanted: tuple[str, ...], arrays: dict[
         An array for each name.
     """
     operands = [arrays[name] for name in _read(geometry, wanted)]
-    return local_p.bind(*operands, geometry=geometry, chip=chip, wanted=wanted)
+    return local_p.bind(*operands, geometry=geometry, wanted=wanted)
 
 
-def _abstract(*operands: Any, geometry: Geometry, chip: Chip, wanted: tuple[str, ...]) -> list:
-    del chip
+def _abstract(*operands: Any, geometry: Geometry, wanted: tuple[str, ...]) -> list:
     dtype = operands[0].dtype
     return [ShapedArray(geometry.shape(name), jnp.dtype(_dtype(name, dtype))) for name in wanted]
 
 
-def _compute(
-    interpret: bool, *operands: Any, geometry: Geometry, chip: Chip, wanted: tuple[str, ...]
-) -> list:
+def _compute(interpret: bool, *operands: Any, geometry: Geometry, wanted: tuple[str, ...]) -> list:
     arrays = dict(zip(_read(geometry, wanted), operands, strict=True))
     made_of = [arrays.get(name) for name in geometry.made_of]
-    target = dataclasses.replace(chip, interpreted=interpret)
     if wanted == ("outputs",):
-        return [tpu.outputs_of(geometry, target, arrays["inputs"], *made_of)]
+        return [tpu.outputs_of(geometry, interpret, arrays["inputs"], *made_of)]
     if wanted == ("inputs",):
-        return [tpu.inputs_gradient(geometry, target, arrays["outputs"], *made_of)]
+        return [tpu.inputs_gradient(geometry, interpret, arrays["outputs"], *made_of)]
     pair = arrays["inputs"], arrays["outputs"]
     if geometry.kind == "given":
-        return list(tpu.filters_gradient(geometry, target, *pair))
+        return list(tpu.filters_gradient(geometry, interpret, *pair))
     # What is missing multiplies nothing that is wanted.
     zeros = [jnp.zeros(geometry.shape(name), _dtype(name, pair[0].dtype)) for name in FILTERS]
     made_of = [one if one is not None else zero for one, zero in zip(made_of, zeros, strict=True)]
-    found = tpu.filters_gradient(geometry, target, *pair, *made_of)
+    found = tpu.filters_gradient(geometry, interpret, *pair, *made_of)
     return [gradient for name, gradient in zip(FILTERS, found, strict=True) if name in wanted]
 
 
-def _moved_abstract(inputs: Any, *rest: Any, geometry: Geometry, chip: Chip) -> Any:
-    del rest, chip
+def _moved_abstract(inputs: Any, *rest: Any, geometry: Geometry) -> Any:
+    del rest
     return ShapedArray(geometry.shape("outputs"), inputs.dtype)
 
 
@@ -106,7 +99,7 @@ def _sum(terms: Sequence[list]) -> list:
 
 def _tangent(primals: Sequence, tangents: Sequence, **parameters: Any) -> tuple[list, list]:
     """Adds what each of the arrays that move contributes, two at once where a kernel can."""
-    geometry, chip, wanted = (parameters[name] for name in ("geometry", "chip", "wanted"))
+    geometry, wanted = parameters["geometry"], parameters["wanted"]
     names = _read(geometry, wanted)
     arrays = dict(zip(names, primals, strict=True))
     moving = {
@@ -114,32 +107,32 @@ def _tangent(primals: Sequence, tangents: Sequence, **parameters: Any) -> tuple[
         for name, tangent in zip(names, tangents, strict=True)
         if not isinstance(tangent, ad.Zero)
     }
-    outputs = local(geometry, chip, wanted, arrays)
+    outputs = local(geometry, wanted, arrays)
     terms = []
     if wanted == ("outputs",) and all(name in moving for name in FILTERS):
         operands = [arrays[name] for name in ("inputs", *FILTERS)]
         operands += [moving.pop(name) for name in FILTERS]
-        terms.append([moved_p.bind(*operands, geometry=geometry, chip=chip)])
-    terms += [_moved_one(geometry, chip, wanted, arrays, *one) for one in moving.items()]
+        terms.append([moved_p.bind(*operands, geometry=geometry)])
+    terms += [_moved_one(geometry, wanted, arrays, *one) for one in moving.items()]
     return outputs, _sum(terms)
 
 
 def _moved_one(
-    geometry: Geometry, chip: Chip, wanted: tuple[str, ...], arrays: dict, name: str, tangent: Any
+    geometry: Geometry, wanted: tuple[str, ...], arrays: dict, name: str, tangent: Any
 ) -> list:
     """Returns the derivatives with another array in one's place, zeros of what it is not in."""
     moved = {**arrays, name: tangent}
     if name not in wanted:
-        return local(geometry, chip, wanted, moved)
+        return local(geometry, wanted, moved)
     return [
-        jnp.zeros_like(arrays[one]) if one == name else local(geometry, chip, (one,), moved)[0]
+        jnp.zeros_like(arrays[one]) if one == name else local(geometry, (one,), moved)[0]
         for one in wanted
     ]
 
 
 def _transposed(cotangents: Sequence, *operands: Any, **parameters: Any) -> list:
     """Returns the cotangent of the one array that is not known."""
-    geometry, chip, wanted = (parameters[name] for name in ("geometry", "chip", "wanted"))
+    geometry, wanted = parameters["geometry"], parameters["wanted"]
     names = _read(geometry, wanted)
     (unknown,) = (
         name
@@ -148,7 +141,7 @@ def _transposed(cotangents: Sequence, *operands: Any, **parameters: Any) -> list
     )
     arrays = dict(zip(names, operands, strict=True))
     terms = [
-        local(geometry, chip, (unknown,), {**arrays, name: cotangent})
+        local(geometry, (unknown,), {**arrays, name: cotangent})
         for name, cotangent in zip(wanted, cotangents, strict=True)
         if name != unknown and not isinstance(cotangent, ad.Zero)
     ]
@@ -156,12 +149,12 @@ def _transposed(cotangents: Sequence, *operands: Any, **parameters: Any) -> list
     return [total if name == unknown else None for name in names]
 
 
-def _spelled_out(*operands: Any, geometry: Geometry, chip: Chip) -> Any:
+def _spelled_out(*operands: Any, geometry: Geometry) -> Any:
     """Returns how outputs move with banks and weights, as the sum of two convolutions."""
     inputs, banks, weights, moved_banks, moved_weights = operands
     arrays = {"inputs": inputs, "banks": banks, "weights": weights}
-    first = local(geometry, chip, ("outputs",), {**arrays, "banks": moved_banks})
-    second = local(geometry, chip, ("outputs",), {**arrays, "weights": moved_weights})
+    first = local(geometry, ("outputs",), {**arrays, "banks": moved_banks})
+    second = local(geometry, ("outputs",), {**arrays, "weights": moved_weights})
     return first[0] + second[0]
 
 
@@ -178,7 +171,7 @@ def _moved_tangent(primals: Sequence, tangents: Sequence, **parameters: Any) -> 
     return jax.jvp(of_moving, tuple(primals[index] for index in moving), directions)
 
 
-def _moved_transposed(cotangent: Any, *operands: Any, geometry: Geometry, chip: Chip) -> list:
+def _moved_transposed(cotangent: Any, *operands: Any, geometry: Geometry) -> list:
     """Returns the cotangents of the banks' and the weights' tangents, from one kernel."""
     inputs, banks, weights, *moved = operands
     arrays = {"inputs": inputs, "outputs": cotangent, "banks": banks, "weights": weights}
@@ -187,7 +180,7 @@ def _moved_transposed(cotangent: Any, *operands: Any, geometry: Geometry, chip: 
     )
     if isinstance(cotangent, ad.Zero):
         return [None] * len(operands)
-    found = dict(zip(wanted, local(geometry, chip, wanted, arrays), strict=True))
+    found = dict(zip(wanted, local(geometry, wanted, arrays), strict=True))
     return [None, None, None, *(found.get(name) for name in FILTERS)]
 
 

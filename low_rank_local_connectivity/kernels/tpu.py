@@ -16,7 +16,6 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from low_rank_local_connectivity.kernels.chips import Chip
 from low_rank_local_connectivity.kernels.geometry import (
     GROUP,
     Geometry,
@@ -396,7 +395,7 @@ def _call(
     tiles: Tiles,
     wanted: Wanted,
     grid: tuple[int, ...],
-    chip: Chip,
+    interpret: bool,
     **arguments: Any,
 ) -> Callable[..., Any]:
     geometry = tiles.geometry
@@ -408,17 +407,22 @@ def _call(
     return pl.pallas_call(
         functools.partial(kernel, tiles),
         grid=grid,
-        interpret=chip.interpreted,
+        interpret=interpret,
         name=f"local_convolution_{geometry.kind}_{wanted}",
-        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=chip.limit),
+        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=_limit(geometry)),
         cost_estimate=cost,
         **arguments,
     )
 
 
-def tiles_for(geometry: Geometry, wanted: Wanted, chip: Chip) -> Tiles:
+def _limit(geometry: Geometry) -> int:
+    """Returns the bytes of on-chip memory that the compiler may take, some of them its own."""
+    return geometry.memory * 15 // 13
+
+
+def tiles_for(geometry: Geometry, wanted: Wanted) -> Tiles:
     """Returns the blocks of a kernel, which `fitting_geometry` saw to be there."""
-    tiles = best_tiles(geometry, wanted, chip.budget)
+    tiles = best_tiles(geometry, wanted)
     assert tiles is not None, geometry
     return tiles
 
@@ -431,16 +435,16 @@ def _by_rows(block: Any, columns: Any, part: Any) -> tuple[Any, Any, Any]:
     return block, part, columns
 
 
-def outputs_of(geometry: Geometry, chip: Chip, inputs: Any, *made_of: Any) -> Any:
+def outputs_of(geometry: Geometry, interpret: bool, inputs: Any, *made_of: Any) -> Any:
     """Returns the outputs of a local convolution.
 
     Args:
         geometry: The shapes.
-        chip: The TPU to compile for.
+        interpret: Whether to interpret the kernel, where there is no TPU.
         inputs: Array of axes `(rows, columns, channels, batch)`.
         *made_of: What the filters are made of, in the order of `Geometry.made_of`.
     """
-    tiles = tiles_for(geometry, "outputs", chip)
+    tiles = tiles_for(geometry, "outputs")
     names = ("inputs", *geometry.made_of)
     per_example = geometry.kind == "per_example"
     return _call(
@@ -448,7 +452,7 @@ def outputs_of(geometry: Geometry, chip: Chip, inputs: Any, *made_of: Any) -> An
         tiles,
         "outputs",
         (tiles.batch_blocks, tiles.row_blocks, tiles.column_blocks),
-        chip,
+        interpret,
         in_specs=[_spec(tiles, name, _by_batch) for name in names],
         out_specs=_spec(tiles, "outputs", _by_batch),
         out_shape=jax.ShapeDtypeStruct(geometry.shape("outputs"), inputs.dtype),
@@ -486,9 +490,9 @@ def _while_there_are(tiles: Tiles, part: Any, block: Any, columns: Any) -> tuple
     return jnp.minimum(block, last), part, there
 
 
-def inputs_gradient(geometry: Geometry, chip: Chip, outputs: Any, *made_of: Any) -> Any:
+def inputs_gradient(geometry: Geometry, interpret: bool, outputs: Any, *made_of: Any) -> Any:
     """Returns the gradient for the inputs, given that for the outputs; as `outputs_of`."""
-    tiles = tiles_for(geometry, "inputs", chip)
+    tiles = tiles_for(geometry, "inputs")
     specs = [
         _spec(tiles, name, functools.partial(_while_there_are, tiles))
         for name in ("outputs", *geometry.made_of)
@@ -500,7 +504,7 @@ def inputs_gradient(geometry: Geometry, chip: Chip, outputs: Any, *made_of: Any)
         tiles,
         "inputs",
         (tiles.batch_blocks, tiles.gradient_steps, tiles.column_blocks),
-        chip,
+        interpret,
         in_specs=specs,
         out_specs=_spec(tiles, "inputs", _by_batch, gradient=True),
         out_shape=jax.ShapeDtypeStruct(geometry.shape("inputs"), outputs.dtype),
@@ -511,19 +515,19 @@ def inputs_gradient(geometry: Geometry, chip: Chip, outputs: Any, *made_of: Any)
     )(outputs, *_cast(geometry, outputs.dtype, made_of))
 
 
-def filters_gradient(geometry: Geometry, chip: Chip, *arrays: Any) -> tuple[Any, ...]:
+def filters_gradient(geometry: Geometry, interpret: bool, *arrays: Any) -> tuple[Any, ...]:
     """Returns the gradients for what the filters are made of.
 
     Args:
         geometry: The shapes.
-        chip: The TPU to compile for.
+        interpret: Whether to interpret the kernel, where there is no TPU.
         *arrays: The inputs, the gradient for the outputs, and, of mixed filters, the banks and
             the combining weights.
 
     Returns:
         The gradient for the filters, or for the banks and the combining weights.
     """
-    tiles = tiles_for(geometry, "filters", chip)
+    tiles = tiles_for(geometry, "filters")
     inputs, outputs, *made_of = arrays
     dtype = sum_dtype(inputs.dtype)
     reading = ("inputs", "outputs", *(() if geometry.kind == "given" else geometry.made_of))
@@ -537,7 +541,7 @@ def filters_gradient(geometry: Geometry, chip: Chip, *arrays: Any) -> tuple[Any,
         tiles,
         "filters",
         (tiles.row_blocks, tiles.column_blocks, tiles.batch_blocks),
-        chip,
+        interpret,
         in_specs=[_spec(tiles, name, _by_rows) for name in reading],
         out_specs=[_spec(tiles, name, _by_rows) for name in geometry.made_of],
         out_shape=[jax.ShapeDtypeStruct(geometry.shape(name), dtype) for name in geometry.made_of],

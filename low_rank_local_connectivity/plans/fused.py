@@ -59,11 +59,10 @@ def require_kernel(name: str, backend: str, dimensions: int) -> None:
 
 def geometry_of(request: Request, kind: Kind) -> Geometry | None:
     """Returns the shapes of a request's kernels, None if they do not fit into on-chip memory."""
-    memory = present_chip().budget
     shape = (request.examples, *request.sizes, request.channels)
-    arguments = (request.windows, request.filters, request.rank, request.itemsize, memory)
+    numbers = (request.windows, request.filters, request.rank, request.itemsize)
     try:
-        return fitting_geometry(kind, shape, *arguments)
+        return fitting_geometry(kind, shape, *numbers, present_chip().budgets)
     except ValueError:
         return None
 
@@ -89,11 +88,10 @@ def fused_bytes(request: Request, kind: Kind) -> int:
     """Returns the bytes that a request's kernels move, with all gradients if it is training."""
     geometry = geometry_of(request, kind)
     assert geometry is not None, request
-    memory = present_chip().budget
     return sum(
         moved_bytes(tiles, wanted)
         for wanted in (WANTED if request.training else WANTED[:1])
-        if (tiles := best_tiles(geometry, wanted, memory)) is not None
+        if (tiles := best_tiles(geometry, wanted)) is not None
     )
 
 
