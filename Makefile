@@ -10,7 +10,7 @@ LOWEST_TESTS := low_rank_local_connectivity tests/test_contract.py \
 LOWEST_TESTS_ON_JAX := tests/layers/local/test_identities.py tests/test_weights.py
 
 .PHONY: experiment test test-all test-tensorflow test-jax test-torch test-slow test-lowest \
-	test-lowest-tensorflow test-lowest-jax coverage lint format
+	test-lowest-tensorflow test-lowest-jax tpu-check coverage lint format
 
 experiment: .venv/experiments.installed
 	$(BIN)/python run_experiment.py
@@ -48,6 +48,10 @@ test-lowest-jax: .venv-lowest/installed
 	KERAS_BACKEND=jax $(LOWEST)/python -m pytest -n 2 -W default --disable-warnings \
 		-m "not slow and not once" $(or $(PYTEST),$(LOWEST_TESTS_ON_JAX))
 
+# What the TPU's compiler says of the main rows of benchmarks/measured/tpu*.csv; needs no TPU.
+tpu-check: .venv/tpu-check.installed
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m slow tests/test_tpu.py $(PYTEST)
+
 # How much of the code the TensorFlow suite runs; fails below the share that pyproject.toml asks for.
 coverage: .venv/dev.installed
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered $(PYTEST)
@@ -73,6 +77,10 @@ format: .venv/dev.installed
 .venv/dev.installed: pyproject.toml setup.py | .venv/bin/python
 	$(BIN)/pip install --quiet --editable ".[experiments,dev]"
 	@touch $@ .venv/experiments.installed
+
+.venv/tpu-check.installed: pyproject.toml setup.py | .venv/bin/python
+	$(BIN)/pip install --quiet --editable ".[experiments,dev,tpu-check]"
+	@touch $@ .venv/dev.installed .venv/experiments.installed
 
 # The lowest PyTorch that pyproject.toml declares, in the build for CPUs that its own index has,
 # unless some PyTorch is there already.

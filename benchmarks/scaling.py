@@ -49,10 +49,10 @@ class Machine:
     gigabytes: float
 
 
-# Peaks in bfloat16 from the makers' data sheets. A v4-32 slice is 32 cores on 16 chips.
+# Peaks in bfloat16 from the maker's data sheets. What a TPU slice needs, its compiler says:
+# benchmarks.tpu.
 MACHINES = (
     Machine("8 H100 GPUs, NVLink", 8, 989, 0.25, 300),
-    Machine("TPU v4-32 slice", 16, 275, 0.4, 150),
     Machine("8 machines, one H100 each, 100 Gbit/s", 8, 989, 0.25, 12.5),
 )
 # Network, image shape, classes, examples per device, what is replaced.

@@ -68,16 +68,28 @@ def _jax(layer, inputs, training):
 
     inputs = jax.numpy.asarray(inputs)
     trainable = [variable.value for variable in layer.trainable_variables]
-    fixed = [variable.value for variable in layer.non_trainable_variables]
+    compute = jax.jit(jax_function(layer, training))
+    return lambda: jax.block_until_ready(compute(trainable, inputs))
 
+
+def jax_function(layer: keras.Layer, training: bool) -> Callable[[Any, Any], Any]:
+    """Returns a function of a built layer's trainable weights and inputs, for JAX to compile.
+
+    Args:
+        layer: The layer.
+        training: Whether it gives the gradients of the outputs' sum of squares for both, or the
+            outputs.
+    """
+    import jax
+
+    fixed = [variable.value for variable in layer.non_trainable_variables]
     mode = _mode(layer, training)
 
     def loss(trainable, inputs):
         outputs, _ = layer.stateless_call(trainable, fixed, inputs, **mode)
         return (outputs**2).sum() if training else outputs
 
-    compute = jax.jit(jax.grad(loss, argnums=(0, 1)) if training else loss)
-    return lambda: jax.block_until_ready(compute(trainable, inputs))
+    return jax.grad(loss, argnums=(0, 1)) if training else loss
 
 
 def _torch(layer, inputs, training):

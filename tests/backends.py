@@ -5,7 +5,6 @@ import functools
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
 
 # TensorFlow's XLA compiles a step for longer than a small model takes for many without.
 WITHOUT_XLA = {"jit_compile": False} if keras.backend.backend() == "tensorflow" else {}
@@ -22,23 +21,6 @@ def all_digits():
 
 # Whether a step that is to be taken once need not be compiled: JAX would compile each operation.
 EAGER = keras.backend.backend() != "jax"
-
-
-# Keras's list of the weights that are still to be drawn.
-WAITING = "uninitialized_variables"
-
-
-@contextlib.contextmanager
-def without_values():
-    """Builds models without values of their weights.
-
-    What layers are, their sizes and numbers of parameters can be asked; drawing takes far longer.
-    Keras would draw them all when the next layer is built, so it forgets them here.
-    """
-    waiting = [*(global_state.get_global_attribute(WAITING) or ())]
-    with keras.StatelessScope(initialize_variables=False):
-        yield
-    global_state.set_global_attribute(WAITING, waiting)
 
 
 def to_numpy(tensor) -> np.ndarray:

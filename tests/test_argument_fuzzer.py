@@ -296,9 +296,11 @@ FUNCTIONS: dict[Any, Any] = {
         "terms": dict,
         "memory": int,
         "apply": max,
+        "work": dict,
     },
     plans.present_machine: dict,
     plans.Request: lambda: dict(ASKED),
+    plans.Work: lambda: {"bytes": 10.0, "flops": 3},
     ops.combine_banks: lambda: {"kernel_Tcg": zeros(3, 2, 4, 12), "weights_Ok": zeros(6, 7, 3)},
     ops.combine_then_convolve: lambda: {
         "inputs_bSc": zeros(5, 8, 9, 4),

@@ -5,8 +5,9 @@ import re
 import keras
 import numpy as np
 import pytest
-from backends import EAGER, to_numpy, without_values
+from backends import EAGER, to_numpy
 
+from benchmarks.undrawn import without_values
 from low_rank_local_connectivity.inspection import receptive_field
 from low_rank_local_connectivity.models import MODELS, Settings, convolution
 from low_rank_local_connectivity.models.bagnet import bagnet

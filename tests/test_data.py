@@ -412,7 +412,11 @@ def whole_is_asked_for(file):
 
 def test_a_damaged_file_of_records_is_named(damaged, monkeypatch):
     from low_rank_local_connectivity.data import imagenet
-    from low_rank_local_connectivity.data.pipeline import evaluation_batches, training_batches
+    from low_rank_local_connectivity.data.pipeline import (
+        evaluation_batches,
+        training_batches,
+        unreadable_images,
+    )
     from low_rank_local_connectivity.data.unreadable import refuse_unreadable, unreadable_image
 
     monkeypatch.setattr(imagenet, "SPLITS", {"train": "train", "test": "validation"})
@@ -430,7 +434,7 @@ def test_a_damaged_file_of_records_is_named(damaged, monkeypatch):
                 arrays(some)
             assert unreadable_image(caught.value) == whole_is_asked_for(files[split]), how
         with pytest.raises(Exception, match="must be whole") as caught:
-            refuse_unreadable((splits["test"],))
+            refuse_unreadable((splits["test"],), unreadable_images)
         assert unreadable_image(caught.value) == whole_is_asked_for(files["test"]), how
 
 

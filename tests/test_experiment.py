@@ -140,7 +140,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     done = commands.new_python(commands.SCRIPT, f"--model_dir={folder}", *SMALL)
     assert done.returncode == 0, done.stderr
-    # The data pipeline is TensorFlow's on every backend; what converts JAX's functions warns.
+    # What converts JAX's functions to TensorFlow's warns.
     assert not done.stderr or keras.backend.backend() == "jax"
     return folder, done.stdout
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from backends import without_values
 
+from benchmarks.undrawn import without_values
 from low_rank_local_connectivity import training
 from low_rank_local_connectivity.data import DATASETS, Examples
 from low_rank_local_connectivity.experiments.command import runs_asked_for

@@ -5,8 +5,9 @@
 import keras
 import numpy as np
 import pytest
-from backends import call, randomize, to_numpy, without_values
+from backends import call, randomize, to_numpy
 
+from benchmarks.undrawn import without_values
 from low_rank_local_connectivity import conversion, layers
 from low_rank_local_connectivity.export import export_model
 from low_rank_local_connectivity.inspection import layer_costs, total_cost

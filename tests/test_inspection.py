@@ -6,10 +6,10 @@ import re
 
 import keras
 import pytest
-from backends import without_values
 from cases import CASES
 
 import low_rank_local_connectivity as lrlc
+from benchmarks.undrawn import without_values
 from low_rank_local_connectivity import inspection, layers
 from low_rank_local_connectivity.inspection import operations
 from low_rank_local_connectivity.inspection.operation_rules import RULES

@@ -5,8 +5,9 @@ import contextlib
 import keras
 import numpy as np
 import pytest
-from backends import to_numpy, without_values
+from backends import to_numpy
 
+from benchmarks.undrawn import without_values
 from low_rank_local_connectivity import training
 from low_rank_local_connectivity.models import CONVOLUTIONS, MODELS, Settings, convolution
 from low_rank_local_connectivity.models.convolutions import Site

@@ -6,8 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from backends import EAGER, call, to_numpy, without_values
+from backends import EAGER, call, to_numpy
 
+from benchmarks.undrawn import without_values
 from low_rank_local_connectivity import FullConv2D, layers
 from low_rank_local_connectivity.inspection import layer_costs
 from low_rank_local_connectivity.models import MODELS, Settings, convolution

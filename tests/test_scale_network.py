@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 import pytest
-from backends import call, to_numpy, without_values
+from backends import call, to_numpy
 from keras import layers
 
+from benchmarks.undrawn import without_values
 from low_rank_local_connectivity import ScaleConv2D, ScaleSpaceLifting2D
 from low_rank_local_connectivity.equivariance import ScaleSpaceAction, error
 from low_rank_local_connectivity.models import MODELS, Scales

@@ -17,6 +17,19 @@ def dtype_of(tensor) -> str:
     return keras.backend.standardize_dtype(tensor.dtype)
 
 
+def itemsize_of(dtype: str) -> int:
+    """Returns the bytes of a number.
+
+    Args:
+        dtype: Data type of floating-point numbers as Keras names it.
+
+    Example:
+        >>> itemsize_of("bfloat16"), itemsize_of("float64")
+        (2, 8)
+    """
+    return int(dtype.removeprefix("b").removeprefix("float")) // 8
+
+
 def at_least_float32(*tensors) -> str:
     """Returns the data type that tensors have in common, at least float32.
 

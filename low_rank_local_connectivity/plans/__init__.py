@@ -2,8 +2,9 @@
 
 A layer states a `Request`, `choose` picks the plan that is estimated to be the fastest of those
 that fit into memory, and the layer applies it. A new plan is an entry in its layer's table
-(`LOW_RANK`, `LOCALLY_CONNECTED`, `KRONECKER`, `CONDITIONAL`) and its measured costs in
-`coefficients.json`.
+(`LOW_RANK`, `LOCALLY_CONNECTED`, `KRONECKER`, `CONDITIONAL`), its measured costs in
+`coefficients.json`, and the `Work` that it is, which decides on devices where none has been
+measured.
 """
 
 from low_rank_local_connectivity.plans.conditional import CONDITIONAL
@@ -13,6 +14,7 @@ from low_rank_local_connectivity.plans.low_rank import LOW_RANK, LowRankRequest
 from low_rank_local_connectivity.plans.machine import Machine, present_machine
 from low_rank_local_connectivity.plans.plan import Plan, choose, estimated_cost, names_of
 from low_rank_local_connectivity.plans.request import Request
+from low_rank_local_connectivity.plans.work import Work
 
 __all__ = [
     "CONDITIONAL",
@@ -24,6 +26,7 @@ __all__ = [
     "Machine",
     "Plan",
     "Request",
+    "Work",
     "choose",
     "estimated_cost",
     "multiply_adds",

@@ -35,15 +35,18 @@ def measured_costs(names: Iterable[str], backend: str, device: str) -> dict[str,
     Args:
         names: Names of the plans of one layer.
         backend: Keras's name of a backend.
-        device: Kind of device. Where none of the plans has been measured on it, the costs are
-            those of the backend on a CPU, and where they are not known either, TensorFlow's.
+        device: Kind of device. Where none of the plans has been measured with the backend on a
+            CPU, the costs are TensorFlow's; an accelerator has its own or none.
 
     Example:
         >>> sorted(measured_costs(["dense", "factored"], "tensorflow", "cpu"))
         ['dense', 'factored']
     """
     names = list(names)
-    for place in ((backend, device), (backend, "cpu"), ("tensorflow", "cpu")):
+    places = [(backend, device)]
+    if device == "cpu":
+        places.append(("tensorflow", "cpu"))
+    for place in places:
         measured = COEFFICIENTS.get(place, {})
         found = {name: measured[name] for name in names if name in measured}
         if found:

@@ -20,6 +20,7 @@ from low_rank_local_connectivity.kernels.geometry import (
 )
 from low_rank_local_connectivity.ops.windows import Windows
 from low_rank_local_connectivity.plans.request import Request
+from low_rank_local_connectivity.plans.work import Work
 
 # Data types of a TPU's kernels, by the bytes of a number; float16 is computed in float32.
 ITEMSIZES = (2, 4)
@@ -84,22 +85,16 @@ def may_fuse(request: Request, kind: Kind) -> bool:
     )
 
 
-def fused_bytes(request: Request, kind: Kind) -> int:
-    """Returns the bytes that a request's kernels move, with all gradients if it is training."""
+def fused_work(request: Request, kind: Kind) -> Work:
+    """Returns the work of a request's kernels, with that for all gradients if it is training."""
     geometry = geometry_of(request, kind)
     assert geometry is not None, request
-    return sum(
+    moved = [
         moved_bytes(tiles, wanted)
         for wanted in (WANTED if request.training else WANTED[:1])
         if (tiles := best_tiles(geometry, wanted)) is not None
-    )
-
-
-def fused_flops(request: Request, kind: Kind) -> int:
-    """Returns the floating-point operations of a request's kernels, as `fused_bytes`."""
-    geometry = geometry_of(request, kind)
-    assert geometry is not None, request
-    return 2 * (geometry.products + geometry.mixing) * (len(WANTED) if request.training else 1)
+    ]
+    return Work(sum(moved), 2.0 * len(moved) * (geometry.products + geometry.mixing))
 
 
 def _require_static(inputs_bSc: Any, windows: Windows) -> None:

@@ -28,6 +28,7 @@ from low_rank_local_connectivity.ops.kronecker import (
 )
 from low_rank_local_connectivity.plans.plan import Plan
 from low_rank_local_connectivity.plans.request import Request
+from low_rank_local_connectivity.plans.work import Work, bytes_in_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,16 +89,23 @@ def multiply_adds(
     """
     coarse, fine = factors = checked_factors(factors)
     rank, strides = positive_int("rank", rank), per_axis("strides", strides, 2)
-    output_sizes = _checked_sizes(output_sizes)
     coarse_size, fine_size = math.prod(coarse), math.prod(fine)
+    first, second = _pixels_of_steps(factors, strides, _checked_sizes(output_sizes))
+    factored = rank * (coarse[2] * fine_size * first + fine[3] * coarse_size * second)
+    return {"factored": factored, "dense": float(coarse_size * fine_size)}
+
+
+def _pixels_of_steps(
+    factors: Factors, strides: Sequence[int], output_sizes: Sequence[int | None]
+) -> tuple[float, float]:
+    """Returns the pixels of the first and of the second step for each output pixel."""
     steps = steps_of(factors, strides)
     subsampled = must_subsample(steps)
     first = second = 1.0
     for step, outputs in zip(steps, output_sizes, strict=True):
         first *= _first_pixels(step, outputs)
         second *= _strided_pixels(step.second_stride, outputs) if subsampled else 1.0
-    factored = rank * (coarse[2] * fine_size * first + fine[3] * coarse_size * second)
-    return {"factored": factored, "dense": float(coarse_size * fine_size)}
+    return first, second
 
 
 def _checked_sizes(output_sizes: Any) -> list[int | None]:
@@ -148,6 +156,33 @@ def _convolve_twice(
     )
 
 
+# How often a step reads or writes inputs and outputs, and what lies between its two steps, whose
+# few channels are in the lanes: where XLA compiles for a TPU v5e, within a factor of two.
+OUTER_PASSES = 3
+INNER_PASSES = 4
+
+
+def _work(request: KroneckerRequest, plan: str, between: float) -> Work:
+    """Returns the work of a plan, with so many bytes between its steps."""
+    outputs, axes = request.assumed_outputs, (request.examples, request.filters)
+    moved = bytes_in_memory(request.device, outputs, request.itemsize, *axes)
+    inputs, axes = request.assumed_inputs, (request.examples, request.channels)
+    moved += bytes_in_memory(request.device, inputs, request.itemsize, *axes)
+    products = request.multiply_adds[plan] * (outputs // request.filters)
+    return Work(OUTER_PASSES * moved + INNER_PASSES * between, 2 * products)
+
+
+def _factored_work(request: KroneckerRequest) -> Work:
+    """Returns the work of both steps."""
+    (*_, coarse_channels, _), (*_, fine_filters) = request.factors
+    sizes = request.windows.output_shape(request.sizes)
+    first, _ = _pixels_of_steps(request.factors, request.windows.strides, sizes)
+    pixels = first * (request.assumed_outputs // request.filters)
+    numbers = request.rank * coarse_channels * fine_filters * pixels
+    between = bytes_in_memory(request.device, numbers, request.itemsize, fine_filters)
+    return _work(request, "factored", between)
+
+
 # What they hold at once is not counted.
 KRONECKER = (
     Plan(
@@ -156,6 +191,7 @@ KRONECKER = (
         terms=lambda request: {"multiply_add": request.multiply_adds["dense"]},
         memory=lambda _: 0,
         apply=_convolve_once,
+        work=lambda request: _work(request, "dense", 0),
     ),
     Plan(
         name="factored",
@@ -163,5 +199,6 @@ KRONECKER = (
         terms=lambda request: {"multiply_add": request.multiply_adds["factored"]},
         memory=lambda _: 0,
         apply=_convolve_twice,
+        work=_factored_work,
     ),
 )

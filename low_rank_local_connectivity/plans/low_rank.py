@@ -9,7 +9,9 @@ With `P` positions, filters that read `R` numbers each, `F` filters, `K` banks, 
   `call + filter P R F + mixing K P R F + product b P R F + patch b P R / s + output s b P F`.
 
 So the first costs `K` convolutions; the second about one, and reading one filter for every
-position, which a large batch shares: it wins from `K` of about 3 on, at batch 1 from many more.
+position, which a large batch shares: on a CPU it wins from `K` of about 3 on, at batch 1 from many
+more. An accelerator multiplies so fast that it waits for memory, and there the second moves as much
+as 10 convolutions do: on a TPU it wins from `K` of about 8 on, for several hundred examples.
 """
 
 import dataclasses
@@ -26,13 +28,29 @@ from low_rank_local_connectivity.ops.low_rank_local_convolution import (
     windowed_convolution,
 )
 from low_rank_local_connectivity.ops.windows import Windows
-from low_rank_local_connectivity.plans.fused import convolve_by_mixed, may_fuse
+from low_rank_local_connectivity.plans.fused import convolve_by_mixed, fused_work, may_fuse
 from low_rank_local_connectivity.plans.plan import Plan
 from low_rank_local_connectivity.plans.request import Request
+from low_rank_local_connectivity.plans.work import Work, bytes_in_memory
 
 # Up to so many numbers (16 MB in float32), inference convolves with all banks at once; above, one
 # after another, which takes as long on a large batch but some 0.1 ms for each bank on a small one.
 MOST_RESPONSES = 2**22
+
+# How often a step reads or writes each of a plan's tensors, gradients and copies in another layout
+# included: fitted to the bytes of programs that XLA compiles for a TPU v5e (benchmarks.tpu), which
+# they meet to about a fifth. A single example is the exception, for which XLA never writes the
+# filters that it mixes.
+CONVOLVING_PASSES = {
+    "inference": {"outputs": 5, "responses": 3, "banks": 1},
+    "training": {"outputs": 14, "responses": 7, "banks": 4},
+}
+COMBINING_PASSES = {
+    "inference": {"patches": 2, "slabs": 10, "filters": 1.25, "banks": 5},
+    "training": {"patches": 6, "slabs": 16, "filters": 4, "banks": 15},
+}
+# Banks and the filters that they are mixed into are float32, whatever the inputs are.
+FLOAT32 = 4
 
 # Function of whether an axis of examples is wanted in front to the normalised combining weights.
 Weights = Callable[[bool], Any]
@@ -94,6 +112,36 @@ def _convolving_memory(request: LowRankRequest) -> int:
     return held * request.outputs * request.itemsize
 
 
+def _convolving_work(request: LowRankRequest) -> Work:
+    """Returns the work of as many convolutions as banks, each of which reads all inputs."""
+    inputs = _in_memory(request, request.assumed_inputs, request.channels)
+    outputs = _in_memory(request, request.assumed_outputs, request.filters)
+    sizes = {
+        "outputs": outputs,
+        "responses": request.rank * (inputs + outputs) / 2,
+        "banks": _banks_in_memory(request),
+    }
+    products = request.rank * request.reads * request.assumed_outputs
+    return _work(request, CONVOLVING_PASSES, sizes, products)
+
+
+def _in_memory(request: LowRankRequest, numbers: int, last: int) -> float:
+    """Returns the bytes of a tensor that has a part for each example."""
+    return bytes_in_memory(request.device, numbers, request.itemsize, request.examples, last)
+
+
+def _banks_in_memory(request: LowRankRequest) -> float:
+    numbers = request.rank * request.reads * request.filters
+    return bytes_in_memory(request.device, numbers, FLOAT32, request.filters)
+
+
+def _work(request: LowRankRequest, passes: dict, sizes: dict[str, float], products: float) -> Work:
+    """Returns the work of passes over tensors and of products, three times those in training."""
+    often = passes["training" if request.training else "inference"]
+    moved = sum(often[name] * size for name, size in sizes.items())
+    return Work(moved, 2.0 * products * (3 if request.training else 1))
+
+
 def _convolve_then_combine(
     request: LowRankRequest, inputs_bSc: Any, banks: Sequence[Any], weights: Weights
 ) -> Any:
@@ -135,6 +183,20 @@ def _combining_memory(request: LowRankRequest) -> int:
     return copies * (request.local_filters + patches) * request.itemsize
 
 
+def _combining_work(request: LowRankRequest) -> Work:
+    """Returns the work of making a filter for each position and of multiplying it, slab by slab."""
+    patches = request.examples * request.positions * request.reads
+    filters = request.local_filters
+    sizes = {
+        "patches": _in_memory(request, patches, request.reads // request.slabs),
+        "slabs": request.slabs * _in_memory(request, request.outputs, request.filters),
+        "filters": bytes_in_memory(request.device, filters, FLOAT32, request.filters),
+        "banks": _banks_in_memory(request),
+    }
+    products = (request.examples + request.rank) * filters
+    return _work(request, COMBINING_PASSES, sizes, products)
+
+
 def _combine_then_convolve(
     request: LowRankRequest, inputs_bSc: Any, banks: Sequence[Any], weights: Weights
 ) -> Any:
@@ -172,6 +234,7 @@ LOW_RANK = (
         terms=_convolving_terms,
         memory=_convolving_memory,
         apply=_convolve_then_combine,
+        work=_convolving_work,
     ),
     Plan(
         name="combine_then_convolve",
@@ -179,14 +242,16 @@ LOW_RANK = (
         terms=_combining_terms,
         memory=_combining_memory,
         apply=_combine_then_convolve,
+        work=_combining_work,
     ),
     Plan(
         name="fused",
         allowed=_may_fuse,
         # Nothing has been measured: no costs are known where it may be taken.
-        terms=lambda _: {"call": 1},
+        terms=lambda _: {},
         # Filters and patches stay on the chip.
         memory=lambda _: 0,
         apply=_mix_on_chip,
+        work=lambda request: fused_work(request, _fused_kind(request)),
     ),
 )

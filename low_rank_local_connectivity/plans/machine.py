@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 
 from low_rank_local_connectivity.ops.constants import known_while_traced
+from low_rank_local_connectivity.ops.precision import itemsize_of
 
 BACKENDS = ("tensorflow", "jax", "torch", "numpy", "openvino")
 DEVICES = ("cpu", "gpu", "tpu")
@@ -33,6 +34,20 @@ class Machine:
     backend: str
     device: str
     memory: int | None
+
+    def itemsize(self, dtype: str) -> int:
+        """Returns the bytes that a number counts for in a request.
+
+        On a CPU those of float32, in which the costs of plans were measured there.
+
+        Args:
+            dtype: The layer's compute dtype.
+
+        Example:
+            >>> Machine("jax", "tpu", None).itemsize("bfloat16")
+            2
+        """
+        return 4 if self.device == "cpu" else itemsize_of(dtype)
 
 
 def present_machine() -> Machine:

@@ -13,8 +13,9 @@ from low_rank_local_connectivity.ops.arguments import (
     text,
     whole_number,
 )
-from low_rank_local_connectivity.plans.coefficients import measured_costs
+from low_rank_local_connectivity.plans.coefficients import Costs, measured_costs
 from low_rank_local_connectivity.plans.request import Request
+from low_rank_local_connectivity.plans.work import PEAKS, Work, least_seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Plan:
             outputs and weights.
         apply: Function of a request, the channels-last inputs and the layer's tensors to the
             channels-last outputs.
+        work: Function of a request to the `Work` that a step is on an accelerator, where no plan
+            has been measured; None if it is not known, so that the plan is not taken there.
 
     Raises:
         ValueError: If an argument is of another kind.
@@ -47,10 +50,12 @@ class Plan:
     terms: Callable[[Any], dict[str, float]] = dataclasses.field(repr=False)
     memory: Callable[[Any], int] = dataclasses.field(repr=False)
     apply: Callable[..., Any] = dataclasses.field(repr=False)
+    work: Callable[[Any], Work] | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         text("name", self.name)
-        for name in ("allowed", "terms", "memory", "apply"):
+        needed = ("allowed", "terms", "memory", "apply")
+        for name in needed if self.work is None else (*needed, "work"):
             if not callable(getattr(self, name)):
                 raise ValueError(
                     f"`{name}` of a plan must be a function. Received: "
@@ -68,34 +73,43 @@ def names_of(plans: Sequence[Plan]) -> tuple[str, ...]:
 
 
 def estimated_cost(plans: Sequence[Plan], request: Request) -> list[float]:
-    """Returns what each plan costs: the sum of how often each term arises times its coefficient.
+    """Returns what each plan costs.
 
-    The coefficients are those of the request's backend and device, for inference or for a
-    training step; where they have not been measured for any of the plans, those of the backend on
-    a CPU, then TensorFlow's. They are nanoseconds of a low-rank layer, or relative to one
-    another: only ratios between plans of one layer mean anything.
+    Where plans have been measured on the request's backend and device, it is the sum of how often
+    each term arises times its coefficient, for inference or for a training step. Where none has,
+    an accelerator takes as long as it moves the plan's bytes, or as long as it computes if that is
+    longer; and what is unknown of a backend on a CPU is taken from TensorFlow. Only ratios between
+    plans of one layer mean anything.
 
     Args:
         plans: The plans of one layer.
         request: What is asked for.
 
     Returns:
-        A number for each plan; infinity for one that has not been measured where others have.
+        A number for each plan; infinity for one of which nothing is known where something is of
+        others.
 
     Raises:
         ValueError: If an argument is of another kind.
     """
     plans, request = _checked(plans), instance_of("request", request, Request)
     measured = measured_costs(names_of(plans), request.backend, request.device)
-    mode = "training" if request.training else "inference"
-    costs = []
-    for plan in plans:
-        if plan.name in measured:
-            each = measured[plan.name][mode]
-            costs.append(sum(each[term] * count for term, count in plan.terms(request).items()))
-        else:
-            costs.append(math.inf)
-    return costs
+    if not measured:
+        return [_least_seconds(plan, request) for plan in plans]
+    return [_sum_of_terms(plan, request, measured.get(plan.name)) for plan in plans]
+
+
+def _least_seconds(plan: Plan, request: Request) -> float:
+    if plan.work is None or request.device not in PEAKS:
+        return math.inf
+    return least_seconds(plan.work(request), request.device)
+
+
+def _sum_of_terms(plan: Plan, request: Request, measured: Costs | None) -> float:
+    if measured is None:
+        return math.inf
+    each = measured["training" if request.training else "inference"]
+    return sum(each[term] * count for term, count in plan.terms(request).items())
 
 
 def choose(

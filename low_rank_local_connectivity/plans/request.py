@@ -22,6 +22,8 @@ from low_rank_local_connectivity.plans.machine import BACKENDS, DEVICES
 
 # What Keras's `fit` and `predict` take when they are not told.
 ASSUMED_BATCH = 32
+# What an axis of unknown size counts as where a plan's work is counted.
+ASSUMED_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +104,19 @@ class Request:
     def positions(self) -> int:
         """Number of output positions, of inputs of known size."""
         return math.prod(self.windows.static_output_shape(self.sizes))
+
+    @property
+    def assumed_inputs(self) -> int:
+        """Numbers in the inputs; 32 along an axis of unknown size."""
+        sizes = (ASSUMED_SIZE if size is None else size for size in self.sizes)
+        return self.examples * math.prod(sizes) * self.channels
+
+    @property
+    def assumed_outputs(self) -> int:
+        """Numbers in the outputs; 32 along an axis of unknown size."""
+        sizes = self.windows.output_shape(self.sizes)
+        positions = math.prod(ASSUMED_SIZE if size is None else size for size in sizes)
+        return self.examples * positions * self.filters
 
     @property
     def reads(self) -> int:

@@ -210,8 +210,16 @@ class LocallyConnected(BaseLocalConv):
             ValueError: If the layer is not built, or an argument is of another kind.
         """
         self.require_built("asked")
-        backend, device = self.machine.backend, self.machine.device
-        return Request(self.windows, shape, self.filters, 1, training, backend, device)
+        return Request(
+            self.windows,
+            shape,
+            self.filters,
+            rank=1,
+            training=training,
+            backend=self.machine.backend,
+            device=self.machine.device,
+            itemsize=self.machine.itemsize(self.compute_dtype),
+        )
 
     def output_biases(self) -> list:
         """Returns the bias, reordered if it is stored channels-first."""

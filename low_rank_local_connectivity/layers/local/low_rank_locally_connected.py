@@ -100,10 +100,10 @@ class LowRankLocallyConnected(BaseLocalConv):
             cost that hardly depends on `K`. `"fused"` mixes them within a kernel, so that neither
             filters nor patches go through memory: on JAX, in 1D and 2D, for a known batch and
             size; without a TPU it is interpreted, which is slow. All give the same numbers.
-            `"auto"` takes the faster one by the cost model of `plans.choose`, from static shapes,
-            `K`, the batch (32 if unknown), `training` and what fits into memory; it takes the
-            first where the second cannot be: for input-dependent weights, mixed bases and
-            unknown sizes.
+            `"auto"` takes the fastest one by the cost model of `plans.choose`, from the device,
+            static shapes, `K`, the batch (32 if unknown), `training` and what fits into memory;
+            on a CPU it takes the first where the second cannot be: for input-dependent weights,
+            mixed bases and unknown sizes.
 
     Weights, in this order:
         kernel_bases: `(*kernel_size, input channels, K * F)`, bank-major in the last axis; or
@@ -560,6 +560,7 @@ class LowRankLocallyConnected(BaseLocalConv):
             training,
             self.machine.backend,
             self.machine.device,
+            self.machine.itemsize(self.compute_dtype),
             mixing=self._mixing,
             bank_windows=self.bank_windows if self.mixed else None,
             fixed_sizes=None not in self.output_sizes,

@@ -280,10 +280,14 @@ class CondConv2D(BaseLocalConv):
 
     def _convolve(self, inputs, kernels, routing_weights):
         """Applies each example's mix of the experts to channels-last inputs, by the plan chosen."""
-        backend, device = self.machine.backend, self.machine.device
-        shape = tuple(inputs.shape)
         request = Request(
-            self.windows, shape, self.filters, self.num_experts, backend=backend, device=device
+            self.windows,
+            tuple(inputs.shape),
+            self.filters,
+            self.num_experts,
+            backend=self.machine.backend,
+            device=self.machine.device,
+            itemsize=self.machine.itemsize(self.compute_dtype),
         )
         plan = choose(CONDITIONAL, request, self.machine.memory)
         return plan.apply(request, inputs, kernels, routing_weights)

@@ -257,6 +257,7 @@ class KroneckerConv2D(LayerWithKernels):
             self.rank,
             backend=machine.backend,
             device=machine.device,
+            itemsize=machine.itemsize(self.compute_dtype),
             factors=self.factors,
         )
 
