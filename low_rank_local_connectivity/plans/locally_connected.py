@@ -25,14 +25,14 @@ LOCALLY_CONNECTED = (
     Plan(
         name="multiply_patches",
         allowed=lambda _: True,
-        terms=lambda _: {"call": 1},
+        terms=lambda _: {},
         memory=lambda _: 0,
         apply=_multiply_patches,
     ),
     Plan(
         name="patches_on_chip",
         allowed=lambda request: may_fuse(request, "given"),
-        terms=lambda _: {"call": 1},
+        terms=lambda _: {},
         memory=lambda _: 0,
         apply=convolve_by_given,
     ),

@@ -184,7 +184,7 @@ LOW_RANK = (
         name="fused",
         allowed=_may_fuse,
         # Nothing has been measured: no costs are known where it may be taken.
-        terms=lambda _: {"call": 1},
+        terms=lambda _: {},
         # Filters and patches stay on the chip.
         memory=lambda _: 0,
         apply=_mix_on_chip,
