@@ -91,6 +91,8 @@ def on_chip(name: str) -> Any:
         # and lets a single process load it, as if that owned a TPU.
         ALLOW_MULTIPLE_LIBTPU_LOAD="1",
     )
+    # It ends the process at a flag of another compiler's.
+    os.environ.pop("XLA_FLAGS", None)
     import jax
     from jax.experimental import topologies
 

@@ -446,3 +446,37 @@ def test_the_tpu_s_compiler_takes_every_kernel_and_reports_the_bytes_counted(chi
     for kernel in compiled_kernels(chip):
         # Banks are cast around the kernel.
         assert kernel.counted <= kernel.reported < 1.3 * kernel.counted, kernel
+
+
+def step_of(kind, windows, count):
+    """Returns all gradients of the outputs' sum of squares."""
+    import jax
+    import jax.numpy as jnp
+
+    apply = kernel_of(kind, windows)
+    return jax.grad(
+        lambda *values: jnp.sum(apply(*values).astype("float32") ** 2), tuple(range(count))
+    )
+
+
+@on_jax
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the TPU's compiler")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("chip", ["v4", "v5e"])
+def test_the_tpu_s_compiler_takes_a_step_of_every_setting(chip, dtype, rng):
+    import jax
+
+    from benchmarks.kernels import compile_for
+
+    for choice in pairwise(OPTIONS, there_is_a_window):
+        names = ("taps", "stride", "dilation", "padding")
+        windows = windows_of(*(choice[name] for name in names))
+        drawn, _ = arrays(choice["kind"], windows, rng, choice["batch"])
+        given = [
+            jax.ShapeDtypeStruct(value.shape, dtype if name == "inputs" else "float32")
+            for name, value in drawn.items()
+        ]
+
+        compiled = compile_for(chip, step_of(choice["kind"], windows, len(given)), *given)
+        assert compiled.as_text().count("tpu_custom_call") >= 3, choice
