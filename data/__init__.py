@@ -7,6 +7,7 @@ from .digits import DIGITS
 from .folder import FOLDER
 from .imagenet import IMAGENET2012
 from .mnist import MNIST
+from .npz import NPZ
 from .synthetic import SYNTHETIC
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "FOLDER",
     "IMAGENET2012",
     "MNIST",
+    "NPZ",
     "SYNTHETIC",
     "Dataset",
     "EncodedExamples",
@@ -26,5 +28,5 @@ __all__ = [
 
 DATASETS = {
     dataset.name: dataset
-    for dataset in (DIGITS, MNIST, CIFAR10, CELEBA32, IMAGENET2012, FOLDER, SYNTHETIC)
+    for dataset in (DIGITS, MNIST, CIFAR10, CELEBA32, IMAGENET2012, FOLDER, NPZ, SYNTHETIC)
 }

@@ -63,6 +63,7 @@ CELEBA32 = Dataset(
     stored_range=(0.0, 1.0),
     read=read_celeba,
     find=functools.partial(find_prepared, "celeb_a"),
+    needs_tensorflow=True,
     source="CelebA as prepared by tensorflow-datasets, official splits, faces cropped to 138x138 "
     "and resized to 32x32",
     view=face,

@@ -25,5 +25,6 @@ CIFAR10 = Dataset(
     stored_range=(0.0, 255.0),
     read=functools.partial(read_prepared, "cifar10", valid_percent=10),
     find=functools.partial(find_prepared, "cifar10"),
+    needs_tensorflow=True,
     source="CIFAR-10 as prepared by tensorflow-datasets, validation = first 10 % of train",
 )

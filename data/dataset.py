@@ -81,6 +81,20 @@ class EncodedExamples(abc.ABC):
 Split = Examples | EncodedExamples
 
 
+def steps_per_epoch(examples: Split, batch_size: int) -> int:
+    """Returns the number of whole batches in a pass over the examples."""
+    return len(examples) // batch_size
+
+
+def require_batch(examples: Split, batch_size: int) -> None:
+    """Refuses batches that are larger than the training split."""
+    if len(examples) < batch_size:
+        raise ValueError(
+            "A batch must not be larger than the training split. Received: "
+            f"batch_size={batch_size} with {len(examples)} training examples."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """A classification dataset with three fixed splits.
@@ -89,7 +103,8 @@ class Dataset:
 
     Args:
         name: Name on the command line.
-        image_shape: `(height, width, channels)` of an input.
+        image_shape: `(height, width, channels)` of an input; `(length, channels)` of a signal,
+            `(depth, height, width, channels)` of a volume.
         class_names: One name per class, in the order of the labels.
         split_sizes: Number of examples in train, valid and test.
         value_range: Smallest and largest value of an input; one per channel where they differ.
@@ -110,12 +125,13 @@ class Dataset:
             than resizing; for images sent to a server.
         left_out: Function from a folder to the names of the files in it that are not examples,
             where there can be any.
+        needs_tensorflow: Whether only TensorFlow can read it, whatever the backend.
         complete: Function of the dataset and a folder that fills in what depends on the folder,
             or None if nothing does; it loads no framework.
     """
 
     name: str
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     split_sizes: tuple[int, int, int]
     value_range: tuple[Bound, Bound]
@@ -130,6 +146,7 @@ class Dataset:
     eval_crop: float | None = None
     view: Callable[[Any], Any] | None = None
     left_out: Callable[[str | None], list[str]] | None = None
+    needs_tensorflow: bool = False
     complete: Callable[["Dataset", str | None], "Dataset"] | None = None
 
     def at(self, data_dir: str | None = None, image_size: int | None = None) -> "Dataset":
@@ -154,13 +171,24 @@ class Dataset:
             )
         if image_size < 1:
             raise ValueError(f"`image_size` must be at least 1. Received: image_size={image_size}.")
-        return dataclasses.replace(self, image_shape=(image_size, image_size, self.image_shape[2]))
+        shape = (image_size, image_size, self.image_shape[-1])
+        return dataclasses.replace(self, image_shape=shape)
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """`(height, width, channels)` of a network's input."""
-        height, width = self.canvas or self.image_shape[:2]
-        return height, width, self.image_shape[2]
+    def dimensions(self) -> int:
+        """How many spatial axes an input has: 1 of a signal, 2 of an image, 3 of a volume."""
+        return len(self.image_shape) - 1
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Rows and columns of an image."""
+        height, width = self.image_shape[:-1]
+        return height, width
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of a network's input, such as `(height, width, channels)`."""
+        return (*(self.canvas or self.image_shape[:-1]), self.image_shape[-1])
 
     def translated(self, canvas: tuple[int, int]) -> "Dataset":
         """Returns the dataset with its images placed at random in a canvas of noise.
@@ -174,6 +202,7 @@ class Dataset:
         Raises:
             ValueError: If the images do not fit.
         """
+        self._require_images("canvas", canvas)
         if any(large < small for large, small in zip(canvas, self.image_shape, strict=False)):
             raise ValueError(
                 f"`canvas` must hold images of {self.image_shape[:2]} pixels. Received: "
@@ -200,7 +229,16 @@ class Dataset:
                 f"`augment` must be among {', '.join(map(repr, AUGMENTATIONS))}. Received: "
                 f"augment={augment!r}."
             )
+        if augment:
+            self._require_images("augment", augment)
         return dataclasses.replace(self, augment=tuple(augment))
+
+    def _require_images(self, name: str, value: Any) -> None:
+        if self.dimensions != 2:
+            raise ValueError(
+                f"`{name}` needs images. Received: {name}={value!r} for examples of "
+                f"{self.dimensions} spatial axes in {self.name}. Leave it out."
+            )
 
     def cropped(self, eval_crop: float | None) -> "Dataset":
         """Returns the dataset with evaluation images cropped to their central square.

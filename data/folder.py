@@ -69,6 +69,14 @@ class ImageFiles(EncodedExamples):
         """The paths as the file system spells them, and in readable form."""
         return [os.fsencode(path) for path in self.paths], [printable(path) for path in self.paths]
 
+    def name(self, index: int) -> str:
+        """Returns the file of an example in readable form."""
+        return self._paths_and_names[1][index]
+
+    def contents(self, index: int) -> bytes:
+        """Returns the bytes of an example's file."""
+        return Path(self.paths[index]).read_bytes()
+
     def encoded(self, example):
         """Reads the example's file."""
         import tensorflow as tf

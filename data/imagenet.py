@@ -55,6 +55,7 @@ IMAGENET2012 = Dataset(
     stored_range=(0.0, 255.0),
     read=read_imagenet,
     find=functools.partial(find_prepared, "imagenet2012"),
+    needs_tensorflow=True,
     source="ImageNet 2012 as prepared by tensorflow-datasets, validation = the first 12,812 "
     "images of train, test = the official validation; classes by tensorflow-datasets' numbers",
     resizable=True,

@@ -6,17 +6,10 @@ import tensorflow as tf
 
 from .dataset import AUGMENTATIONS
 from .decoding import decode  # noqa: F401, where it used to be
+from .views import AREA_RANGE, ASPECT_RANGE, ATTEMPTS, CENTRAL_FRACTION, Size, sides_of
 
 random: Any = tf.random  # type checkers do not see into it
 image_ops: Any = tf.image
-# Fraction of an image's area in a training crop, and the crop's aspect ratio.
-AREA_RANGE = (0.08, 1.0)
-ASPECT_RANGE = (3 / 4, 4 / 3)
-# Boxes to draw until one fits; if none does, the whole image is used.
-ATTEMPTS = 10
-# The usual fraction of an image's shorter side in evaluation on ImageNet.
-CENTRAL_FRACTION = 0.875
-Size = int | tuple[int, int]
 
 
 def training_view(
@@ -108,7 +101,7 @@ def _central_square(image, share: float):
 
 def _resize(image, size: Size, method: str):
     """Resizes with antialiasing, which photographs need when they are reduced."""
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = sides_of(size)
     channels = image.shape[-1]
     resized = image_ops.resize(tf.cast(image, tf.float32), [height, width], method, antialias=True)
     return tf.ensure_shape(resized, [height, width, channels])

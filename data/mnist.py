@@ -14,5 +14,6 @@ MNIST = Dataset(
     stored_range=(0.0, 255.0),
     read=functools.partial(read_prepared, "mnist", valid_percent=8),
     find=functools.partial(find_prepared, "mnist"),
+    needs_tensorflow=True,
     source="MNIST as prepared by tensorflow-datasets, validation = first 8 % of train",
 )

@@ -11,23 +11,27 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .dataset import Dataset, EncodedExamples, Examples, Split
+from .attempts import (
+    attempted,
+    left_out,
+    refilled,
+    refused,
+    unreadable_images,  # noqa: F401, a part of every pipeline
+)
+from .dataset import Dataset, EncodedExamples, Examples, Split, require_batch, steps_per_epoch
 from .images import decode, evaluation_view, training_view
-from .unreadable import attempted, left_out, refilled, refused
 
 random: Any = tf.random  # type checkers do not see into it
 # Takes the place of the epoch's number in evaluation, so that no key is one of training's.
 EVALUATION = -1
 # Folded into an example's key for its crop and flip; its place in a canvas uses the key itself.
 VIEW = np.int64(1)
+# No function here branches on a tensor; translating its Python would take longer than tracing it.
+untranslated: Any = tf.autograph.experimental.do_not_convert
 PARALLEL = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
 
 
-def steps_per_epoch(examples: Split, batch_size: int) -> int:
-    """Returns the number of whole batches in a pass over the examples."""
-    return len(examples) // batch_size
-
-
+@untranslated
 def training_batches(
     dataset: Dataset,
     examples: Split,
@@ -63,11 +67,7 @@ def training_batches(
     Raises:
         ValueError: If there are fewer examples than a batch needs.
     """
-    if len(examples) < batch_size:
-        raise ValueError(
-            "A batch must not be larger than the training split. Received: "
-            f"batch_size={batch_size} with {len(examples)} training examples."
-        )
+    require_batch(examples, batch_size)
     if isinstance(examples, EncodedExamples):
         batches_of = _encoded_epochs(dataset, examples, batch_size, seed, skipped)
     else:
@@ -78,6 +78,7 @@ def training_batches(
     return _deterministic(_counted(batches, max(epochs * steps - start, 0)))
 
 
+@untranslated
 def evaluation_batches(
     dataset: Dataset, examples: Split, batch_size: int, seed: int = 0
 ) -> tf.data.Dataset:
@@ -116,9 +117,10 @@ def input_from_bytes(dataset: Dataset) -> Any:
 
     It reads the formats of `decode` and prepares an image as evaluation does. If the images of
     the dataset have one size, an image of any size is resized to it. Returns None for a translated
-    dataset, whose inputs are random.
+    dataset, whose inputs are random, and of examples that no image file holds.
     """
-    if dataset.canvas is not None:
+    stored_as_pixels = dataset.stored_range[0] == 0 and dataset.image_shape[-1] in (1, 3)
+    if dataset.canvas is not None or dataset.dimensions != 2 or not stored_as_pixels:
         return None
     height, width, channels = dataset.image_shape
     low, high = dataset.stored_range
@@ -223,13 +225,12 @@ def _drawn_with(dataset: Dataset, take, seed: int, epoch):
 
 def _input_of(dataset: Dataset, image, key, epoch):
     """Returns an image as an input; whatever is random about it depends only on the key."""
-    size = dataset.image_shape[:2]
     if epoch is not EVALUATION and dataset.augment:
         view_key = random.experimental.stateless_fold_in(key, VIEW)
-        image = training_view(image, size, view_key, augment=dataset.augment)
+        image = training_view(image, dataset.sides, view_key, augment=dataset.augment)
     elif dataset.encoded:
         crop = dataset.eval_crop if epoch is EVALUATION else None
-        image = evaluation_view(image, size, crop=crop)
+        image = evaluation_view(image, dataset.sides, crop=crop)
     image = dataset.prepare(tf.cast(image, tf.float32))
     if dataset.canvas is None:
         return image

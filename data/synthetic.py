@@ -15,7 +15,7 @@ SHAPE = (224, 224, 3)
 
 
 def draw_images(
-    image_shape: tuple[int, int, int], data_dir: str | None = None, download: bool = False
+    image_shape: tuple[int, ...], data_dir: str | None = None, download: bool = False
 ) -> dict[str, Split]:
     """Draws uint8 images and labels from a fixed seed, all values equally likely.
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from .attempts import whole
 from .dataset import EncodedExamples
-from .unreadable import whole
 
 random: Any = tf.random  # type checkers do not see into it
 # Files read at a time, taking turns.

@@ -8,6 +8,9 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+
+from low_rank_local_connectivity.data import Dataset
 
 # Backends that can train, with the module that each needs.
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -27,8 +30,26 @@ def _of_keras_json() -> str | None:
         return None
 
 
-def check_backend() -> None:
+def pipeline_for(dataset: Dataset) -> ModuleType:
+    """Returns the module of `data` that makes a dataset's batches; it loads what it needs.
+
+    tf.data does on TensorFlow, and wherever only TensorFlow can read the dataset, and grain on
+    JAX and PyTorch.
+    """
+    name = "pipeline" if needs_tensorflow(dataset) else "grain_pipeline"
+    return importlib.import_module(f"low_rank_local_connectivity.data.{name}")
+
+
+def needs_tensorflow(dataset: Dataset) -> bool:
+    """Returns whether a dataset's batches are made by TensorFlow."""
+    return backend_name() == "tensorflow" or dataset.needs_tensorflow
+
+
+def check_backend(dataset: Dataset | None = None) -> None:
     """Checks, without loading the backend, that everything a run needs of it is installed.
+
+    Args:
+        dataset: What it reads batches of, None if it reads none.
 
     Raises:
         ValueError: If the backend cannot train, or a package is missing.
@@ -40,19 +61,31 @@ def check_backend() -> None:
             f"KERAS_BACKEND={name}."
         )
     if importlib.util.find_spec(name) is None:
+        others = [one for one in BACKENDS if importlib.util.find_spec(one) is not None]
+        instead = f", or set KERAS_BACKEND={others[0]}, which is installed" if others else ""
         raise ValueError(
             f"KERAS_BACKEND={name} needs a package that is not installed: "
-            f"pip install '{PROJECT}[{name}]'."
+            f"pip install '{PROJECT}[{name}]'{instead}."
         )
-    if importlib.util.find_spec("tensorflow") is None:
+    if dataset is None:
+        return
+    if needs_tensorflow(dataset) and importlib.util.find_spec("tensorflow") is None:
         raise ValueError(
-            "Images are read by TensorFlow on every backend, but it is not installed: "
-            f"pip install '{PROJECT}[experiments]'."
+            f"The images of {dataset.name} are read by TensorFlow on every backend, but it is not "
+            f"installed: pip install '{PROJECT}[experiments]'."
+        )
+    if not needs_tensorflow(dataset) and importlib.util.find_spec("grain") is None:
+        raise ValueError(
+            f"Data is read by grain on {name}, but it is not installed: "
+            f"pip install '{PROJECT}[{name}]'."
         )
 
 
 def load_framework(virtual_devices: int | None = None) -> None:
     """Imports Keras and its backend without their messages about the machine; errors are shown.
+
+    TensorFlow is imported too where it is installed, as Keras does on every backend to seed it;
+    after the backend, since PyTorch's Triton ends the process if it is loaded later.
 
     Args:
         virtual_devices: How many devices to make of the CPU; one if None.
@@ -62,9 +95,9 @@ def load_framework(virtual_devices: int | None = None) -> None:
         count = f"--xla_force_host_platform_device_count={virtual_devices}"
         os.environ["XLA_FLAGS"] = f"{known} {count}".strip()  # JAX reads it when it is imported
     with without_messages():
-        # Keras and its backend first: PyTorch's Triton ends the process if it is loaded after
-        # TensorFlow, which the data pipeline needs on every backend.
         importlib.import_module("low_rank_local_connectivity.layers")
+        if importlib.util.find_spec("tensorflow") is None:
+            return
         import tensorflow as tf
 
         if virtual_devices is not None:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from low_rank_local_connectivity.data import DATASETS
+from low_rank_local_connectivity.data.unreadable import unreadable_image
 from low_rank_local_connectivity.experiments.backend import check_backend, load_framework
 from low_rank_local_connectivity.experiments.experiment import Experiment
 from low_rank_local_connectivity.experiments.flags import (
@@ -98,7 +99,7 @@ def checked(argv: list[str]) -> tuple[Experiment, dict[str, Any] | None]:
     if result is None or "failed" in result:
         if not experiment.download:
             DATASETS[experiment.dataset].find(experiment.data_dir)
-        check_backend()
+        check_backend(DATASETS[experiment.dataset])
         check_writable(Path(experiment.model_dir))
     return experiment, result
 
@@ -155,7 +156,6 @@ def run_or_refuse(experiment: Experiment, unfinished: dict[str, Any] | None) -> 
     """Runs a function; ends the program with a sentence on a user's error or a signal to stop."""
     load_framework(experiment.virtual_devices)
     from low_rank_local_connectivity import training
-    from low_rank_local_connectivity.data.unreadable import unreadable_image
 
     try:
         return run(experiment, unfinished)

@@ -25,8 +25,17 @@ from low_rank_local_connectivity.experiments.fields import (
     some_of,
 )
 from low_rank_local_connectivity.export import FORMATS
-from low_rank_local_connectivity.models import CONVOLUTIONS, MODELS, Settings, convolution
+from low_rank_local_connectivity.models import (
+    BY_DIMENSIONS,
+    CONVOLUTIONS,
+    MODELS,
+    Settings,
+    convolution,
+    in_dimensions,
+)
 
+# Every kind of layer that a network of layers of any kind may have.
+LAYER_TYPES = tuple(dict.fromkeys(name for kinds in BY_DIMENSIONS.values() for name in kinds))
 # A run is the same wherever its data and results are stored, and however often it is saved.
 PLACES = ("data_dir", "download", "model_dir", "tpu", "peers_timeout")
 SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints")
@@ -50,7 +59,10 @@ class Experiment:
 
     dataset: str = field("digits", "Images to classify.", Group.DATA, one_of(DATASETS))
     data_dir: str | None = field(
-        None, "Folder of prepared data. [tensorflow-datasets' own]", Group.DATA, path=True
+        None,
+        "Folder of prepared data; the file of npz. [tensorflow-datasets' own]",
+        Group.DATA,
+        path=True,
     )
     download: bool = field(False, "Whether missing data may be downloaded.", Group.DATA)
     train_examples: int | None = field(
@@ -87,9 +99,10 @@ class Experiment:
     network: str = field("simple_network", "Network to train.", Group.NETWORK, one_of(MODELS))
     layer_types: tuple[str, ...] = field(
         ("conv2d", "conv2d", "low_rank_locally_connected2d"),
-        f"Kind of each layer, first to last, and conv2d for the rest: {', '.join(CONVOLUTIONS)}.",
+        f"Kind of each layer, first to last, and conv2d for the rest: {', '.join(CONVOLUTIONS)}; "
+        "of signals and volumes, with 1d and 3d in place of 2d, those that are not of images only.",
         Group.NETWORK,
-        some_of(CONVOLUTIONS, "takes names among {}"),
+        some_of(LAYER_TYPES, "takes names among {}"),
     )
     insert_layer: str | None = field(
         None,
@@ -269,6 +282,7 @@ class Experiment:
             if accepted is not None and value is not None:
                 self._require(one.name, accepted.holds(value), accepted.words)
         self._check_data()
+        self._check_dimensions()
         if MODELS[self.network].stages:
             self._check_residual_layers()
         elif MODELS[self.network].num_layers:
@@ -296,6 +310,13 @@ class Experiment:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)  # as the dataclass is frozen
 
+    def _follow_data(self) -> None:
+        """Makes the network's usual layers those of signals or volumes, where the data is such."""
+        usual: Any = {one.name: one.default for one in dataclasses.fields(self)}["layer_types"]
+        if self.layer_types == usual:
+            kinds = tuple(in_dimensions(kind, self.placed.dimensions) for kind in usual)
+            object.__setattr__(self, "layer_types", kinds)
+
     def _require(self, name: str, holds: bool, sentence: str) -> None:
         if not holds:
             value = getattr(self, name)
@@ -309,7 +330,7 @@ class Experiment:
         self._require("image_size", sized, sentence if not resizable else "must be at least 1")
         self._check_views()
         dataset = self.placed
-        side = max(dataset.image_shape[:2])
+        side = max(dataset.image_shape[:-1])
         holds = self.canvas_size is None or (self.translate and self.canvas_size >= side)
         sentence = f"needs --translate and must be at least the images' {side} pixels"
         self._require("canvas_size", holds, sentence)
@@ -322,6 +343,24 @@ class Experiment:
         sentence = f"must be from 1 to the {all_of_them} training examples of {self.dataset}"
         self._require("train_examples", some, sentence)
 
+    def _check_dimensions(self) -> None:
+        """Checks that data and network have as many spatial axes, and gives the layers as many."""
+        count, shape = self.placed.dimensions, self.placed.image_shape
+        if count == 2:
+            return
+        what = f"images, not examples of shape {'x'.join(map(str, shape))} in {self.dataset}"
+        known = count in MODELS[self.network].dimensions
+        self._require("network", known, f"needs {what}: choose simple_network")
+        for name in ("translate", "augment", "coord_conv"):
+            self._require(name, not getattr(self, name), f"needs {what}")
+        shared = self.share_row_combining_weights == self.share_col_combining_weights
+        self._require(
+            "share_row_combining_weights",
+            shared,
+            f"must equal --share_col_combining_weights for other data than {what}",
+        )
+        self._follow_data()
+
     def _check_views(self) -> None:
         if self.eval_crop is not None:
             of_files = DATASETS[self.dataset].encoded
@@ -331,6 +370,9 @@ class Experiment:
     def _check_layers(self) -> None:
         network = MODELS[self.network]
         count = network.num_layers
+        here = BY_DIMENSIONS[self.placed.dimensions]
+        fitting = set(self.layer_types) <= set(here)
+        self._require("layer_types", fitting, f"takes names among {', '.join(here)}")
         few = len(self.layer_types) <= count
         self._require("layer_types", few, f"must name at most the {count} layers of {self.network}")
         for name in ("insert_layer", "replace"):
@@ -338,8 +380,10 @@ class Experiment:
         shape = self.data.input_shape
         sizes = network.output_sizes(shape, self.kernel_size) if network.output_sizes else []
         fits = min(map(min, sizes)) >= 1
-        what = "x".join(map(str, shape[:2]))
-        self._require("kernel_size", fits, f"must leave {count} layers a position in {what} images")
+        what = "x".join(map(str, shape[:-1]))
+        inputs = {1: "signals", 2: "images", 3: "volumes"}[len(shape) - 1]
+        sentence = f"must leave {count} layers a position in {what} {inputs}"
+        self._require("kernel_size", fits, sentence)
         self._check_rank(zip(self.filled_layer_types, sizes, strict=True))
 
     def _check_residual_layers(self) -> None:
@@ -380,9 +424,9 @@ class Experiment:
         sentence = f"needs images whose sides are both even or both odd, not {height}x{width}"
         self._require("network", (height - width) % 2 == 0, sentence)
 
-    def _check_rank(self, layers: Iterable[tuple[str, tuple[int, int]]]) -> None:
+    def _check_rank(self, layers: Iterable[tuple[str, tuple[int, ...]]]) -> None:
         for kind, size in layers:
-            if kind == "low_rank_locally_connected2d":
+            if kind.startswith("low_rank_locally_connected"):
                 positions = math.prod(size)
                 sentence = f"must be at most the layer's number of positions, {positions}"
                 self._require("spatial_rank", self.spatial_rank <= positions, sentence)
@@ -426,7 +470,7 @@ class Experiment:
     def filled_layer_types(self) -> tuple[str, ...]:
         """The kind of every layer of the network."""
         missing = MODELS[self.network].num_layers - len(self.layer_types)
-        return self.layer_types + ("conv2d",) * missing
+        return self.layer_types + (f"conv{self.placed.dimensions}d",) * missing
 
     def build(self):
         """Builds the network; needs a framework."""

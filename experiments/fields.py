@@ -12,6 +12,7 @@ from typing import Any
 class Group(enum.StrEnum):
     """The groups of fields in `--help`, in this order."""
 
+    INPUT = "Input"
     DATA = "Data"
     NETWORK = "Network"
     LOW_RANK = "Low-rank layers"
@@ -19,6 +20,7 @@ class Group(enum.StrEnum):
     DEVICES = "Devices"
     SAVING = "Saving"
     EXPORT = "Export"
+    OUTPUT = "Output"
 
 
 @dataclasses.dataclass(frozen=True)

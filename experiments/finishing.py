@@ -1,11 +1,14 @@
 """Finishing a trained run: writing its result, model, pictures and exports."""
 
 import contextlib
+import importlib.util
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from low_rank_local_connectivity.data.unreadable import skipped_images
+from low_rank_local_connectivity.experiments.backend import pipeline_for
 from low_rank_local_connectivity.experiments.experiment import Experiment
 from low_rank_local_connectivity.experiments.flags import in_flags
 from low_rank_local_connectivity.experiments.folder import write_result
@@ -35,7 +38,6 @@ def leave_behind(experiment: Experiment, model, images, result: dict[str, Any]) 
         The result.
     """
     from low_rank_local_connectivity import training
-    from low_rank_local_connectivity.data.unreadable import skipped_images
 
     folder = Path(experiment.model_dir)
     path = folder / "model.keras"
@@ -105,10 +107,9 @@ def in_a_sentence(error: Exception) -> str:
 
 def first_batch(experiment: Experiment, split: str, size: int) -> Any:
     """Returns the first examples of a split: images as inputs, and their labels."""
-    from low_rank_local_connectivity.data.pipeline import evaluation_batches
-
     examples = experiment.data.load(experiment.data_dir, experiment.download)[split]
-    return next(iter(evaluation_batches(experiment.data, examples, size, experiment.seed)))
+    batches = pipeline_for(experiment.data)
+    return next(iter(batches.evaluation_batches(experiment.data, examples, size, experiment.seed)))
 
 
 def export(model, experiment: Experiment, images) -> None:
@@ -121,17 +122,15 @@ def export(model, experiment: Experiment, images) -> None:
     """
     import keras
 
-    from low_rank_local_connectivity.data.pipeline import input_from_bytes
     from low_rank_local_connectivity.export import FORMATS, export_model
 
     folder = Path(experiment.model_dir) / "saved_model"
-    backend = keras.backend.backend()
-    formats = [name for name in experiment.export_formats if backend in FORMATS[name].backends]
-    for name in sorted(set(experiment.export_formats) - set(formats)):
-        print(f"No {name}: it cannot be written on {backend}. Load model.keras under TensorFlow.")
+    formats = writable(experiment.export_formats, keras.backend.backend())
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed here, or went on
     if not formats:
         return
+    from low_rank_local_connectivity.data.pipeline import input_from_bytes
+
     # Not on test images: calibration uses its images, as training does.
     integers = any(FORMATS[name].integers for name in formats)
     seen = first_batch(experiment, "valid", CALIBRATED_ON) if integers else (None, None)
@@ -147,6 +146,26 @@ def export(model, experiment: Experiment, images) -> None:
         preprocess=input_from_bytes(experiment.data),
         class_names=experiment.data.class_names,
     )
+
+
+def writable(asked_for: Sequence[str], backend: str) -> list[str]:
+    """Returns the formats that can be written here, and prints why the others cannot."""
+    from low_rank_local_connectivity.export import FORMATS
+
+    found = []
+    for name in asked_for:
+        needed = FORMATS[name].backends.get(backend)
+        missing = [one for one in needed or () if importlib.util.find_spec(one) is None]
+        if needed is None:
+            print(f"No {name}: it cannot be written on {backend}. ", end="")
+            print("Load model.keras under TensorFlow.")
+        elif missing:
+            line = " ".join(FORMATS[name].backends[backend][one] for one in missing)
+            print(f"No {name}: it needs {', '.join(missing)}, which is not installed: ", end="")
+            print(f"pip install {line}.")
+        else:
+            found.append(name)
+    return found
 
 
 def first_names(names: list[str]) -> str:

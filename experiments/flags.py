@@ -80,12 +80,18 @@ DEFINERS = {
 }
 
 
-def define(one: dataclasses.Field) -> None:
-    """Defines the flag of a field, which `--help` lists in the field's group."""
+def define(one: dataclasses.Field, values: flags.FlagValues = FLAGS) -> None:
+    """Defines the flag of a field, which `--help` lists in the field's group.
+
+    Args:
+        one: The field.
+        values: The flags of the command; those of run_experiment.py if left out.
+    """
     told, kind = about(one), value_type(one)
     choices = told.accepted.choices if told.accepted else ()
     default: Any = one.default
     arguments: dict[str, Any] = {"help": told.meaning, "module_name": told.group.value}
+    arguments["flag_values"] = values
     if told.path:
         serializer = flags.ArgumentSerializer()
         flags.DEFINE(PathParser(), one.name, default, serializer=serializer, **arguments)
@@ -158,9 +164,9 @@ def experiment_from_flags() -> Experiment:
     return Experiment(**values)
 
 
-def value_of(one: dataclasses.Field) -> Any:
+def value_of(one: dataclasses.Field, values: flags.FlagValues = FLAGS) -> Any:
     """Returns the value of a field from its flag."""
-    value = items_of_flag(one.name, FLAGS[one.name].value)
+    value = items_of_flag(one.name, values[one.name].value)
     if isinstance(value, list):
         return tuple(value)
     return None if value == "none" and takes_none(one) else value

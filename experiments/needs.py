@@ -7,10 +7,11 @@ from typing import Any
 from low_rank_local_connectivity.data import DATASETS
 from low_rank_local_connectivity.experiments.backend import backend_name
 from low_rank_local_connectivity.experiments.experiment import Experiment
-from low_rank_local_connectivity.models import MODELS
+from low_rank_local_connectivity.models import MODELS, in_dimensions
 
 # Datasets that come without files.
 WITHOUT_FILES = ("digits", "synthetic")
+LOW_RANK_KIND = "low_rank_locally_connected2d"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,26 +28,26 @@ class Need:
 
 
 def _kinds(run: Experiment) -> set[str]:
-    """Returns the kinds of the layers that are chosen by flags."""
+    """Returns the kinds of the layers that are chosen by flags, as images have them."""
     if MODELS[run.network].num_layers:
-        return set(run.filled_layer_types)
+        return {in_dimensions(kind, 2) for kind in run.filled_layer_types}
     inserted = {run.insert_layer} if run.insert_layer else set()
     return inserted | ({run.replace_with} if run.replace else set())
 
 
 def _has_rank(run: Experiment) -> bool:
-    return bool({"low_rank_locally_connected2d", "wide_conv2d"} & _kinds(run))
+    return bool({LOW_RANK_KIND, "wide_conv2d"} & _kinds(run))
 
 
 def _has_low_rank(run: Experiment) -> bool:
     """Returns whether a layer is low-rank, or a wide convolution that matches one exactly."""
     matched = "wide_conv2d" in _kinds(run) and bool(MODELS[run.network].stages)
-    return "low_rank_locally_connected2d" in _kinds(run) or matched
+    return LOW_RANK_KIND in _kinds(run) or matched
 
 
 def _draws_logits(run: Experiment) -> bool:
     has_logits = run.spatial_rank > 1 or run.normalize_weights != "softmax"
-    return "low_rank_locally_connected2d" in _kinds(run) and has_logits and not run.input_dependent
+    return LOW_RANK_KIND in _kinds(run) and has_logits and not run.input_dependent
 
 
 def _option(name: str) -> Need:

@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from low_rank_local_connectivity.data import Dataset
-from low_rank_local_connectivity.experiments.backend import load_framework
+from low_rank_local_connectivity.data.dataset import steps_per_epoch
+from low_rank_local_connectivity.data.unreadable import refuse_unreadable
+from low_rank_local_connectivity.experiments.backend import (
+    backend_name,
+    load_framework,
+    pipeline_for,
+)
 from low_rank_local_connectivity.experiments.experiment import Experiment
 from low_rank_local_connectivity.experiments.finishing import (
     complete,
@@ -13,12 +19,14 @@ from low_rank_local_connectivity.experiments.finishing import (
     first_names,
     leave_behind,
 )
+from low_rank_local_connectivity.experiments.flags import as_flags
 from low_rank_local_connectivity.experiments.folder import (
     differences,
     read_config,
     refusal_of_other_flags,
 )
 from low_rank_local_connectivity.experiments.memory import check_memory
+from low_rank_local_connectivity.experiments.trained import write_inputs
 
 if TYPE_CHECKING:
     from low_rank_local_connectivity.training import Placement, Recovery
@@ -70,8 +78,8 @@ def run(experiment: Experiment, unfinished: dict[str, Any] | None = None) -> dic
 def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]:
     """Trains, evaluates, draws and exports; only the chief of several processes writes."""
     from low_rank_local_connectivity import training
-    from low_rank_local_connectivity.data.pipeline import evaluation_batches
 
+    batches = pipeline_for(experiment.data)
     check_memory(experiment)
     training.make_deterministic(experiment.seed, kernels=placement.name != "tpu")
     training.set_precision(experiment.precision)
@@ -81,7 +89,9 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
     parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     tell_beginning(experiment, placement, splits, parameters)
     valid_batches, test_batches = (
-        evaluation_batches(experiment.data, splits[name], experiment.batch_size, experiment.seed)
+        batches.evaluation_batches(
+            experiment.data, splits[name], experiment.batch_size, experiment.seed
+        )
         for name in ("valid", "test")
     )
     recovery = train(experiment, placement, model, splits, valid_batches)
@@ -104,12 +114,11 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
 
 def splits_of(experiment: Experiment) -> dict[str, Any]:
     """Returns the examples of each split by its name, after checking those for evaluation."""
-    from low_rank_local_connectivity.data.unreadable import refuse_unreadable
-
     splits = experiment.data.load(experiment.data_dir, experiment.download)
     if experiment.train_examples:
         splits["train"] = splits["train"].subset(experiment.train_examples)
-    refuse_unreadable((splits["valid"], splits["test"]))
+    unreadable_images = pipeline_for(experiment.data).unreadable_images
+    refuse_unreadable((splits["valid"], splits["test"]), unreadable_images)
     return splits
 
 
@@ -144,10 +153,10 @@ def train(
         valid_batches: Pairs of images and labels, to evaluate the model between epochs.
     """
     from low_rank_local_connectivity import training
-    from low_rank_local_connectivity.data.pipeline import steps_per_epoch, training_batches
 
     folder, size, seed = Path(experiment.model_dir), experiment.batch_size, experiment.seed
     dataset, examples = experiment.data, splits["train"]
+    batches = pipeline_for(dataset)
     steps = steps_per_epoch(examples, size)
     skipped = folder / "skipped.txt" if placement.chief else None
 
@@ -156,7 +165,11 @@ def train(
         if placement.chief:
             (folder / "result.json").unlink(missing_ok=True)  # of fewer epochs
             training.write_json(folder / "config.json", experiment.config())
-        return training_batches(dataset, examples, size, experiment.epochs, seed, start, skipped)
+            write_inputs(folder, experiment.data)
+            write_flags(experiment)
+        return batches.training_batches(
+            dataset, examples, size, experiment.epochs, seed, start, skipped
+        )
 
     recovery = training.Recovery(
         folder,
@@ -169,6 +182,20 @@ def train(
     shared = placement.batches(valid_batches, size, len(splits["valid"]))
     training.train(model, experiment.recipe(steps), batches_left, shared, recovery, placement)
     return recovery
+
+
+def write_flags(experiment: Experiment) -> None:
+    """Writes the flags that repeat a run with `--flagfile`, its backend as a comment.
+
+    Its folder is left out, so that the repetition can be given its own.
+    """
+    from low_rank_local_connectivity.training.records import replacing
+
+    flags = [flag for flag in as_flags(experiment) if not flag.startswith("--model_dir=")]
+    lines = [f"# KERAS_BACKEND={backend_name()}", "--every_flag_given", *flags]
+    with replacing(Path(experiment.model_dir) / "run.flags") as temporary:
+        text = "".join(f"{line}\n" for line in lines)
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def check_trained_as_asked(experiment: Experiment) -> None:

@@ -1,7 +1,7 @@
 """Networks, by name. Importing this loads no framework."""
 
 from . import builders
-from .convolutions import CONVOLUTIONS, Settings, convolution
+from .convolutions import BY_DIMENSIONS, CONVOLUTIONS, Settings, convolution, in_dimensions
 from .network import (
     Network,
     bag_network,
@@ -13,6 +13,7 @@ from .network import (
 from .scales import Scales
 
 __all__ = [
+    "BY_DIMENSIONS",
     "CONVOLUTIONS",
     "MODELS",
     "SIMPLE",
@@ -21,6 +22,7 @@ __all__ = [
     "Settings",
     "bag_network",
     "convolution",
+    "in_dimensions",
     "residual_network",
     "scale_network",
     "transformed",
@@ -33,6 +35,7 @@ SIMPLE = Network(
     3,
     unpadded_sizes(3),
     options=("filters", "kernel_size", "coord_conv"),
+    dimensions=(1, 2, 3),
 )
 MODELS = {
     "simple_network": SIMPLE,

@@ -1,4 +1,4 @@
-"""Named ways to make one layer of a network that convolves in two dimensions.
+"""Named ways to make one layer of a network that convolves in one, two or three dimensions.
 
 A network asks for its layers by calling a `Convolution`, and does not know which kind it gets.
 Adding a kind is adding an entry to `CONVOLUTIONS`. Layers are imported where they are made, so
@@ -8,13 +8,15 @@ that the command line can list the names without loading a framework.
 import dataclasses
 import functools
 import itertools
+import math
+import re
 from collections.abc import Callable
 from typing import Any, Literal
 
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """The place of a layer in a network of channels-last images, and what is required of it there.
+    """The place of a layer in a channels-last network, and what is required of it there.
 
     Args:
         filters: Number of output channels of a plain convolution here.
@@ -27,7 +29,8 @@ class Site:
         kernel_initializer: Initializer of the kernel.
         kernel_regularizer: Regularizer of the kernel; of a low-rank layer, of its banks.
         name: Name of the layer.
-        in_size: Rows and columns of the input, None where unknown.
+        in_size: Rows and columns of the input, or its size along its one or three spatial axes;
+            None where unknown.
         parameters_after_per_channel: Parameters that each output channel adds after this layer:
             two of batch normalisation, and the weights that read the channel. With it the width
             of a wide convolution matches the parameters of a low-rank layer here exactly, up to
@@ -48,7 +51,7 @@ class Site:
     kernel_initializer: str = "he_uniform"
     kernel_regularizer: Any = None
     name: str | None = None
-    in_size: tuple[int | None, int | None] | None = None
+    in_size: tuple[int | None, ...] | None = None
     parameters_after_per_channel: int | None = None
     fixed_width: bool = False
     makes_up_for: "Site | None" = None
@@ -67,27 +70,32 @@ class Site:
         }
 
     @property
+    def dimensions(self) -> int:
+        """How many spatial axes there are; two if `in_size` is not given."""
+        return 2 if self.in_size is None else len(self.in_size)
+
+    @property
     def parameters_per_filter(self) -> int:
         """Parameters of one filter of a plain convolution here, its bias included."""
-        return self.kernel_size**2 * self.in_channels + (not self.normalized)
+        return self.kernel_size**self.dimensions * self.in_channels + (not self.normalized)
 
-    def known_in_size(self) -> tuple[int, int]:
+    def known_in_size(self) -> tuple[int, ...]:
         """Returns `in_size`.
 
         Raises:
             ValueError: If it is not known.
         """
-        rows, columns = self.in_size or (None, None)
-        if rows is None or columns is None:
+        known = tuple(size for size in self.in_size or () if size is not None)
+        if not known or len(known) < self.dimensions:
             raise ValueError(
                 "The parameters of a low-rank layer depend on its number of rows and columns, so "
                 f"`in_size` must be known. Received: in_size={self.in_size} at site "
                 f"{self.name!r}. Give the network an image of static size."
             )
-        return rows, columns
+        return known
 
-    def out_size(self) -> tuple[int, int]:
-        """Returns the number of rows and columns of positions.
+    def out_size(self) -> tuple[int, ...]:
+        """Returns the number of positions along each axis: of rows and columns in an image.
 
         Raises:
             ValueError: If `in_size` is not known.
@@ -97,8 +105,7 @@ class Site:
             (4, 5)
         """
         lost = self.kernel_size - 1 if self.padding == "valid" else 0
-        rows, columns = self.known_in_size()
-        return -(-(rows - lost) // self.strides), -(-(columns - lost) // self.strides)
+        return tuple(-(-(size - lost) // self.strides) for size in self.known_in_size())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +119,8 @@ class Settings:
         normalize_weights: `"softmax"`, `"norm"` or None.
         combining_weights_initializer: `"conv_init"` or the name of an initializer.
         share_row_combining_weights: Whether a row's columns share logits of their own.
-        share_col_combining_weights: Likewise for columns.
+        share_col_combining_weights: Likewise for columns. In one or three dimensions both or
+            neither: either each axis has logits of its own, or each position.
         input_dependent: Whether combining weights depend on the input.
         use_spatial_bias: Whether a low-rank locally connected layer has a spatial bias.
         locally_connected_fan: `fan` of locally connected layers.
@@ -183,7 +191,7 @@ def low_rank_parameters(settings: Settings, site: Site) -> int:
         147676
     """
     rank = settings.spatial_rank
-    total = rank * site.kernel_size**2 * site.in_channels * site.filters
+    total = rank * site.kernel_size**site.dimensions * site.in_channels * site.filters
     total += 0 if site.normalized else site.filters
     has_logits = rank > 1 or settings.normalize_weights != "softmax"
     if has_logits and settings.input_dependent:
@@ -197,15 +205,42 @@ def low_rank_parameters(settings: Settings, site: Site) -> int:
 
 def _parameters_per_map(settings: Settings, site: Site) -> int:
     """Returns how many numbers give a value to each position, shared as the settings say."""
-    rows, columns = site.out_size()
-    by_row = settings.share_row_combining_weights and not settings.input_dependent
-    by_column = settings.share_col_combining_weights and not settings.input_dependent
-    if not by_row and not by_column:
-        return rows * columns
-    return rows * by_row + columns * by_column
+    sizes = site.out_size()
+    axes = additive_axes(settings, site.dimensions)
+    return sum(sizes[axis] for axis in axes) if axes else math.prod(sizes)
 
 
-def weights_network_parameters(rank: int, channels: int, in_size: tuple[int, int]) -> int:
+def additive_axes(settings: Settings, dimensions: int) -> tuple[int, ...]:
+    """Returns the axes along which a low-rank layer has logits of their own, which are summed.
+
+    Args:
+        settings: What is shared.
+        dimensions: How many spatial axes there are.
+
+    Raises:
+        ValueError: If rows and columns are told apart where there are none.
+
+    Example:
+        >>> additive_axes(Settings(share_col_combining_weights=False), dimensions=2)
+        (0,)
+        >>> additive_axes(Settings(), dimensions=3)
+        (0, 1, 2)
+    """
+    shared = settings.share_row_combining_weights, settings.share_col_combining_weights
+    if settings.input_dependent or not any(shared):
+        return ()
+    if dimensions == 2:
+        return tuple(axis for axis in range(2) if shared[axis])
+    if not all(shared):
+        raise ValueError(
+            "Rows and columns are the axes of images, so share_row_combining_weights and "
+            "share_col_combining_weights must be the same for signals and volumes. Received: "
+            f"{shared[0]} and {shared[1]} for {dimensions} dimensions."
+        )
+    return tuple(range(dimensions))
+
+
+def weights_network_parameters(rank: int, channels: int, in_size: tuple[int, ...]) -> int:
     """Returns how many parameters the network has that predicts a layer's combining weights.
 
     A 1x1 convolution from `c` to `K` channels; a depthwise 3x3 one for each dilation rate
@@ -230,7 +265,7 @@ def weights_network_parameters(rank: int, channels: int, in_size: tuple[int, int
     kept = sum(rate <= (min(in_size) - 1) // 2 for rate in (1, 2, 4, 8))
     widths = [(kept + 2) * rank, 3 * rank, 6 * rank, rank]
     aggregation = sum((read + 1) * made for read, made in itertools.pairwise(widths))
-    return (channels + 1) * rank + kept * (3 * 3 + 1) * rank + aggregation
+    return (channels + 1) * rank + kept * (3 ** len(in_size) + 1) * rank + aggregation
 
 
 def matching_width(settings: Settings, site: Site) -> int:
@@ -293,21 +328,22 @@ def kernel_decay(weight_decay: float):
     return regularizers.L2(weight_decay / 2)
 
 
-def _conv2d(settings: Settings, site: Site):
+def _conv(settings: Settings, site: Site):
     del settings
     from keras import layers
 
-    return layers.Conv2D(**site.arguments(), use_bias=not site.normalized)
+    kind = getattr(layers, f"Conv{site.dimensions}D")
+    return kind(**site.arguments(), use_bias=not site.normalized)
 
 
-def _wide_conv2d(settings: Settings, site: Site):
+def _wide_conv(settings: Settings, site: Site):
     if site.fixed_width:
-        return _conv2d(settings, site)
+        return _conv(settings, site)
     if site.parameters_after_per_channel is None:
         width = wide_filters(site.filters, site.in_channels, settings.spatial_rank, site.last)
     else:
         width = matching_width(settings, site)
-    return _conv2d(settings, dataclasses.replace(site, filters=width))
+    return _conv(settings, dataclasses.replace(site, filters=width))
 
 
 def _coord_conv2d(settings: Settings, site: Site):
@@ -317,7 +353,7 @@ def _coord_conv2d(settings: Settings, site: Site):
     return layers.CoordConv2D(**site.arguments(), use_bias=not site.normalized)
 
 
-def _full_conv2d(settings: Settings, site: Site):
+def _full_conv(settings: Settings, site: Site):
     del settings
     from low_rank_local_connectivity import layers
 
@@ -325,10 +361,11 @@ def _full_conv2d(settings: Settings, site: Site):
     if arguments.pop("padding") == "same":
         raise ValueError(
             "A full convolution makes its input larger, so a network that adds a shortcut to it "
-            f"must allow for that. Received: full_conv2d at site {site.name!r}. Build a full "
-            "ResNet."
+            f"must allow for that. Received: full_conv{site.dimensions}d at site {site.name!r}. "
+            "Build a full ResNet."
         )
-    return layers.FullConv2D(**arguments, use_bias=not site.normalized)
+    kind = getattr(layers, f"FullConv{site.dimensions}D")
+    return kind(**arguments, use_bias=not site.normalized)
 
 
 def _deformable_conv2d(settings: Settings, site: Site, modulated: bool = True):
@@ -344,47 +381,73 @@ def _deformable_conv2d_v1(settings: Settings, site: Site):
     return _deformable_conv2d(settings, site, modulated=False)
 
 
-def _locally_connected2d(settings: Settings, site: Site):
+def _locally_connected(settings: Settings, site: Site):
     from low_rank_local_connectivity import layers
 
     # Its bias has a value per position, which no normalisation makes redundant.
-    return layers.LocallyConnected2D(**site.arguments(), fan=settings.locally_connected_fan)
+    kind = getattr(layers, f"LocallyConnected{site.dimensions}D")
+    return kind(**site.arguments(), fan=settings.locally_connected_fan)
 
 
-def _low_rank_locally_connected2d(settings: Settings, site: Site):
+def _low_rank_locally_connected(settings: Settings, site: Site):
     from low_rank_local_connectivity import layers
 
-    predicted = settings.input_dependent
-    return layers.LowRankLocallyConnected2D(
+    kind = getattr(layers, f"LowRankLocallyConnected{site.dimensions}D")
+    return kind(
         **site.arguments(),
         spatial_rank=settings.spatial_rank,
         use_bias=not site.normalized,
         normalize_weights=settings.normalize_weights,
         combining_weights_initializer=settings.combining_weights_initializer,
         use_spatial_bias=settings.use_spatial_bias,
-        input_dependent=predicted,
-        share_row_combining_weights=None if predicted else settings.share_row_combining_weights,
-        share_col_combining_weights=None if predicted else settings.share_col_combining_weights,
+        input_dependent=settings.input_dependent,
+        additive_axes=additive_axes(settings, site.dimensions),
     )
 
 
+# Of the kinds of layers that there are in any dimension, what follows it in their names.
+EVERYWHERE: dict[str, Callable[[Settings, Site], Any]] = {
+    "conv": _conv,
+    "wide_conv": _wide_conv,
+    "full_conv": _full_conv,
+    "locally_connected": _locally_connected,
+    "low_rank_locally_connected": _low_rank_locally_connected,
+}
+# The kinds of layers in networks of images, by name.
 CONVOLUTIONS: dict[str, Callable[[Settings, Site], Any]] = {
-    "conv2d": _conv2d,
-    "wide_conv2d": _wide_conv2d,
+    "conv2d": _conv,
+    "wide_conv2d": _wide_conv,
     "coord_conv2d": _coord_conv2d,
-    "full_conv2d": _full_conv2d,
+    "full_conv2d": _full_conv,
     "deformable_conv2d": _deformable_conv2d,
     "deformable_conv2d_v1": _deformable_conv2d_v1,
-    "locally_connected2d": _locally_connected2d,
-    "low_rank_locally_connected2d": _low_rank_locally_connected2d,
+    "locally_connected2d": _locally_connected,
+    "low_rank_locally_connected2d": _low_rank_locally_connected,
 }
+# The same for networks of signals, images and volumes.
+BY_DIMENSIONS = {
+    dimensions: CONVOLUTIONS
+    if dimensions == 2
+    else {f"{name}{dimensions}d": make for name, make in EVERYWHERE.items()}
+    for dimensions in (1, 2, 3)
+}
+
+
+def in_dimensions(name: str, dimensions: int) -> str:
+    """Returns the name of the same kind of layer in another dimension.
+
+    Example:
+        >>> in_dimensions("low_rank_locally_connected2d", 1)
+        'low_rank_locally_connected1d'
+    """
+    return re.sub(r"[123]d\b", f"{dimensions}d", name)
 
 
 def convolution(name: str, settings: Settings) -> Convolution:
     """Returns the named way to make a layer, with its settings bound.
 
     Args:
-        name: A key of `CONVOLUTIONS`.
+        name: A key of a table of `BY_DIMENSIONS`.
         settings: Settings of the layer.
 
     Returns:
@@ -395,4 +458,5 @@ def convolution(name: str, settings: Settings) -> Convolution:
         >>> make(Site(filters=8, kernel_size=3, in_channels=1)).filters
         8
     """
-    return functools.partial(CONVOLUTIONS[name], settings)
+    (make,) = {table[name] for table in BY_DIMENSIONS.values() if name in table}
+    return functools.partial(make, settings)

@@ -35,6 +35,7 @@ class Network:
         arguments: Arguments that the function always receives, by name.
         options: Names of further arguments that are also flags: among `"filters"`,
             `"kernel_size"` and `"coord_conv"`.
+        dimensions: How many spatial axes its inputs may have.
         turned: Whether it turns its filters, which needs windows that fall on the same pixels of
             a turned image: odd kernels, and sides both even or both odd.
 
@@ -47,12 +48,13 @@ class Network:
     module: str
     function: Callable[..., Any]
     num_layers: int = 0
-    output_sizes: Callable[[tuple[int, int, int], int], list[tuple[int, int]]] | None = None
+    output_sizes: Callable[[tuple[int, ...], int], list[tuple[int, ...]]] | None = None
     stages: tuple[str, ...] = ()
-    site_sizes: Callable[[tuple[int, int, int]], dict[str, tuple[int, int]]] | None = None
+    site_sizes: Callable[[tuple[int, ...]], dict[str, tuple[int, int]]] | None = None
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     options: tuple[str, ...] = ()
     turned: bool = False
+    dimensions: tuple[int, ...] = (2,)
 
     def build(self, *args: Any, **kwargs: Any):
         """Calls the function, whose arguments these are."""
@@ -62,15 +64,14 @@ class Network:
 def unpadded_sizes(num_layers: int) -> Callable:
     """Returns a function to the sizes of consecutive unpadded layers at stride 1."""
 
-    def sizes(image_shape: tuple[int, int, int], kernel_size: int) -> list[tuple[int, int]]:
-        height, width, _ = image_shape
+    def sizes(image_shape: tuple[int, ...], kernel_size: int) -> list[tuple[int, ...]]:
         lost = [index * (kernel_size - 1) for index in range(1, num_layers + 1)]
-        return [(height - pixels, width - pixels) for pixels in lost]
+        return [tuple(size - pixels for size in image_shape[:-1]) for pixels in lost]
 
     return sizes
 
 
-def halved_sizes(image_shape: tuple[int, int, int]) -> dict[str, tuple[int, int]]:
+def halved_sizes(image_shape: tuple[int, ...]) -> dict[str, tuple[int, int]]:
     """Returns the sizes at a ResNet's sites: half the image's, then a quarter, and so on.
 
     Odd sizes are rounded up. After `"conv2"`, the first block of a stage reads twice its size.
@@ -88,7 +89,7 @@ def halved_sizes(image_shape: tuple[int, int, int]) -> dict[str, tuple[int, int]
     }
 
 
-def grown_sizes(depth: int) -> Callable[[tuple[int, int, int]], dict[str, tuple[int, int]]]:
+def grown_sizes(depth: int) -> Callable[[tuple[int, ...]], dict[str, tuple[int, int]]]:
     """Returns a function to the size at the first site of each stage of a full ResNet.
 
     Every 3x3 layer enlarges its input by two: to `floor((n + 1) / s) + 1` at stride `s`.
@@ -101,7 +102,7 @@ def grown_sizes(depth: int) -> Callable[[tuple[int, int, int]], dict[str, tuple[
         ((59, 53), (17, 16))
     """
 
-    def sizes(image_shape: tuple[int, int, int]) -> dict[str, tuple[int, int]]:
+    def sizes(image_shape: tuple[int, ...]) -> dict[str, tuple[int, int]]:
         columns = [_grown_axis(depth, size) for size in image_shape[:2]]
         return {name: (columns[0][name], columns[1][name]) for name in columns[0]}
 
@@ -149,7 +150,7 @@ def bag_network(receptive_field: int) -> Network:
     """
     stages = RESNET_STAGES[: BAGNET_STAGES[receptive_field]]
 
-    def sizes(image_shape: tuple[int, int, int]) -> dict[str, tuple[int, int]]:
+    def sizes(image_shape: tuple[int, ...]) -> dict[str, tuple[int, int]]:
         rows, columns = image_shape[0] - 2, image_shape[1] - 2
         found = {"insert": (rows - 2, columns - 2)}
         for stage, strides in zip(stages, BAGNET_STRIDES, strict=False):
@@ -195,5 +196,9 @@ def transformed(network: Network) -> Network:
     """
     arguments = {**network.arguments, "network": network.function}
     return dataclasses.replace(
-        network, module="transformer", function=builders.transformer, arguments=arguments
+        network,
+        module="transformer",
+        function=builders.transformer,
+        arguments=arguments,
+        dimensions=(2,),
     )

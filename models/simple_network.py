@@ -14,7 +14,7 @@ from .normalization import batch_normalization
 
 @independent_of_keras_json
 def simple_network(
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     num_classes: int,
     convolutions: Sequence[Convolution],
     filters: int = 64,
@@ -31,7 +31,8 @@ def simple_network(
     average pooling or flattening leads to the logits.
 
     Args:
-        image_shape: `(height, width, channels)`.
+        image_shape: `(height, width, channels)`; `(length, channels)` for signals and
+            `(depth, height, width, channels)` for volumes.
         num_classes: Number of logits.
         convolutions: For each layer, the function that makes it.
         filters: Filters of each layer.
@@ -49,7 +50,8 @@ def simple_network(
         Model from images to logits of shape `(batch, num_classes)`.
 
     Raises:
-        ValueError: If `weight_decay` is negative.
+        ValueError: If `weight_decay` is negative, or coordinates are asked for other inputs than
+            images.
 
     Example:
         >>> from .convolutions import Settings, convolution
@@ -65,6 +67,11 @@ def simple_network(
     inputs = keras.Input(image_shape, name="image")
     x = inputs
     if coord_conv:
+        if len(image_shape) != 3:
+            raise ValueError(
+                "`coord_conv` needs images. Received: coord_conv=True with "
+                f"image_shape={image_shape}. Leave it out."
+            )
         x = AddCoordinates2D(name="coordinates")(x)
     for index, make in enumerate(convolutions):
         site = Site(
@@ -74,13 +81,14 @@ def simple_network(
             last=index == len(convolutions) - 1,
             normalized=batch_norm,
             kernel_regularizer=regularizer,
-            in_size=tuple(x.shape[1:3]),
+            in_size=tuple(x.shape[1:-1]),
             name=f"layer_{index + 1}",
         )
         x = make(site)(x)
         if batch_norm:
             x = batch_normalization(f"batch_norm_{index + 1}", synchronized)(x)
         x = layers.ReLU(name=f"relu_{index + 1}")(x)
-    x = layers.GlobalAveragePooling2D(name="pooling")(x) if pooling else layers.Flatten()(x)
+    average = getattr(layers, f"GlobalAveragePooling{len(image_shape) - 1}D")
+    x = average(name="pooling")(x) if pooling else layers.Flatten()(x)
     outputs = layers.Dense(num_classes, kernel_regularizer=regularizer, name="logits")(x)
     return keras.Model(inputs, outputs, name="simple_network")

@@ -14,6 +14,7 @@ import pytest
 from test_experiment import script
 
 from low_rank_local_connectivity import training
+from low_rank_local_connectivity.data import DATASETS
 from low_rank_local_connectivity.experiments import backend, folder, memory, needs
 from low_rank_local_connectivity.experiments.command import (
     check_flags,
@@ -231,23 +232,34 @@ def test_a_backend_that_cannot_train_is_refused_in_a_sentence(name, sentence, mo
     monkeypatch.setenv("KERAS_BACKEND", name)
     monkeypatch.setattr(backend.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match="KERAS_BACKEND") as caught:
-        backend.check_backend()
+        backend.check_backend(DATASETS["digits"])
     assert str(caught.value) == sentence
 
 
-def test_tensorflow_is_needed_on_every_backend(monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    found = {"jax": "found", "tensorflow": None}
-    monkeypatch.setattr(backend.importlib.util, "find_spec", found.get)
-    with pytest.raises(ValueError, match="Images are read by TensorFlow on every backend"):
+def test_a_backend_that_is_installed_is_named_instead_of_one_that_is_not(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    monkeypatch.setattr(backend.importlib.util, "find_spec", {"torch": "found"}.get)
+    with pytest.raises(ValueError, match="or set KERAS_BACKEND=torch, which is installed"):
         backend.check_backend()
+
+
+def test_what_reads_a_dataset_must_be_installed(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    found: dict[str, str | None] = {"jax": "found", "grain": "found"}
+    monkeypatch.setattr(backend.importlib.util, "find_spec", found.get)
+    with pytest.raises(ValueError, match="The images of mnist are read by TensorFlow on every"):
+        backend.check_backend(DATASETS["mnist"])
+    for name in ("digits", "folder", "npz", "synthetic"):
+        backend.check_backend(DATASETS[name])
+    del found["grain"]
+    with pytest.raises(ValueError, match="Data is read by grain on jax, but it is not installed"):
+        backend.check_backend(DATASETS["digits"])
 
 
 def test_every_backend_has_its_extra():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for name in backend.BACKENDS:
-        (requirement,) = extras["optional-dependencies"][name]
-        assert requirement.startswith(name)
+        assert extras["optional-dependencies"][name][0].startswith(name)
 
 
 def test_the_backend_is_the_one_that_keras_takes(monkeypatch, tmp_path):

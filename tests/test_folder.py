@@ -13,7 +13,7 @@ import pytest
 from low_rank_local_connectivity.data import DATASETS
 from low_rank_local_connectivity.data.folder import ImageFiles, printable, split_of
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("pipelines_as_written")]
 SIZE = 16
 
 
@@ -251,6 +251,7 @@ def test_two_folders_that_spell_one_name_are_refused(root, rng):
 
 
 def test_all_unreadable_images_that_are_scored_are_named_at_once(root):
+    from low_rank_local_connectivity.data.pipeline import unreadable_images
     from low_rank_local_connectivity.data.unreadable import (
         UnreadableError,
         refuse_unreadable,
@@ -258,11 +259,11 @@ def test_all_unreadable_images_that_are_scored_are_named_at_once(root):
     )
 
     _, splits = opened(root)
-    refuse_unreadable(splits.values())
+    refuse_unreadable(splits.values(), unreadable_images)
     broken = files_of(splits["valid"])[:1]
     broken[0].write_bytes(broken[0].read_bytes()[:-30])
     with pytest.raises(UnreadableError) as caught:
-        refuse_unreadable((splits["valid"], splits["test"]))
+        refuse_unreadable((splits["valid"], splits["test"]), unreadable_images)
     assert str(caught.value) == (
         f"Every image that is scored must be readable. Received: {broken[0]}. Replace or remove "
         "that file."
@@ -271,7 +272,7 @@ def test_all_unreadable_images_that_are_scored_are_named_at_once(root):
     for path in broken[1:]:
         path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(UnreadableError) as caught:
-        refuse_unreadable((splits["valid"], splits["test"]))
+        refuse_unreadable((splits["valid"], splits["test"]), unreadable_images)
     assert unreadable_image(caught.value) == (
         "Every image that is scored must be readable. Received: 5 that are not: "
         f"{', '.join(map(str, broken))}. Replace or remove those files."

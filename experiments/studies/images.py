@@ -35,7 +35,8 @@ def _splits(name: str, data_dir: str | None) -> dict[str, Examples]:
 
 def image_shape(options: Options) -> tuple[int, int, int]:
     """Returns the height, width and channels of an image of the data set."""
-    return DATASETS[options.dataset].image_shape
+    height, width, channels = DATASETS[options.dataset].image_shape
+    return height, width, channels
 
 
 def on_canvas(examples: Examples, size: int, rng: np.random.Generator | None) -> Examples:

@@ -1,10 +1,12 @@
 """Training and evaluating one model."""
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +14,7 @@ import keras
 
 from low_rank_local_connectivity.keras_settings import DEFAULTS, change_settings
 from low_rank_local_connectivity.training.endings import RunError
+from low_rank_local_connectivity.training.event_log import EventLog
 from low_rank_local_connectivity.training.records import replacing
 from low_rank_local_connectivity.training.recovery import Recovery, heeding_signals
 from low_rank_local_connectivity.training.schedule import warmup_then
@@ -189,8 +192,8 @@ def train(
     callbacks: list[keras.callbacks.Callback] = [recovery]
     if placement.chief:
         folder = recovery.metrics_path.parent / "tensorboard"
-        callbacks.append(keras.callbacks.TensorBoard(folder, write_graph=False))
-    with heeding_signals(recovery):
+        callbacks.append(event_log(folder))
+    with heeding_signals(recovery), of_unknown_length():
         while start < total:
             # What is left of an epoch that was begun is an epoch of fewer steps.
             done, inside = divmod(start, steps)
@@ -210,9 +213,29 @@ def train(
     return recovery
 
 
+@contextlib.contextmanager
+def of_unknown_length() -> Iterator[None]:
+    """Keeps Keras from taking the end of grain's data, whose length it does not ask for, as early.
+
+    Such data is what JAX and PyTorch are trained on; TensorFlow's says how long it is.
+    """
+    with warnings.catch_warnings():
+        if keras.backend.backend() != "tensorflow":
+            warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
+        yield
+
+
+def event_log(folder: Path) -> keras.callbacks.Callback:
+    """Returns what writes learning curves for TensorBoard into a folder."""
+    if keras.backend.backend() == "tensorflow":
+        return keras.callbacks.TensorBoard(folder, write_graph=False)
+    return EventLog(folder)
+
+
 def score(model: keras.Model, batches: Iterable) -> float:
     """Returns the accuracy over every example of the batches, in [0, 1]."""
-    results: Any = model.evaluate(batches, verbose=0, return_dict=True)
+    with of_unknown_length():
+        results: Any = model.evaluate(batches, verbose=0, return_dict=True)
     return float(results["accuracy"])
 
 

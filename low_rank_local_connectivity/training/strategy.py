@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from low_rank_local_connectivity.training.endings import RunError
 
@@ -111,10 +112,31 @@ def padded(batches: Any, batch_size: int, count: int) -> Any:
 
     Keras divides a loss by the number of all examples, including those of weight 0; the weights of
     the others compensate for that.
-    """
-    import tensorflow as tf
 
+    Args:
+        batches: Pairs of images and labels, of tf.data or grain.
+        batch_size: Examples in each but the last.
+        count: Total number of examples.
+    """
     weight = -(-count // batch_size) * batch_size / count
+    if hasattr(batches, "element_spec"):
+        return batches.map(_filling_tensors(batch_size, weight))
+
+    def fill(pair):
+        images, labels = pair
+        missing = batch_size - len(labels)
+        weights = np.repeat(np.array([weight, 0], "float32"), [len(labels), missing])
+        return *(_grown(array, missing) for array in (images, labels)), weights
+
+    return batches.map(fill)
+
+
+def _grown(array: np.ndarray, missing: int) -> np.ndarray:
+    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
+
+
+def _filling_tensors(batch_size: int, weight: float) -> Callable:
+    import tensorflow as tf
 
     def fill(images, labels):
         given = tf.shape(labels)[0]
@@ -127,7 +149,7 @@ def padded(batches: Any, batch_size: int, count: int) -> Any:
 
         return grow(images), grow(labels), tf.ensure_shape(weights, [batch_size])
 
-    return batches.map(fill)
+    return fill
 
 
 ONE_DEVICE = Placement("one_device")

@@ -1,0 +1,69 @@
+"""What the commands beside run_experiment.py share: flags, help, and errors in a sentence."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from absl import flags
+
+from low_rank_local_connectivity.experiments.fields import Accepted, Group, about
+from low_rank_local_connectivity.experiments.flags import define, value_of
+
+Options = TypeVar("Options")
+
+
+def carry_out(
+    options: type[Options],
+    function: Callable[[Options, list[str]], int],
+    told: str,
+    argv: Sequence[str] | None = None,
+) -> NoReturn:
+    """Parses a command's flags, calls a function of them, and ends the process with its status.
+
+    Args:
+        options: A dataclass of `fields.field`s, from which the flags are made.
+        function: Function of its values and the other words of the command line that returns the
+            exit status. A `ValueError`, `ImportError` or `OSError` is told in a sentence, with
+            status 2.
+        told: What the command does, for `--help`.
+        argv: The command line; that of the process if None.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    values = flags.FlagValues()
+    for one in dataclasses.fields(options):  # pyright: ignore[reportArgumentType]
+        define(one, values)
+    if {"--help", "-help", "--helpshort", "-h"} & {*argv}:
+        print(f"{told}\nflags:\n{help_of(values)}")
+        sys.exit(0)
+    name = Path(argv[0]).stem
+    try:
+        words = values(argv)[1:]
+        given = {one.name: value_of(one, values) for one in dataclasses.fields(options)}  # pyright: ignore[reportArgumentType]
+        for one in dataclasses.fields(options):  # pyright: ignore[reportArgumentType]
+            _require(one, given[one.name], about(one).accepted)
+        status = function(options(**given), words)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `| head`; Python flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except (flags.Error, ValueError, ImportError, OSError) as error:
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print(f"{name}: stopped by SIGINT.", file=sys.stderr)
+        status = 130
+    sys.exit(status)
+
+
+def help_of(values: flags.FlagValues) -> str:
+    """Returns the descriptions of flags, group by group."""
+    known = values.flags_by_module_dict()
+    return "\n".join(values.module_help(group.value) for group in Group if group.value in known)
+
+
+def _require(one: dataclasses.Field, value: Any, accepted: Accepted | None) -> None:
+    if accepted is not None and value is not None and not accepted.holds(value):
+        raise ValueError(f"--{one.name} {accepted.words}. Received: --{one.name}={value}.")
