@@ -9,6 +9,9 @@ LOWEST_TESTS := low_rank_local_connectivity tests/test_contract.py \
 	tests/test_tf_keras.py
 LOWEST_TESTS_ON_JAX := tests/layers/local/test_identities.py tests/test_weights.py
 
+# A suite starts hundreds of processes and rewrites a hundred modules: what one has compiled is kept.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: experiment test test-all test-tensorflow test-jax test-torch test-slow test-lowest \
 	test-lowest-tensorflow test-lowest-jax tpu-check coverage lint format
 

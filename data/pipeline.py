@@ -26,9 +26,12 @@ random: Any = tf.random  # type checkers do not see into it
 EVALUATION = -1
 # Folded into an example's key for its crop and flip; its place in a canvas uses the key itself.
 VIEW = np.int64(1)
+# No function here branches on a tensor; translating its Python would take longer than tracing it.
+untranslated: Any = tf.autograph.experimental.do_not_convert
 PARALLEL = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
 
 
+@untranslated
 def training_batches(
     dataset: Dataset,
     examples: Split,
@@ -75,6 +78,7 @@ def training_batches(
     return _deterministic(_counted(batches, max(epochs * steps - start, 0)))
 
 
+@untranslated
 def evaluation_batches(
     dataset: Dataset, examples: Split, batch_size: int, seed: int = 0
 ) -> tf.data.Dataset:

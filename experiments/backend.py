@@ -45,11 +45,11 @@ def needs_tensorflow(dataset: Dataset) -> bool:
     return backend_name() == "tensorflow" or dataset.needs_tensorflow
 
 
-def check_backend(dataset: Dataset) -> None:
+def check_backend(dataset: Dataset | None = None) -> None:
     """Checks, without loading the backend, that everything a run needs of it is installed.
 
     Args:
-        dataset: What it trains on.
+        dataset: What it reads batches of, None if it reads none.
 
     Raises:
         ValueError: If the backend cannot train, or a package is missing.
@@ -61,10 +61,14 @@ def check_backend(dataset: Dataset) -> None:
             f"KERAS_BACKEND={name}."
         )
     if importlib.util.find_spec(name) is None:
+        others = [one for one in BACKENDS if importlib.util.find_spec(one) is not None]
+        instead = f", or set KERAS_BACKEND={others[0]}, which is installed" if others else ""
         raise ValueError(
             f"KERAS_BACKEND={name} needs a package that is not installed: "
-            f"pip install '{PROJECT}[{name}]'."
+            f"pip install '{PROJECT}[{name}]'{instead}."
         )
+    if dataset is None:
+        return
     if needs_tensorflow(dataset) and importlib.util.find_spec("tensorflow") is None:
         raise ValueError(
             f"The images of {dataset.name} are read by TensorFlow on every backend, but it is not "

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from low_rank_local_connectivity.experiments.backend import load_framework
+from low_rank_local_connectivity.experiments.backend import check_backend, load_framework
 from low_rank_local_connectivity.experiments.fields import AT_LEAST_1, Group, field, one_of, some_of
 from low_rank_local_connectivity.experiments.finishing import writable
 from low_rank_local_connectivity.experiments.side_command import carry_out
@@ -73,6 +73,7 @@ def export(options: Options, words: Sequence[str]) -> int:
         )
     _check_new(options.to_keras)
     of_run = (path if path.is_dir() else path.parent) / "config.json"
+    check_backend()
     load_framework()
     import keras
 

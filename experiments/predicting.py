@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from low_rank_local_connectivity.data import Dataset
-from low_rank_local_connectivity.experiments.backend import load_framework
+from low_rank_local_connectivity.experiments.backend import check_backend, load_framework
 from low_rank_local_connectivity.experiments.fields import AT_LEAST_1, Group, field, one_of
 from low_rank_local_connectivity.experiments.side_command import carry_out
 from low_rank_local_connectivity.experiments.trained import dataset_of, folder_of, load_network
@@ -61,6 +61,7 @@ def predict(options: Options, words: Sequence[str]) -> int:
         raise ValueError(
             "The images must be named. Received: no file. Give files, folders or patterns."
         )
+    check_backend()
     load_framework()
     network = load_network(folder)
     unreadable: list[str] = []

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 from low_rank_local_connectivity.data import Dataset
 from low_rank_local_connectivity.data.dataset import steps_per_epoch
 from low_rank_local_connectivity.data.unreadable import refuse_unreadable
-from low_rank_local_connectivity.experiments.backend import load_framework, pipeline_for
+from low_rank_local_connectivity.experiments.backend import (
+    backend_name,
+    load_framework,
+    pipeline_for,
+)
 from low_rank_local_connectivity.experiments.experiment import Experiment
 from low_rank_local_connectivity.experiments.finishing import (
     complete,
@@ -15,6 +19,7 @@ from low_rank_local_connectivity.experiments.finishing import (
     first_names,
     leave_behind,
 )
+from low_rank_local_connectivity.experiments.flags import as_flags
 from low_rank_local_connectivity.experiments.folder import (
     differences,
     read_config,
@@ -161,6 +166,7 @@ def train(
             (folder / "result.json").unlink(missing_ok=True)  # of fewer epochs
             training.write_json(folder / "config.json", experiment.config())
             write_inputs(folder, experiment.data)
+            write_flags(experiment)
         return batches.training_batches(
             dataset, examples, size, experiment.epochs, seed, start, skipped
         )
@@ -176,6 +182,20 @@ def train(
     shared = placement.batches(valid_batches, size, len(splits["valid"]))
     training.train(model, experiment.recipe(steps), batches_left, shared, recovery, placement)
     return recovery
+
+
+def write_flags(experiment: Experiment) -> None:
+    """Writes the flags that repeat a run with `--flagfile`, its backend as a comment.
+
+    Its folder is left out, so that the repetition can be given its own.
+    """
+    from low_rank_local_connectivity.training.records import replacing
+
+    flags = [flag for flag in as_flags(experiment) if not flag.startswith("--model_dir=")]
+    lines = [f"# KERAS_BACKEND={backend_name()}", "--every_flag_given", *flags]
+    with replacing(Path(experiment.model_dir) / "run.flags") as temporary:
+        text = "".join(f"{line}\n" for line in lines)
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def check_trained_as_asked(experiment: Experiment) -> None:

@@ -107,7 +107,8 @@ def halve(x, name: str, kind: Any = layers.AveragePooling3D) -> Any:
     """Adds a pooling that halves maps of known size and commutes with turning them.
 
     Its windows have 2 positions along an axis of even length and 3 along an odd one, where the
-    first and the last window reach one position beyond the border.
+    first and the last window reach one position beyond the border. A single position stays as it
+    is: PyTorch refuses a window that is larger.
 
     Args:
         x: Maps `(batch, height, width, order, channels)`.
@@ -118,5 +119,5 @@ def halve(x, name: str, kind: Any = layers.AveragePooling3D) -> Any:
         >>> tuple(halve(keras.ops.ones((1, 8, 7, 4, 5)), "halving").shape)
         (1, 4, 4, 4, 5)
     """
-    sizes = (2 if size % 2 == 0 else 3 for size in x.shape[1:3])
+    sizes = (2 if size % 2 == 0 else min(size, 3) for size in x.shape[1:3])
     return kind((*sizes, 1), strides=(2, 2, 1), padding="same", name=name)(x)

@@ -1,6 +1,7 @@
 """What fails after training: it costs no result, and the same command tries it again."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -11,11 +12,10 @@ from low_rank_local_connectivity.experiments.command import checked, run_or_tell
 from low_rank_local_connectivity.experiments.flags import FLAGS as KNOWN_FLAGS
 
 RUNNING = "low_rank_local_connectivity.experiments.command.run_or_refuse"
-FLAGS = ("--epochs=1", "--filters=3", "--batch_size=64", "--train_examples=64", "--spatial_rank=2")
+FLAGS = ("--epochs=1", "--filters=3", "--batch_size=64", "--train_examples=64")
 
 
-@pytest.fixture
-def command(monkeypatch, tmp_path):
+def command_in(folder, monkeypatch):
     """A function that does in this process what a command does; returns the status."""
     # It would hold for all later tests of the process.
     monkeypatch.setattr(training, "make_deterministic", lambda *_, **__: None)
@@ -23,12 +23,32 @@ def command(monkeypatch, tmp_path):
     def run(*flags):
         for name in KNOWN_FLAGS:
             KNOWN_FLAGS[name].unparse()
-        argv = ["run_experiment.py", f"--model_dir={tmp_path / 'run'}", *FLAGS, *flags]
+        argv = ["run_experiment.py", f"--model_dir={folder / 'run'}", *FLAGS, *flags]
         monkeypatch.setattr(sys, "argv", argv)
         rest = KNOWN_FLAGS(argv)
         return run_or_tell(*checked(rest))
 
     return run
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    return command_in(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run that is finished and has exported nothing."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert command_in(folder, monkeypatch)("--export_formats=none") == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of it where `command` looks."""
+    shutil.copytree(finished, tmp_path / "run")
 
 
 def result_in(folder):
@@ -57,7 +77,8 @@ def test_a_failure_after_training_costs_no_result_and_is_tried_again(
     what, owner, name, error, sentence, command, monkeypatch, tmp_path, capsys
 ):
     seen = []
-    flags = () if what == "export" else ("--export_formats=none",)
+    # A network without low-rank layers has one form to export and no picture.
+    flags = ("--layer_types=conv2d",) if what == "export" else ("--export_formats=none",)
     with monkeypatch.context() as broken:
         broken.setattr(owner, name, failing(tmp_path, error, seen))
         assert command(*flags) == 1
@@ -79,14 +100,14 @@ def test_a_failure_after_training_costs_no_result_and_is_tried_again(
     assert "failed" not in completed
     for key in ("test_accuracy", "valid_accuracy", "parameters"):
         assert completed[key] == result[key]
-    assert (tmp_path / "run" / "combining_weights.png").exists()
+    assert (tmp_path / "run" / "combining_weights.png").exists() == (what != "export")
     assert (tmp_path / "run" / "model.keras").exists()
     monkeypatch.setattr(RUNNING, None)  # done: nothing is run
     assert command(*flags) == 0
 
 
+@pytest.mark.usefixtures("copied")
 def test_a_finished_run_answers_for_nothing_that_it_did_not_run(command, monkeypatch, tmp_path):
-    assert command("--export_formats=none") == 0
     before = result_in(tmp_path)
     for flags in (["--seed=3"], ["--epochs=1", "--spatial_rank=3"], ["--train_examples=128"]):
         with pytest.raises(
@@ -106,12 +127,12 @@ def test_a_finished_run_answers_for_nothing_that_it_did_not_run(command, monkeyp
     assert command(*more) == 0
 
 
+@pytest.mark.usefixtures("copied")
 def test_a_run_belongs_to_its_backend(command, monkeypatch, tmp_path):
     import keras
 
     here = keras.backend.backend()
     other = "jax" if here != "jax" else "torch"
-    assert command("--export_formats=none") == 0
     path = tmp_path / "run" / "config.json"
     config = json.loads(path.read_text())
     assert config["backend"] == here
@@ -126,8 +147,8 @@ def test_a_run_belongs_to_its_backend(command, monkeypatch, tmp_path):
         assert command("--export_formats=none") == 0
 
 
+@pytest.mark.usefixtures("copied")
 def test_a_network_that_cannot_go_on_leaves_the_run_as_it_was(command, tmp_path):
-    assert command("--export_formats=none") == 0
     before = (tmp_path / "run" / "config.json").read_text()
     with pytest.raises(SystemExit, match="2"):
         command("--export_formats=none", "--epochs=2", "--filters=4", "--allow_other_flags")

@@ -13,7 +13,7 @@ import pytest
 from low_rank_local_connectivity.data import DATASETS, Dataset, Examples
 from low_rank_local_connectivity.experiments.folder import check_folder
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("pipelines_as_written")]
 ROOT = Path(__file__).parents[1]
 SIZE = 12
 COUNTS = {"train": 30, "valid": 6, "test": 8}

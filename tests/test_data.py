@@ -1,6 +1,7 @@
 """The datasets: their splits, their ranges, their order and what happens without them."""
 
 import dataclasses
+import json
 import shutil
 import time
 from io import BytesIO
@@ -12,7 +13,7 @@ import pytest
 
 from low_rank_local_connectivity.data import DATASETS, Dataset, Examples
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("pipelines_as_written")]
 
 
 def in_memory(examples) -> Examples:
@@ -138,26 +139,43 @@ def test_missing_data_is_said_at_once_without_a_network(name, stored_as, tmp_pat
     )
 
 
-def test_mnist_has_the_paper_s_splits_and_no_socket_is_opened_for_missing_or_prepared_data(
-    tmp_path, prepared
-):
-    code = f"""
-import sys
+# Tells that data is missing; then checks the splits of which a run takes its examples.
+WITHOUT_SOCKETS = f"""
+import runpy, sys
 def refuse(event, arguments):
     if event == "socket.__new__" or event == "socket.connect":
         raise AssertionError(event)
 sys.addaudithook(refuse)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_data import DATASETS, check_splits
+from test_data import DATASETS, Dataset, check_splits
 try:
-    DATASETS["mnist"].load({str(tmp_path)!r})
+    DATASETS["mnist"].load(sys.argv.pop(1))
 except FileNotFoundError:
     print("said so")
-check_splits(DATASETS["mnist"], DATASETS["mnist"].load({prepared!r}))
-print("checked")
+load = Dataset.load
+def load_and_check(dataset, *arguments):
+    splits = load(dataset, *arguments)
+    check_splits(dataset, splits)
+    print("checked")
+    return splits
+Dataset.load = load_and_check
+sys.argv[0] = {commands.SCRIPT!r}
+runpy.run_path({commands.SCRIPT!r}, run_name="__main__")
 """
-    run = commands.python("-c", code)
-    assert run.stdout.split() == ["said", "so", "checked"], run.stderr
+
+
+def test_mnist_has_the_paper_s_splits_and_trains_and_no_socket_is_opened_for_data(
+    tmp_path, prepared
+):
+    """A hundred steps on MNIST are enough to know many digits."""
+    flags = ["--dataset=mnist", f"--data_dir={prepared}", f"--model_dir={tmp_path / 'run'}"]
+    flags += ["--filters=8", "--batch_size=64", "--spatial_rank=2", "--train_examples=6400"]
+    flags += ["--peak_learning_rate=0.02", "--epochs=1", "--export_formats=none"]
+    done = commands.python("-c", WITHOUT_SOCKETS, tmp_path, *flags)
+    assert done.stdout.split("\n")[:2] == ["said so", "checked"], done.stderr
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["test_accuracy"] > 0.4
 
 
 def test_every_epoch_has_its_own_order_and_no_example_twice():

@@ -9,7 +9,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from test_npz import SHAPES, arrays
 
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
@@ -46,8 +48,12 @@ def test_every_extra_is_declared():
     assert named <= set(project["optional-dependencies"])
 
 
+# What stands in the commands for a user's own data.
+PLACES = re.compile("DATA|PHOTOS|RECORDINGS")
+
+
 @pytest.mark.parametrize("command", experiments())
-def test_every_experiment_s_flags_are_accepted(command, tmp_path, monkeypatch):
+def test_every_experiment_s_flags_are_accepted(command, tmp_path, monkeypatch, rng):
     from absl import flags
 
     from low_rank_local_connectivity.experiments.command import check_flags
@@ -57,7 +63,9 @@ def test_every_experiment_s_flags_are_accepted(command, tmp_path, monkeypatch):
         (tmp_path / part / name).mkdir(parents=True)
         for index in range(32):
             (tmp_path / part / name / f"{index}.jpg").touch()
+    np.savez(tmp_path / "recordings", **arrays(rng, SHAPES["signals"], examples=80))
     monkeypatch.chdir(ROOT)
+    command = command.replace("RECORDINGS.npz", str(tmp_path / "recordings.npz"))
     arguments = shlex.split(command.replace("PHOTOS", str(tmp_path)))
     saved = {name: flags.FLAGS[name].value for name in flags.FLAGS}
     for name in flags.FLAGS:
@@ -71,9 +79,7 @@ def test_every_experiment_s_flags_are_accepted(command, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "command", [line for line in experiments() if "DATA" not in line and "PHOTOS" not in line]
-)
+@pytest.mark.parametrize("command", [line for line in experiments() if not PLACES.search(line)])
 def test_every_experiment_runs(command, tmp_path):
     environment = dict(os.environ)
     words = shlex.split(command)

@@ -136,9 +136,9 @@ def finish(folder, *arguments, **environment):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished run, as its user starts it, and what it printed."""
+    """A finished run and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    done = commands.new_python(commands.SCRIPT, f"--model_dir={folder}", *SMALL)
+    done = script(f"--model_dir={folder}", *SMALL)
     assert done.returncode == 0, done.stderr
     # What converts JAX's functions to TensorFlow's warns.
     assert not done.stderr or keras.backend.backend() == "jax"
@@ -184,9 +184,11 @@ def test_a_run_leaves_its_files_and_prints_its_result_last(finished):
         "checkpoints",
         "combining_weights.png",
         "config.json",
+        "inputs.json",
         "metrics.csv",
         "model.keras",
         "result.json",
+        "run.flags",
         "saved_model",
         "tensorboard",
     }
@@ -222,6 +224,13 @@ def test_the_configuration_is_complete(finished):
         "warmup_epochs seed strategy model_dir export_formats"
     )
     assert set(documented.split()) <= set(config)
+
+
+def test_a_file_of_flags_repeats_the_run(finished, tmp_path):
+    folder, _ = finished
+    finish(tmp_path / "again", f"--flagfile={folder / 'run.flags'}", "--export_formats=none")
+    first, again = ((one / "metrics.csv").read_text() for one in (folder, tmp_path / "again"))
+    assert first == again
 
 
 def test_the_saved_model_and_the_keras_model_reach_the_recorded_accuracy(finished):
@@ -300,18 +309,29 @@ runpy.run_path({script!r}, run_name="__main__")
 
 
 def killed_while_writing(count, folder, *flags):
-    """Runs until it has half-written its `count`-th checkpoint."""
+    """Runs until it has half-written its `count`-th checkpoint; returns what it printed."""
     code = KILLING.format(script=commands.SCRIPT)
     done = commands.python("-c", code, count, f"--model_dir={folder}", *flags)
     assert done.returncode == -9, done.stderr
+    return done.stdout
 
 
-def test_a_run_killed_while_it_writes_ends_as_if_it_had_not_been(finished, tmp_path):
+def test_a_run_killed_while_it_writes_or_asked_to_stop_ends_as_if_it_had_not_been(
+    finished, tmp_path
+):
     folder, _ = finished
     other, flags = tmp_path / "run", (*TRAINED, "--checkpoint_steps=4")
     killed_while_writing(1, other, *flags)
     assert not (other / "result.json").exists()
-    killed_while_writing(3, other, *flags)
+    process = commands.start(commands.SCRIPT, f"--model_dir={other}", *flags)
+    # From here on the handler is there; the first step is being compiled.
+    process.wait_for("Epoch 1/2\n")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate()
+    assert process.returncode == 75
+    assert "Stopped by SIGINT after step 1, which is saved. The same command goes on" in output
+    output = killed_while_writing(3, other, *flags)
+    assert "Continuing after step 1 of epoch 1 of 2." in output
     output = finish(other, *flags)
     assert "Continuing after step 8 of epoch 1 of 2." in output
     assert outcome(other) == outcome(folder)
@@ -343,20 +363,6 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_if_it_had_not_been(tmp_pa
     assert kills == 20
     finish(tmp_path / "parts", *flags)
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
-
-
-def test_a_run_that_is_asked_to_stop_saves_tells_and_goes_on(finished, tmp_path):
-    folder, _ = finished
-    other = tmp_path / "run"
-    process = commands.start(commands.SCRIPT, f"--model_dir={other}", *TRAINED)
-    # From here on the handler is there; the first step is being compiled.
-    process.wait_for("Epoch 1/2\n")
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate()
-    assert process.returncode == 75
-    assert "Stopped by SIGINT after step 1, which is saved. The same command goes on" in output
-    assert "Continuing after step 1 of epoch 1 of 2." in finish(other, *TRAINED)
-    assert outcome(other) == outcome(folder)
 
 
 @pytest.mark.once
@@ -454,56 +460,29 @@ def test_initializers_named_by_the_flag_exist():
         assert callable(keras.initializers.get(name))
 
 
-@pytest.mark.once
-def test_real_data_trains(prepared, tmp_path):
-    """A hundred steps on MNIST are enough to know many digits."""
-    flags = ["--dataset=mnist", f"--data_dir={prepared}", "--filters=8", "--batch_size=64"]
-    flags += ["--spatial_rank=2", "--train_examples=6400", "--peak_learning_rate=0.02"]
-    finish(tmp_path / "run", *flags, "--epochs=1", "--export_formats=none")
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["test_accuracy"] > 0.4
-
-
-@pytest.fixture
-def folder_of_images(tmp_path):
-    """Two classes of 20 small images each, as people have them."""
+def write_images(folder, class_names):
+    """Writes a few small images of each class, as people have them."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    for label, name in enumerate(("cats", "dogs")):
+    for label, name in enumerate(class_names):
         for part, count in (("train", 16), ("valid", 4), ("test", 4)):
-            (tmp_path / "images" / part / name).mkdir(parents=True)
+            (folder / part / name).mkdir(parents=True)
             for index in range(count):
-                pixels = rng.integers(100 * label, 100 * label + 100, (40, 50, 3), "uint8")
-                file = tmp_path / "images" / part / name / f"{index}.png"
+                pixels = rng.integers(80 * label, 80 * label + 90, (40, 50, 3), "uint8")
+                file = folder / part / name / f"{index}.png"
                 Image.fromarray(pixels).save(file)
-    return tmp_path / "images"
 
 
 FOLDER = ("--dataset=folder", "--image_size=16", "--batch_size=8", "--epochs=1", "--filters=4")
 
 
 @pytest.mark.once
-def test_peoples_own_images_train_and_unreadable_ones_are_skipped_and_told(
-    folder_of_images, tmp_path
-):
-    (folder_of_images / "train" / "cats" / "0.png").write_bytes(b"")
-    (folder_of_images / "train" / "cats" / "scan.tif").write_bytes(b"")
-    flags = (*FOLDER, f"--data_dir={folder_of_images}", "--export_formats=none")
-    output = finish(tmp_path / "run", *flags)
-    assert "folder: 32 train, 8 valid, 8 test" in output
-    assert "1 training images could not be read and were skipped: " in output
-    assert "Ignored in --data_dir, by format or place: 1 files: train/cats/scan.tif" in output
-    assert "train/cats/0.png" in output
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["skipped_images"] == 1
-
-
-@pytest.mark.once
-def test_an_unreadable_image_to_be_scored_ends_the_run_with_its_name(folder_of_images, tmp_path):
+def test_an_unreadable_image_to_be_scored_ends_the_run_with_its_name(tmp_path):
+    write_images(tmp_path / "images", ("cats", "dogs"))
     for name in ("test/dogs/2.png", "valid/cats/0.png", "test/dogs/3.png"):
-        (folder_of_images / name).write_text("a poem")
-    flags = (*FOLDER, f"--data_dir={folder_of_images}", "--export_formats=none")
+        (tmp_path / "images" / name).write_text("a poem")
+    flags = (*FOLDER, f"--data_dir={tmp_path / 'images'}", "--export_formats=none")
     done = script(f"--model_dir={tmp_path / 'run'}", *flags)
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
@@ -514,23 +493,46 @@ def test_an_unreadable_image_to_be_scored_ends_the_run_with_its_name(folder_of_i
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.fixture(scope="module")
+def run_on_images(tmp_path_factory):
+    """A run on people's own images and what it printed.
+
+    Two of the classes have names that few expect, two files are no images, and it is exported.
+    """
+    folder = tmp_path_factory.mktemp("images")
+    write_images(folder / "images", ("cats", "c\udce9\nts", "d" * 255))
+    (folder / "images" / "train" / "cats" / "0.png").write_bytes(b"")
+    (folder / "images" / "train" / "cats" / "scan.tif").write_bytes(b"")
+    flags = (*FOLDER, "--layer_types=conv2d", f"--data_dir={folder / 'images'}")
+    done = script(f"--model_dir={folder / 'run'}", *flags)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
 @pytest.mark.once
-def test_classes_of_any_name_are_trained_exported_and_named_to_a_server(folder_of_images, tmp_path):
+def test_peoples_own_images_train_and_unreadable_ones_are_skipped_and_told(run_on_images):
+    folder, done = run_on_images
+    assert "folder: 48 train, 12 valid, 12 test" in done.stdout
+    assert "1 training images could not be read and were skipped: " in done.stdout
+    assert "Ignored in --data_dir, by format or place: 1 files: train/cats/scan.tif" in done.stdout
+    assert "train/cats/0.png" in done.stdout
+    result = json.loads((folder / "run" / "result.json").read_text())
+    assert result["skipped_images"] == 1
+
+
+@pytest.mark.once
+def test_classes_of_any_name_are_trained_exported_and_named_to_a_server(run_on_images):
     import tensorflow as tf
 
-    for part in ("train", "valid", "test"):
-        (folder_of_images / part / "cats").rename(folder_of_images / part / "c\udce9\nts")
-        (folder_of_images / part / "dogs").rename(folder_of_images / part / ("d" * 255))
-    names = ["c\\xe9\nts", "d" * 255]
-    done = script(f"--model_dir={tmp_path / 'run'}", *FOLDER, f"--data_dir={folder_of_images}")
-    assert done.returncode == 0, done.stderr
+    folder, done = run_on_images
+    names = ["c\\xe9\nts", "cats", "d" * 255]
     assert "ran out of data" not in done.stderr
     for file in ("config.json", "result.json", "saved_model/manifest.json"):
-        text = (tmp_path / "run" / file).read_text()
+        text = (folder / "run" / file).read_text()
         assert json.dumps(json.loads(text), ensure_ascii=False).encode()
     assert json.loads(text)["class_names"] == names
-    loaded = tf.saved_model.load(str(tmp_path / "run" / "saved_model" / "1"))
-    image = next((folder_of_images / "test").glob("*/*.png")).read_bytes()
+    loaded = tf.saved_model.load(str(folder / "run" / "saved_model" / "1"))
+    image = next((folder / "images" / "test").glob("*/*.png")).read_bytes()
     (answer,) = loaded.signatures["serving_bytes"](tf.constant([image]))["class"].numpy()
     assert answer.decode() in names
 

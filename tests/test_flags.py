@@ -236,6 +236,13 @@ def test_a_backend_that_cannot_train_is_refused_in_a_sentence(name, sentence, mo
     assert str(caught.value) == sentence
 
 
+def test_a_backend_that_is_installed_is_named_instead_of_one_that_is_not(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    monkeypatch.setattr(backend.importlib.util, "find_spec", {"torch": "found"}.get)
+    with pytest.raises(ValueError, match="or set KERAS_BACKEND=torch, which is installed"):
+        backend.check_backend()
+
+
 def test_what_reads_a_dataset_must_be_installed(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     found: dict[str, str | None] = {"jax": "found", "grain": "found"}

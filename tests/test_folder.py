@@ -13,7 +13,7 @@ import pytest
 from low_rank_local_connectivity.data import DATASETS
 from low_rank_local_connectivity.data.folder import ImageFiles, printable, split_of
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("pipelines_as_written")]
 SIZE = 16
 
 

@@ -12,7 +12,7 @@ from low_rank_local_connectivity import conversion, layers
 from low_rank_local_connectivity.export import export_model
 from low_rank_local_connectivity.inspection import layer_costs, total_cost
 from low_rank_local_connectivity.models import MODELS
-from low_rank_local_connectivity.models.group_network import group_filters, group_network
+from low_rank_local_connectivity.models.group_network import group_filters, group_network, halve
 from low_rank_local_connectivity.models.group_resnet import group_resnet
 
 NETWORKS = {
@@ -209,3 +209,24 @@ def test_what_cannot_be_is_refused_in_a_sentence(case):
     with pytest.raises(ValueError) as caught:  # noqa: PT011, the whole text is compared below
         act()
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4), (3, 1), (2, 5)])
+def test_maps_of_any_size_are_halved_by_the_means_of_what_their_windows_hold(size, rng):
+    maps = rng.normal(size=(2, *size, 4, 3)).astype("float32")
+    expected = np.stack(
+        [
+            np.stack([maps[:, rows][:, :, columns].mean((1, 2)) for columns in windows(size[1])], 1)
+            for rows in windows(size[0])
+        ],
+        1,
+    )
+    found = to_numpy(halve(keras.ops.convert_to_tensor(maps), "halving"))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def windows(size):
+    """Pairs of an even number of positions; of an odd one, three around every second."""
+    if size % 2 == 0:
+        return [slice(at, at + 2) for at in range(0, size, 2)]
+    return [slice(max(at - 1, 0), at + 2) for at in range(0, size, 2)]

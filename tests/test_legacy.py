@@ -4,11 +4,10 @@ import contextlib
 import json
 import math
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
+import commands
 import keras
 import numpy as np
 import pytest
@@ -281,8 +280,8 @@ def test_neither_tf_keras_nor_tensorflow_is_needed_for_files(tmp_path, rng):
     _, model = local_model(1, 2, "valid", "channels_last")
     paths = [save(randomized(model, rng), tmp_path, kind) for kind in ("h5", "keras")]
     code = (
-        "import os, sys\n"
-        "os.environ['KERAS_BACKEND'] = 'jax'\n"
+        "import sys\n"
+        "assert not {'tf_keras', 'tensorflow'} & {*sys.modules}\n"
         "class Refuse:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name.partition('.')[0] in ('tf_keras', 'tensorflow'):\n"
@@ -293,8 +292,8 @@ def test_neither_tf_keras_nor_tensorflow_is_needed_for_files(tmp_path, rng):
         "    print(legacy.load_model(path).count_params())\n"
         "legacy.load_model(sys.argv[3])\n"
     )
-    command = [sys.executable, "-c", code, *paths, str(OLD / "keras-2.12" / "model")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    arguments = ("-c", code, *paths, OLD / "keras-2.12" / "model")
+    done = commands.server_beneath_keras().python(*arguments, KERAS_BACKEND="jax")
     assert done.stdout.split() == [str(legacy.load_model(paths[0]).count_params())] * 2
     assert done.stderr.strip().endswith(
         "ValueError: Reading a SavedModel or a TensorFlow checkpoint needs tensorflow: pip install "

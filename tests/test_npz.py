@@ -25,8 +25,9 @@ def drawn(rng, shape, count, kind="float32"):
     return inputs.astype(kind), labels
 
 
-def arrays(rng, shape=SHAPES["images"], kind="float32"):
-    (train, train_labels), (test, test_labels) = (drawn(rng, shape, n, kind) for n in (60, 12))
+def arrays(rng, shape=SHAPES["images"], kind="float32", examples=60):
+    counts = examples, 12
+    (train, train_labels), (test, test_labels) = (drawn(rng, shape, n, kind) for n in counts)
     return {"x_train": train, "y_train": train_labels, "x_test": test, "y_test": test_labels}
 
 

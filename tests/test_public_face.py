@@ -10,6 +10,7 @@ import sys
 import typing
 from pathlib import Path
 
+import commands
 import keras
 import public_names
 import pytest
@@ -92,8 +93,8 @@ for name in {[*later, "training"]}:
 for name in {later}:
     assert getattr(lrlc, name) is sys.modules[lrlc.__name__ + "." + name]
 """
-    environment = {**os.environ, "KERAS_BACKEND": "jax"}  # loads sooner than TensorFlow
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment)
+    done = commands.server_beneath_keras().python("-c", code, cwd=ROOT, KERAS_BACKEND="jax")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_package_that_does_not_exist_is_refused_in_python_s_words():
