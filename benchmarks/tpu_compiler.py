@@ -91,6 +91,8 @@ def devices(topology: str) -> list[Any]:
         # and lets a single process load it, since that would own the TPU.
         ALLOW_MULTIPLE_LIBTPU_LOAD="1",
     )
+    # Flags of other compilers, at which libtpu ends the process.
+    os.environ.pop("XLA_FLAGS", None)
     import jax
     from jax.experimental import topologies
 

@@ -26,13 +26,13 @@ KINDS = (
 )
 OTHER_KINDS = ((PLAIN, 0, ""), (MIXED, 4, "convolve_then_combine"), (LOCAL, 0, ""))
 FURTHER_KINDS = (
-    "wide_conv2d",
-    "coord_conv2d",
-    "full_conv2d",
-    "deformable_conv2d",
-    "deformable_conv2d_v1",
+    ("wide_conv2d", 4),
+    ("coord_conv2d", 0),
+    ("full_conv2d", 0),
+    ("deformable_conv2d", 0),
+    ("deformable_conv2d_v1", 0),
 )
-ALL_KINDS = (PLAIN, LOCAL, MIXED, PREDICTED, *FURTHER_KINDS)
+ALL_KINDS = (PLAIN, LOCAL, MIXED, PREDICTED, *(kind for kind, _ in FURTHER_KINDS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Step:
         network: Name of a network.
         layer: Kind of the layers that are replaced: the last of the small network, those of
             `conv5` of a residual one.
-        rank: Their number of banks, 0 if they have none.
+        rank: Their number of banks, 0 if they have none; of wide convolutions, the rank whose
+            parameters they match.
         plan: Their plan, empty if they have only one.
         batch: Examples on each device.
         dtype: Dtype policy.
@@ -101,7 +102,7 @@ def steps() -> list[Step]:
         for chip, devices in (("v5e", 1), ("v4", 16))
         for kind in KINDS
     ]
-    kinds = [Step("v5e", 1, SMALL, kind, 0, "", 512) for kind in FURTHER_KINDS]
+    kinds = [Step("v5e", 1, SMALL, kind, rank, "", 512) for kind, rank in FURTHER_KINDS]
     residual = [
         Step("v4", devices, network, *kind, 128)
         for network in ("resnet18", "resnet50")
