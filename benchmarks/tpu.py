@@ -30,6 +30,7 @@ from benchmarks.tpu_compiler import CHIPS, MEBIBYTE, Chip
 from benchmarks.tpu_networks import Step
 from benchmarks.undrawn import without_values
 from benchmarks.workloads import WORKLOADS, Workload
+from low_rank_local_connectivity.kernels.chips import compiling_for
 from low_rank_local_connectivity.models import MODELS
 from low_rank_local_connectivity.plans import LOW_RANK, names_of
 
@@ -123,7 +124,8 @@ def compile_layer(cell: Cell) -> dict[str, int]:
     inputs = tpu_compiler.abstract(keras.KerasTensor(shape, layer.compute_dtype), sharding)
     weights = [tpu_compiler.abstract(one, sharding) for one in layer.trainable_variables]
     step = jax_function(layer, cell.mode == "training")
-    costs = tpu_compiler.compiled_costs(step, weights, inputs)
+    with compiling_for(cell.chip):
+        costs = tpu_compiler.compiled_costs(step, weights, inputs)
     return {} if costs is None else {name: getattr(costs, name) for name in COUNTED}
 
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 from typing import Any
+from unittest import mock
 
 import keras
 
 from benchmarks import tpu_compiler
 from benchmarks.tpu_compiler import CHIPS, SLICE, Costs
 from benchmarks.undrawn import without_values
+from low_rank_local_connectivity.kernels.chips import compiling_for
 from low_rank_local_connectivity.models import MODELS, Settings, convolution
 from low_rank_local_connectivity.plans import LOW_RANK, Machine, names_of
 
@@ -159,9 +161,13 @@ def _costs(step: Step, model: keras.Model) -> Costs | None:
     examples = step.batch * step.devices
     images = place.data(keras.KerasTensor((examples, *step.images), "float32"))
     labels = place.data(keras.KerasTensor((examples,), "int32"))
-    return tpu_compiler.compiled_costs(
-        model.train_step, tuple(state), (images, labels), donated=(0,)
-    )
+    shared = place.parallel if step.devices > 1 else None
+    # Layers are told of the distribution, and Keras's own code is not: its devices are not there.
+    told = mock.patch.object(keras.distribution, "distribution", return_value=shared)
+    with compiling_for(step.chip), told:
+        return tpu_compiler.compiled_costs(
+            model.train_step, tuple(state), (images, labels), donated=(0,)
+        )
 
 
 class _Places:

@@ -107,9 +107,9 @@ CONSTRUCTION = {
     "the release's implementation": (
         lambda: low_rank(implementation=1),
         (
-            "`implementation` must name a plan: 'auto', 'convolve_then_combine' or "
-            "'combine_then_convolve'. Received: implementation=1. The numbers of the original release "
-            "have no meaning here."
+            "`implementation` must name a plan: 'auto', 'convolve_then_combine', "
+            "'combine_then_convolve' or 'fused'. Received: implementation=1. The numbers of the "
+            "original release have no meaning here."
         ),
     ),
     "impossible implementation": (

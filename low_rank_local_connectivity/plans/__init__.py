@@ -2,12 +2,14 @@
 
 A layer states a `Request`, `choose` picks the plan that is estimated to be the fastest of those
 that fit into memory, and the layer applies it. A new plan is an entry in its layer's table
-(`LOW_RANK`, `KRONECKER`, `CONDITIONAL`), its measured costs in `coefficients.json`, and the `Work`
-that it is, which decides on devices where none has been measured.
+(`LOW_RANK`, `LOCALLY_CONNECTED`, `KRONECKER`, `CONDITIONAL`), its measured costs in
+`coefficients.json`, and the `Work` that it is, which decides on devices where none has been
+measured.
 """
 
 from low_rank_local_connectivity.plans.conditional import CONDITIONAL
 from low_rank_local_connectivity.plans.kronecker import KRONECKER, KroneckerRequest, multiply_adds
+from low_rank_local_connectivity.plans.locally_connected import LOCALLY_CONNECTED
 from low_rank_local_connectivity.plans.low_rank import LOW_RANK, LowRankRequest
 from low_rank_local_connectivity.plans.machine import Machine, present_machine
 from low_rank_local_connectivity.plans.plan import Plan, choose, estimated_cost, names_of
@@ -17,6 +19,7 @@ from low_rank_local_connectivity.plans.work import Work
 __all__ = [
     "CONDITIONAL",
     "KRONECKER",
+    "LOCALLY_CONNECTED",
     "LOW_RANK",
     "KroneckerRequest",
     "LowRankRequest",

@@ -28,6 +28,7 @@ from low_rank_local_connectivity.ops.low_rank_local_convolution import (
     windowed_convolution,
 )
 from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.plans.fused import convolve_by_mixed, fused_work, may_fuse
 from low_rank_local_connectivity.plans.plan import Plan
 from low_rank_local_connectivity.plans.request import Request
 from low_rank_local_connectivity.plans.work import Work, bytes_in_memory
@@ -205,6 +206,27 @@ def _combine_then_convolve(
     return combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, request.windows)
 
 
+def _fused_kind(request: LowRankRequest) -> Literal["shared", "per_example"]:
+    return "per_example" if request.mixing == "per_example" else "shared"
+
+
+def _may_fuse(request: LowRankRequest) -> bool:
+    """Whether there are banks to be mixed, all of one kernel size, and a kernel that may be taken.
+
+    A single bank is a convolution, and has no need of it.
+    """
+    if request.mixing == "none" or request.bank_windows is not None:
+        return False
+    return request.fixed_sizes and may_fuse(request, _fused_kind(request))
+
+
+def _mix_on_chip(
+    request: LowRankRequest, inputs_bSc: Any, banks: Sequence[Any], weights: Weights
+) -> Any:
+    kind = _fused_kind(request)
+    return convolve_by_mixed(request, kind, inputs_bSc, banks[0], weights(kind == "per_example"))
+
+
 LOW_RANK = (
     Plan(
         name="convolve_then_combine",
@@ -221,5 +243,15 @@ LOW_RANK = (
         memory=_combining_memory,
         apply=_combine_then_convolve,
         work=_combining_work,
+    ),
+    Plan(
+        name="fused",
+        allowed=_may_fuse,
+        # Nothing has been measured: no costs are known where it may be taken.
+        terms=lambda _: {},
+        # Filters and patches stay on the chip.
+        memory=lambda _: 0,
+        apply=_mix_on_chip,
+        work=lambda request: fused_work(request, _fused_kind(request)),
     ),
 )

@@ -13,8 +13,11 @@ from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.ops.arguments import one_of
-from low_rank_local_connectivity.ops.local_convolution import local_convolution
-from low_rank_local_connectivity.plans.machine import require_memory
+from low_rank_local_connectivity.plans.fused import require_kernel
+from low_rank_local_connectivity.plans.locally_connected import LOCALLY_CONNECTED
+from low_rank_local_connectivity.plans.machine import present_machine, require_memory
+from low_rank_local_connectivity.plans.plan import choose
+from low_rank_local_connectivity.plans.request import Request
 
 
 class LocallyConnected(BaseLocalConv):
@@ -41,7 +44,9 @@ class LocallyConnected(BaseLocalConv):
         activity_regularizer: Regularizer of the output.
         kernel_constraint: Constraint on the kernel.
         bias_constraint: Constraint on the bias.
-        implementation: Accepted for Keras 2's sake (1, 2 or 3) and ignored: there is one here.
+        implementation: 1, 2 and 3 are accepted for Keras 2's sake and all mean that the layer
+            chooses. `"fused"` keeps patches on the chip: on JAX, in 1D and 2D, for a known batch;
+            without a TPU it is interpreted, which is slow.
         dilation_rate: Step between taps per spatial axis, in input elements.
         fan: How wide the initializer takes a filter to be. `"position"` draws each position's
             filters with the fans of one filter bank, as a convolution would, and positions
@@ -87,7 +92,7 @@ class LocallyConnected(BaseLocalConv):
         activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
-        implementation: int = 1,
+        implementation: int | Literal["fused"] = 1,
         *,
         dilation_rate: int | tuple[int, ...] = 1,
         fan: Literal["position", "kernel"] = "position",
@@ -111,7 +116,9 @@ class LocallyConnected(BaseLocalConv):
             bias_constraint=bias_constraint,
             **kwargs,
         )
-        self.implementation = one_of("implementation", implementation, (1, 2, 3))
+        self.implementation = one_of("implementation", implementation, (1, 2, 3, "fused"))
+        if self.implementation == "fused":
+            require_kernel(self.name, keras.backend.backend(), self.dimensions)
         self.fan = one_of("fan", fan, ("position", "kernel"))
 
     ARGUMENTS = arguments_of(__init__)
@@ -119,6 +126,7 @@ class LocallyConnected(BaseLocalConv):
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""
         super().build(input_shape)
+        self.machine = present_machine()
         if None in self.input_sizes:
             raise ValueError(
                 f"Every position of a {type(self).__name__} layer has filters of its own, so the "
@@ -139,6 +147,8 @@ class LocallyConnected(BaseLocalConv):
             name="kernel",
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
+            # Cast where it is multiplied: a kernel that reads it once need not write a copy.
+            autocast=False,
         )
         self.bias = add_bias(self, (*self.output_sizes, self.filters))
 
@@ -184,8 +194,32 @@ class LocallyConnected(BaseLocalConv):
 
     def convolve(self, inputs, training: bool | None = None):
         """Applies each position's filters to its patch."""
-        kernel = self._kernel_taps_first(self.kernel)
-        return local_convolution(inputs, kernel, self.windows, bool(training))
+        request = self.asked(tuple(inputs.shape), bool(training))
+        name = "patches_on_chip" if self.implementation == "fused" else "auto"
+        plan = choose(LOCALLY_CONNECTED, request, name=name)
+        return plan.apply(request, inputs, self._kernel_taps_first(self.kernel))
+
+    def asked(self, shape: Any, training: bool = False) -> Request:
+        """Returns what the layer is asked to compute for inputs of a shape.
+
+        Args:
+            shape: Shape of the inputs, channels last; None where unknown.
+            training: Whether gradients are wanted.
+
+        Raises:
+            ValueError: If the layer is not built, or an argument is of another kind.
+        """
+        self.require_built("asked")
+        return Request(
+            self.windows,
+            shape,
+            self.filters,
+            rank=1,
+            training=training,
+            backend=self.machine.backend,
+            device=self.machine.device,
+            itemsize=self.machine.itemsize(self.compute_dtype),
+        )
 
     def output_biases(self) -> list:
         """Returns the bias, reordered if it is stored channels-first."""

@@ -31,12 +31,13 @@ from low_rank_local_connectivity.ops.arguments import (
 from low_rank_local_connectivity.ops.low_rank_local_convolution import combine_banks, embed_banks
 from low_rank_local_connectivity.ops.operation_counts import numbers, per_output
 from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.plans.fused import require_kernel
 from low_rank_local_connectivity.plans.low_rank import LOW_RANK, LowRankRequest
 from low_rank_local_connectivity.plans.machine import present_machine, require_memory
 from low_rank_local_connectivity.plans.plan import choose, names_of
 from low_rank_local_connectivity.regularizers import SpatialSmoothness
 
-Implementation = Literal["auto", "convolve_then_combine", "combine_then_convolve"]
+Implementation = Literal["auto", "convolve_then_combine", "combine_then_convolve", "fused"]
 
 
 class LowRankLocallyConnected(BaseLocalConv):
@@ -96,11 +97,13 @@ class LowRankLocallyConnected(BaseLocalConv):
             their mean has the variance of a convolution's kernel.
         implementation: `"convolve_then_combine"` mixes the responses of `K` convolutions,
             `"combine_then_convolve"` mixes the banks and applies one filter per position, at a
-            cost that hardly depends on `K`. All give the same numbers. `"auto"` takes the
-            faster one by the cost model of `plans.choose`, from the device, static shapes, `K`,
-            the batch (32 if unknown), `training` and what fits into memory; it takes the first
-            where the second cannot be: for input-dependent weights, mixed bases and unknown
-            sizes.
+            cost that hardly depends on `K`. `"fused"` mixes them within a kernel, so that neither
+            filters nor patches go through memory: on JAX, in 1D and 2D, for a known batch and
+            size; without a TPU it is interpreted, which is slow. All give the same numbers.
+            `"auto"` takes the fastest one by the cost model of `plans.choose`, from the device,
+            static shapes, `K`, the batch (32 if unknown), `training` and what fits into memory;
+            on a CPU it takes the first where the second cannot be: for input-dependent weights,
+            mixed bases and unknown sizes.
 
     Weights, in this order:
         kernel_bases: `(*kernel_size, input channels, K * F)`, bank-major in the last axis; or
@@ -261,6 +264,8 @@ class LowRankLocallyConnected(BaseLocalConv):
                 f"Received: {received('implementation', value)}. The numbers of the original "
                 "release have no meaning here."
             )
+        if value == "fused":
+            self._require_kernel()
         if value == "combine_then_convolve" and (self.input_dependent or self.mixed):
             raise ValueError(
                 "Banks can be mixed before convolving only if they have one kernel size and "
@@ -270,6 +275,16 @@ class LowRankLocallyConnected(BaseLocalConv):
                 "Use implementation='auto'."
             )
         return value
+
+    def _require_kernel(self) -> None:
+        """Refuses `implementation="fused"` where there is no kernel for the layer."""
+        require_kernel(self.name, keras.backend.backend(), self.dimensions)
+        if self.mixed:
+            raise ValueError(
+                "A fused kernel mixes banks of one kernel size and dilation rate. Received: "
+                f"implementation='fused' with kernel_size={self.kernel_size} and "
+                f"dilation_rate={self.dilation_rate}. Use implementation='auto'."
+            )
 
     @property
     def mixed(self) -> bool:
@@ -311,6 +326,11 @@ class LowRankLocallyConnected(BaseLocalConv):
         """Creates the weights for inputs of this shape."""
         super().build(input_shape)
         self.machine = present_machine()
+        if self.implementation == "fused" and None in self.input_sizes:
+            raise ValueError(
+                "implementation='fused' compiles a kernel for one size, so every spatial size must "
+                f"be known. Received: input_shape={tuple(input_shape)}. Use implementation='auto'."
+            )
         if self.implementation == "combine_then_convolve" and None in self.output_sizes:
             raise ValueError(
                 "implementation='combine_then_convolve' mixes one filter for each position, so "

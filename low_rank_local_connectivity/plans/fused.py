@@ -1,0 +1,136 @@
+"""Where fused kernels exist, and what they move.
+
+A kernel keeps filters and patches on the chip, so it moves little more than inputs and outputs
+whatever the number of banks. They exist for JAX over one or two axes; `auto` takes them on a TPU.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from low_rank_local_connectivity.kernels.chips import present_chip
+from low_rank_local_connectivity.kernels.geometry import (
+    WANTED,
+    Geometry,
+    Kind,
+    best_tiles,
+    fitting_geometry,
+    moved_bytes,
+)
+from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.plans.request import Request
+from low_rank_local_connectivity.plans.work import Work
+
+# Data types of a TPU's kernels, by the bytes of a number; float16 is computed in float32.
+ITEMSIZES = (2, 4)
+
+
+def kernel_missing(backend: str, dimensions: int) -> str | None:
+    """Returns why there is no fused kernel for a layer, None if there is one.
+
+    Args:
+        backend: Keras's name of a backend.
+        dimensions: Number of spatial axes.
+
+    Example:
+        >>> kernel_missing("jax", 2) is None
+        True
+    """
+    if backend != "jax":
+        return f"kernels are written for JAX and the backend is {backend!r}"
+    if dimensions > 2:
+        return f"kernels are written for one and two spatial axes and the layer has {dimensions}"
+    return None
+
+
+def require_kernel(name: str, backend: str, dimensions: int) -> None:
+    """Refuses `implementation="fused"` where no kernel exists.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    missing = kernel_missing(backend, dimensions)
+    if missing is not None:
+        raise ValueError(
+            f"implementation='fused' needs a kernel, which layer {name!r} has none of: {missing}. "
+            "Leave `implementation` out."
+        )
+
+
+def geometry_of(request: Request, kind: Kind) -> Geometry | None:
+    """Returns the shapes of a request's kernels, None if they do not fit into on-chip memory."""
+    shape = (request.examples, *request.sizes, request.channels)
+    numbers = (request.windows, request.filters, request.rank, request.itemsize)
+    try:
+        return fitting_geometry(kind, shape, *numbers, present_chip().budgets)
+    except ValueError:
+        return None
+
+
+def may_fuse(request: Request, kind: Kind) -> bool:
+    """Whether `auto` may take a fused kernel: on a TPU, for known shapes, where it fits.
+
+    A compiler cannot cut a kernel's arrays, so that a distribution over devices has none.
+    """
+    return (
+        request.device == "tpu"
+        and kernel_missing(request.backend, len(request.windows.sizes)) is None
+        and request.batch is not None
+        and request.batch > 0
+        and None not in request.sizes
+        and request.itemsize in ITEMSIZES
+        and keras.distribution.distribution() is None
+        and geometry_of(request, kind) is not None
+    )
+
+
+def fused_work(request: Request, kind: Kind) -> Work:
+    """Returns the work of a request's kernels, with that for all gradients if it is training."""
+    geometry = geometry_of(request, kind)
+    assert geometry is not None, request
+    moved = [
+        moved_bytes(tiles, wanted)
+        for wanted in (WANTED if request.training else WANTED[:1])
+        if (tiles := best_tiles(geometry, wanted)) is not None
+    ]
+    return Work(sum(moved), 2.0 * len(moved) * (geometry.products + geometry.mixing))
+
+
+def _require_static(inputs_bSc: Any, windows: Windows) -> None:
+    if not all(isinstance(size, int) for size in inputs_bSc.shape):
+        raise ValueError(
+            "A fused kernel is compiled for one shape of the inputs, so the batch and every "
+            f"spatial size must be known. Received: inputs of shape {tuple(inputs_bSc.shape)} with "
+            f"windows={windows}. Use implementation='auto'."
+        )
+
+
+def convolve_by_mixed(request: Request, kind: Kind, inputs_bSc: Any, banks: Any, weights: Any):
+    """Applies filters that are mixed from banks within a kernel.
+
+    Args:
+        request: What is asked for.
+        kind: Whether the combining weights are each example's own.
+        inputs_bSc: Inputs of static shape.
+        banks: The banks side by side in the last axis.
+        weights: Combining weights, with an axis of examples if each has its own; an axis of length
+            1 is shared.
+    """
+    from low_rank_local_connectivity.kernels.layouts import convolve
+
+    _require_static(inputs_bSc, request.windows)
+    batch, *sizes, _ = inputs_bSc.shape
+    positions = request.windows.static_output_shape(sizes)
+    shape = (*positions, request.rank) if kind == "shared" else (batch, *positions, request.rank)
+    made_of = (ops.convert_to_tensor(banks), ops.broadcast_to(weights, shape))
+    return convolve(kind, inputs_bSc, made_of, request.windows, request.rank, request.filters)
+
+
+def convolve_by_given(request: Request, inputs_bSc: Any, kernel_prf: Any):
+    """Applies filters that are given for every position."""
+    from low_rank_local_connectivity.kernels.layouts import convolve
+
+    _require_static(inputs_bSc, request.windows)
+    made_of = (ops.convert_to_tensor(kernel_prf),)
+    return convolve("given", inputs_bSc, made_of, request.windows, 1, request.filters)
