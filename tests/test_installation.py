@@ -122,7 +122,15 @@ def test_every_link_of_the_readme_into_the_repository_leads_somewhere():
     links = re.findall(r"\]\(([^):]*)\)", (ROOT / "README.md").read_text())
     assert "CONTRIBUTING.md" in links
     for link in links:
-        assert (ROOT / link).exists(), link
+        file, _, anchor = link.partition("#")
+        assert (ROOT / file).exists(), link
+        assert not anchor or anchor in anchors(ROOT / file), link
+
+
+def anchors(document):
+    """The names by which the sections of a document are linked to."""
+    titles = re.findall(r"^#+ (.*)", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
 
 
 def test_every_dependency_has_a_lower_bound():
