@@ -112,3 +112,9 @@ def outputs_and_gradients(layer, inputs, projection, **arguments):
         found = [inputs.grad, *(variable.grad for variable in variables)]
     assert all(gradient is not None for gradient in found), "a weight has no gradient"
     return to_numpy(outputs), [to_numpy(gradient) for gradient in found]
+
+
+def stored_arrays(path):
+    """The arrays in a file, which is closed again."""
+    with np.load(path) as file:
+        return dict(file)
