@@ -10,7 +10,9 @@ import numpy as np
 from .dataset import SPLITS, Dataset, Examples, Split, fixed_choice
 
 NEEDED = ("x_train", "y_train", "x_test", "y_test")
-KNOWN = (*NEEDED, "x_valid", "y_valid", "class_names")
+# Both or neither.
+HELD = ("x_valid", "y_valid")
+KNOWN = (*NEEDED, *HELD, "class_names")
 # One of so many training examples is for validation if the file has no others for it.
 HELD_OUT = 10
 FORM = (
@@ -126,8 +128,8 @@ def _arrays(path: str) -> dict[str, np.ndarray]:
             arrays = {name: file[name] for name in file.files if name in KNOWN}
     except Exception as error:  # NumPy raises whatever a damaged file leads it to
         raise _refused(path, "A file of arrays must be a whole .npz file", str(error)) from error
-    missing = [name for name in NEEDED if name not in arrays]
-    missing += [name for name in KNOWN[4:6] if name not in arrays and "valid" in str(arrays.keys())]
+    wanted = (*NEEDED, *HELD) if arrays.keys() & {*HELD} else NEEDED
+    missing = [name for name in wanted if name not in arrays]
     if missing:
         found = ", ".join(arrays) or "none of these arrays"
         raise _refused(path, f"The file must have {', '.join(missing)}", f"{found}")

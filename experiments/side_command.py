@@ -33,7 +33,9 @@ def carry_out(
     """
     argv = list(sys.argv if argv is None else argv)
     values = flags.FlagValues()
-    for one in dataclasses.fields(options):  # pyright: ignore[reportArgumentType]
+    kind: Any = options  # a dataclass, which a type variable cannot say
+    fields = dataclasses.fields(kind)
+    for one in fields:
         define(one, values)
     if {"--help", "-help", "--helpshort", "-h"} & {*argv}:
         print(f"{told}\nflags:\n{help_of(values)}")
@@ -41,8 +43,8 @@ def carry_out(
     name = Path(argv[0]).stem
     try:
         words = values(argv)[1:]
-        given = {one.name: value_of(one, values) for one in dataclasses.fields(options)}  # pyright: ignore[reportArgumentType]
-        for one in dataclasses.fields(options):  # pyright: ignore[reportArgumentType]
+        given = {one.name: value_of(one, values) for one in fields}
+        for one in fields:
             _require(one, given[one.name], about(one).accepted)
         status = function(options(**given), words)
         sys.stdout.flush()

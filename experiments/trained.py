@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from low_rank_local_connectivity.data import DATASETS, Dataset
+from low_rank_local_connectivity.experiments.experiment import Experiment
 from low_rank_local_connectivity.experiments.folder import read_config
 
 # What turns a file into an input, written beside the model so that it can leave its data.
@@ -61,8 +62,9 @@ def dataset_of(folder: Path) -> Dataset:
 def _dataset_of_an_older_run(folder: Path) -> Dataset:
     """Returns the dataset of a run that has no description of its inputs, from its flags."""
     config = read_config(folder / "config.json")
-    dataset = DATASETS[config["dataset"]].at(config["data_dir"], config["image_size"])
-    return dataset.augmented(tuple(config["augment"])).cropped(config["eval_crop"])
+    names = {one.name for one in dataclasses.fields(Experiment)}
+    given = {name: _tuples(value) for name, value in config.items() if name in names}
+    return Experiment(**given).data
 
 
 def _tuples(value: Any) -> Any:

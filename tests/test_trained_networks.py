@@ -14,6 +14,8 @@ from test_experiment import finish
 from low_rank_local_connectivity.data import DATASETS
 from low_rank_local_connectivity.data.dataset import Examples
 from low_rank_local_connectivity.experiments import evaluating, exporting, predicting
+from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.trained import KEPT, dataset_of, write_inputs
 
 pytestmark = pytest.mark.once
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
@@ -168,6 +170,19 @@ def test_a_network_leaves_with_its_preprocessing(trained, command, tmp_path):
     assert here == there
     (tmp_path / "elsewhere" / "inputs.json").unlink()  # of an older run
     assert command("predict", f"--model={tmp_path / 'elsewhere'}", path) == here
+
+
+@pytest.mark.parametrize(
+    "changes", [{"translate": True, "canvas_size": 20}, {"augment": ("flip",)}]
+)
+def test_the_inputs_of_an_older_run_follow_from_its_flags(changes, tmp_path):
+    experiment = Experiment(**changes)
+    (tmp_path / "config.json").write_text(json.dumps(experiment.config()))
+    older = dataset_of(tmp_path)
+    write_inputs(tmp_path, experiment.data)
+    for name in KEPT:
+        assert getattr(older, name) == getattr(dataset_of(tmp_path), name), name
+    assert older.input_shape == experiment.data.input_shape
 
 
 def test_a_network_is_exported_from_the_shell(trained, command, tmp_path):
