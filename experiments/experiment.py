@@ -39,6 +39,12 @@ LAYER_TYPES = tuple(dict.fromkeys(name for kinds in BY_DIMENSIONS.values() for n
 # A run is the same wherever its data and results are stored, and however often it is saved.
 PLACES = ("data_dir", "download", "model_dir", "tpu", "peers_timeout")
 SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints")
+# Limits of gradients, optimizers that decay kernels themselves, and strategies of many replicas.
+LIMITS = ("clipnorm", "global_clipnorm", "clipvalue")
+DECOUPLED = ("adamw", "lion")
+REPLICATED = ("mirrored", "multi_worker", "tpu")
+# Newer fields, whose defaults are what runs did before.
+LATER = (*LIMITS, "gradient_accumulation_steps", "use_ema", "ema_momentum")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,9 +189,9 @@ class Experiment:
     epochs: int = field(30, "Passes over the training examples.", Group.OPTIMISATION, AT_LEAST_1)
     optimizer: str = field(
         "adam",
-        "Adam, or SGD with Nesterov's momentum.",
+        "Adam, Adam with decoupled weight decay, Lion, or SGD with Nesterov's momentum.",
         Group.OPTIMISATION,
-        one_of(("adam", "sgd")),
+        one_of(("adam", "adamw", "lion", "sgd")),
     )
     peak_learning_rate: float = field(
         0.01,
@@ -206,9 +212,35 @@ class Experiment:
     momentum: float = field(0.9, "Momentum of SGD.", Group.OPTIMISATION, BELOW_1)
     weight_decay: float = field(
         0.0,
-        "Weight decay: the multiple of a kernel that is added to its gradient.",
+        "Weight decay: the multiple of a kernel that adam and sgd add to its gradient; adamw and "
+        "lion subtract the multiple, times the learning rate, from the kernel itself.",
         Group.OPTIMISATION,
         AT_LEAST_0,
+    )
+    clipnorm: float | None = field(
+        None, "Largest norm of each weight's gradient. [any]", Group.OPTIMISATION, POSITIVE
+    )
+    global_clipnorm: float | None = field(
+        None, "Largest norm of all gradients together. [any]", Group.OPTIMISATION, POSITIVE
+    )
+    clipvalue: float | None = field(
+        None, "Largest absolute value in a gradient. [any]", Group.OPTIMISATION, POSITIVE
+    )
+    gradient_accumulation_steps: int = field(
+        1,
+        "Steps whose gradients are averaged before weights change; the learning rate and averages "
+        "of weights advance at every step.",
+        Group.OPTIMISATION,
+        AT_LEAST_1,
+    )
+    use_ema: bool = field(
+        False,
+        "Whether an exponential moving average of the weights is evaluated, saved and exported; "
+        "training goes on from the weights themselves.",
+        Group.OPTIMISATION,
+    )
+    ema_momentum: float = field(
+        0.99, "Share of the average that a step keeps.", Group.OPTIMISATION, BELOW_1
     )
     label_smoothing: float = field(
         0.0, "Fraction of the target that is spread over all classes.", Group.OPTIMISATION, BELOW_1
@@ -437,6 +469,23 @@ class Experiment:
         self._require("batch_size", self.batch_size <= examples, sentence)
         below = 0 <= self.warmup_epochs < self.epochs
         self._require("warmup_epochs", below, f"must be from 0 to below --epochs={self.epochs}")
+        given = [name for name in LIMITS if getattr(self, name) is not None]
+        for name in given[1:]:
+            self._require(name, False, f"must be given without --{given[0]}: one limit applies")
+        if self.strategy in REPLICATED and backend_name() == "tensorflow":
+            self.check_replicas()
+
+    def check_replicas(self) -> None:
+        """Raises a `ValueError` if TensorFlow's replicas cannot train with these settings."""
+        for name in LIMITS:
+            alone = getattr(self, name) is None
+            why = "where TensorFlow limits the gradients of each replica and not their sum"
+            self._require(name, alone, f"cannot be used with several replicas, {why}")
+        one = self.gradient_accumulation_steps == 1
+        why = "whose gradients TensorFlow cannot keep from step to step"
+        self._require(
+            "gradient_accumulation_steps", one, f"cannot be used with several replicas, {why}"
+        )
 
     def _check_packages(self) -> None:
         """Refuses exports whose packages are missing before training rather than after it."""
@@ -475,7 +524,8 @@ class Experiment:
     def build(self):
         """Builds the network; needs a framework."""
         dataset, network = self.data, MODELS[self.network]
-        of_all = {"weight_decay": self.weight_decay, "synchronized": self.synchronized_batch_norm}
+        penalty = 0.0 if self.optimizer in DECOUPLED else self.weight_decay
+        of_all = {"weight_decay": penalty, "synchronized": self.synchronized_batch_norm}
         if network.stages:
             insert = self.insert_layer and convolution(self.insert_layer, self.settings)
             replace = {
@@ -526,7 +576,7 @@ class Experiment:
         and newer records have the same budgets and names.
         """
         config = self.config()
-        before = {"backend": "tensorflow"}
+        before = {"backend": "tensorflow", **defaults_of(LATER)}
         if not DATASETS[self.dataset].encoded:  # whose images were always cropped
             before |= {"augment": [], "eval_crop": None}
         return {
@@ -534,6 +584,12 @@ class Experiment:
             for name, value in config.items()
             if name not in (*PLACES, *SAVING) and not (name in before and value == before[name])
         }
+
+
+def defaults_of(names: Iterable[str]) -> dict[str, Any]:
+    """Returns the default values of some fields of an experiment, as in JSON."""
+    found = {one.name: one.default for one in dataclasses.fields(Experiment)}
+    return json.loads(json.dumps({name: found[name] for name in names}))
 
 
 def _told_apart(dataset: Dataset) -> str:

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from low_rank_local_connectivity.data import DATASETS
-from low_rank_local_connectivity.experiments.experiment import PLACES, SAVING, Experiment
+from low_rank_local_connectivity.experiments.experiment import (
+    LATER,
+    PLACES,
+    SAVING,
+    Experiment,
+    defaults_of,
+)
 
 # What `config.json` has not always told, and how what is no flag is spelled.
 UNTOLD_ONCE = ("backend", "images")
@@ -114,7 +120,8 @@ def _with_later_flags(config: dict[str, Any]) -> dict[str, Any]:
     dataset = DATASETS.get(config.get("dataset", ""))
     of_files = dataset is not None and dataset.encoded
     cropped = {"augment": ["crop", "flip"], "eval_crop": 0.875}
-    return {**(cropped if of_files else {"augment": [], "eval_crop": None}), **config}
+    plain = cropped if of_files else {"augment": [], "eval_crop": None}
+    return {**plain, **defaults_of(LATER), **config}
 
 
 def _visible(folder: Path) -> list[str]:

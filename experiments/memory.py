@@ -10,7 +10,7 @@ from low_rank_local_connectivity.experiments.backend import backend_name
 from low_rank_local_connectivity.experiments.experiment import Experiment
 
 # Number of moments that an optimizer keeps for every weight.
-MOMENTS = {"adam": 2, "sgd": 1}
+MOMENTS = {"adam": 2, "adamw": 2, "lion": 1, "sgd": 1}
 GIBIBYTE = 2**30
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
@@ -77,11 +77,16 @@ def _count(experiment: Experiment) -> tuple[int, int, int]:
     training.set_precision(experiment.precision)
     with keras.StatelessScope(initialize_variables=False):
         model = experiment.build()
-    plain = experiment.optimizer == "sgd" and experiment.momentum == 0
-    moments = 0 if plain else MOMENTS[experiment.optimizer]
     outputs = experiment.batch_size * step_bytes(model)
     parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
-    return parameters, weight_bytes(model, moments), outputs
+    return parameters, weight_bytes(model, moments_of(experiment)), outputs
+
+
+def moments_of(experiment: Experiment) -> int:
+    """Returns how many numbers an optimizer keeps for every weight: moments, sums and averages."""
+    plain = experiment.optimizer == "sgd" and experiment.momentum == 0
+    moments = 0 if plain else MOMENTS[experiment.optimizer]
+    return moments + (experiment.gradient_accumulation_steps > 1) + experiment.use_ema
 
 
 def free_bytes() -> int | None:

@@ -95,6 +95,7 @@ NEEDS: dict[str, Need] = {
         "a locally connected layer", lambda run: "locally_connected2d" in _kinds(run)
     ),
     "momentum": Need("--optimizer=sgd", lambda run: run.optimizer == "sgd"),
+    "ema_momentum": Need("--use_ema", lambda run: run.use_ema),
     "tpu": Need("--strategy=tpu or auto", lambda run: run.strategy in ("tpu", "auto")),
     "peers_timeout": Need(
         "--strategy=multi_worker or auto", lambda run: run.strategy in ("multi_worker", "auto")

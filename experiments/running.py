@@ -54,6 +54,8 @@ def run(experiment: Experiment, unfinished: dict[str, Any] | None = None) -> dic
     # Before anything else, as a strategy over several machines must be made first.
     placement = training.place(experiment.strategy, experiment.tpu, experiment.peers_timeout)
     placement.check_batch_size(experiment.batch_size)
+    if placement.strategy is not None and placement.replicas > 1:
+        check_replicas(experiment)
     # A checkpoint is needed only if not even the model was saved.
     saved = None if unfinished is None or "model" in unfinished["failed"] else unfinished
     if not placement.chief:
@@ -73,6 +75,16 @@ def run(experiment: Experiment, unfinished: dict[str, Any] | None = None) -> dic
         model = training.load(folder / "model.keras", saved["model_sha256"])
         images, _ = first_batch(experiment, "test", experiment.batch_size)
         return complete(experiment, model, images, saved)
+
+
+def check_replicas(experiment: Experiment) -> None:
+    """Raises a `RunError` if the replicas that were found cannot train with these settings."""
+    from low_rank_local_connectivity import training
+
+    try:
+        experiment.check_replicas()
+    except ValueError as error:
+        raise training.RunError(str(error)) from None
 
 
 def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]:

@@ -66,6 +66,13 @@ REFUSED = {
     "--label_smoothing=-1": "--label_smoothing must be from 0 to below 1. "
     "Received: --label_smoothing=-1.0.",
     "--weight_decay=-1": "--weight_decay must be at least 0. Received: --weight_decay=-1.0.",
+    "--clipnorm=0": "--clipnorm must be positive. Received: --clipnorm=0.0.",
+    "--clipvalue=1 --global_clipnorm=2": "--clipvalue must be given without --global_clipnorm: one "
+    "limit applies. Received: --clipvalue=1.0.",
+    "--gradient_accumulation_steps=0": "--gradient_accumulation_steps must be at least 1. "
+    "Received: --gradient_accumulation_steps=0.",
+    "--use_ema --ema_momentum=1": "--ema_momentum must be from 0 to below 1. "
+    "Received: --ema_momentum=1.0.",
     "--validation_every=0": "--validation_every must be at least 1. "
     "Received: --validation_every=0.",
     "--num_seeds=0": "--num_seeds must be at least 1. Received: 0.",

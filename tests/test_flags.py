@@ -88,6 +88,7 @@ WITH_AND_WITHOUT = {
     "nouse_spatial_bias": ("", PLAIN),
     "locally_connected_fan=position": ("--layer_types=locally_connected2d", PLAIN),
     "momentum=0.5": ("--optimizer=sgd", "--optimizer=adam"),
+    "ema_momentum=0.9": ("--use_ema", "--optimizer=adamw"),
     "tpu=local": ("--strategy=tpu", "--strategy=mirrored"),
     "peers_timeout=3": ("--strategy=multi_worker", "--strategy=one_device"),
     "virtual_devices=2": ("--strategy=mirrored", ""),
@@ -351,6 +352,37 @@ def test_a_network_that_cannot_fit_is_refused_before_it_is_built(monkeypatch):
     local = sum(count * side**2 * (9 * width**2 + width) for side, width, count in stages)
     assert local < parameters < local + 30e6
     assert weights == pytest.approx(4 * 4 * parameters, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "count"),
+    [
+        ("--optimizer=sgd --momentum=0", 0),
+        ("--optimizer=sgd", 1),
+        ("--optimizer=lion --use_ema", 2),
+        ("--optimizer=adamw --gradient_accumulation_steps=2 --use_ema", 4),
+    ],
+)
+def test_what_an_optimizer_keeps_of_every_weight_is_counted(flags, count):
+    import keras
+
+    from low_rank_local_connectivity.training import session
+
+    experiment = check(*flags.split())
+    optimizer = session.make_optimizer(experiment.recipe(1))
+    optimizer.build([keras.Variable(keras.ops.zeros((3, 5)))])
+    assert sum(variable.shape == (3, 5) for variable in optimizer.variables) == count
+    assert memory.moments_of(experiment) == count
+
+
+@pytest.mark.parametrize("limit", ["clipnorm=1", "clipvalue=1", "gradient_accumulation_steps=2"])
+def test_what_keras_computes_otherwise_on_several_replicas_is_refused(limit):
+    from low_rank_local_connectivity.experiments import running
+
+    with pytest.raises(ValueError, match="cannot be used with several replicas, wh"):
+        check(f"--{limit}", "--strategy=mirrored")
+    with pytest.raises(training.RunError, match="cannot be used with several replicas, wh"):
+        running.check_replicas(check(f"--{limit}", "--strategy=auto"))
 
 
 def test_a_step_that_cannot_fit_is_refused(monkeypatch):

@@ -23,6 +23,8 @@ only_tensorflow = pytest.mark.skipif(not TENSORFLOW, reason="strategies are Tens
 # An epoch of one step: metrics.csv has the loss of every step.
 STEPS = ("--train_examples=64", "--batch_size=64", "--epochs=6", "--filters=8", "--optimizer=sgd")
 STEPS = (*STEPS, "--peak_learning_rate=0.05", "--export_formats=none")
+# What is evaluated during and after training; the steps remain the same.
+STEPS = (*STEPS, "--use_ema", "--ema_momentum=0.5")
 SYNCHRONIZED = ("--synchronized_batch_norm",) if TENSORFLOW else ()
 
 

@@ -1,5 +1,6 @@
 """Schedule, records, recovery and pictures."""
 
+import dataclasses
 import errno
 import itertools
 import json
@@ -136,9 +137,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def trained(folder, stop_after=None, **saving):
-    """A model trained for 4 epochs of 3 steps, stopped by a signal after a step and continued."""
-    recipe = Recipe(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
+RECIPE = Recipe(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
+
+
+def trained(folder, stop_after=None, then=None, recipe=RECIPE, **saving):
+    """A model trained for 4 epochs of 3 steps, stopped by signals after steps and continued."""
     stream = batches_of(*examples(np.random.default_rng(7)))
     keras.utils.set_random_seed(3)
     model = small_model()
@@ -157,7 +160,7 @@ def trained(folder, stop_after=None, **saving):
     with pytest.raises(endings.StoppedError, match=sentence):
         session.train(model, recipe, stream, stream(9), keep)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    return trained(folder, **saving)
+    return trained(folder, then, recipe=recipe, **saving)
 
 
 @pytest.fixture(scope="module")
@@ -184,21 +187,142 @@ def restored(folder, **changes):
     return model, keep
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 5, 11, 12])
-def test_a_run_stopped_after_any_step_ends_as_if_it_had_not_been(stop_after, whole, tmp_path):
-    """Weights, moments, seeds and the metrics of every epoch, bit for bit."""
-    folder, whole, whole_recovery = whole
-    parts, parts_recovery = trained(tmp_path, stop_after)
+def assert_same_variables(whole, parts):
+    """Weights, seeds, and all that the optimizer keeps, bit for bit."""
     for one, other in zip(
         [*whole.variables, *whole.optimizer.variables],
         [*parts.variables, *parts.optimizer.variables],
         strict=True,
     ):
         np.testing.assert_array_equal(to_numpy(one), to_numpy(other))
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 5, 11, 12])
+def test_a_run_stopped_after_any_step_ends_as_if_it_had_not_been(stop_after, whole, tmp_path):
+    """Weights, moments, seeds and the metrics of every epoch, bit for bit."""
+    folder, whole, whole_recovery = whole
+    parts, parts_recovery = trained(tmp_path, stop_after)
+    assert_same_variables(whole, parts)
     assert whole_recovery.rows == parts_recovery.rows
     assert whole_recovery.best == parts_recovery.best
     texts = [(path / "metrics.csv").read_text() for path in (folder, tmp_path)]
     assert texts[0] == texts[1]
+
+
+AVERAGED = dataclasses.replace(RECIPE, use_ema=True, ema_momentum=0.7)
+EVERYTHING = dataclasses.replace(
+    AVERAGED,
+    optimizer="lion",
+    weight_decay=0.1,
+    global_clipnorm=0.1,
+    gradient_accumulation_steps=5,
+)
+
+
+def test_averages_and_sums_of_gradients_are_continued_bit_for_bit(tmp_path):
+    whole, whole_recovery = trained(tmp_path / "whole", recipe=EVERYTHING)
+    parts, parts_recovery = trained(tmp_path / "parts", 4, then=12, recipe=EVERYTHING)
+    assert_same_variables(whole, parts)
+    assert whole_recovery.rows == parts_recovery.rows
+
+
+def saved_weights(folder, step, model):
+    arrays, _ = checkpoints.read(folder / "checkpoints" / f"step_{step:09d}.npz")
+    return arrays[: len(model.variables)]
+
+
+def test_averages_are_evaluated_and_left_while_training_goes_on_from_the_weights(whole, tmp_path):
+    folder, plain, plain_recovery = whole
+    model, done = trained(tmp_path, recipe=AVERAGED, every_steps=1, keep=12)
+    average = None
+    for step in range(1, 13):
+        weights = saved_weights(tmp_path, step, model)
+        average = (
+            weights
+            if average is None
+            else [0.7 * old + 0.3 * new for old, new in zip(average, weights, strict=True)]
+        )
+    for variable, expected in zip(model.variables, average, strict=True):
+        if variable.trainable:
+            np.testing.assert_allclose(to_numpy(variable), expected, rtol=1e-5, atol=1e-6)
+    for one, other in zip(saved_weights(folder, 12, plain), weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert [row["loss"] for row in done.rows] == [row["loss"] for row in plain_recovery.rows]
+    stream = batches_of(*examples(np.random.default_rng(7)))
+    scored = model.evaluate(stream(9), verbose=0, return_dict=True)
+    assert done.rows[-1]["val_loss"] == pytest.approx(scored["loss"], rel=1e-6)
+    assert done.rows[-1]["val_loss"] != pytest.approx(plain_recovery.rows[-1]["val_loss"], rel=1e-3)
+
+
+KERAS_S_OWN = {
+    "adamw": (
+        {"optimizer": "adamw", "weight_decay": 0.1},
+        lambda rate: keras.optimizers.AdamW(rate, weight_decay=0.1),
+    ),
+    "lion": (
+        {"optimizer": "lion", "weight_decay": 0.1, "clipnorm": 0.01},
+        lambda rate: keras.optimizers.Lion(rate, weight_decay=0.1, clipnorm=0.01),
+    ),
+    "limited": (
+        {"optimizer": "sgd", "clipvalue": 0.01, "gradient_accumulation_steps": 2},
+        lambda rate: keras.optimizers.SGD(
+            rate, 0.9, nesterov=True, clipvalue=0.01, gradient_accumulation_steps=2
+        ),
+    ),
+    "averaged": (
+        {"global_clipnorm": 0.02, "use_ema": True, "ema_momentum": 0.7},
+        lambda rate: keras.optimizers.Adam(
+            rate, global_clipnorm=0.02, use_ema=True, ema_momentum=0.7
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("name", KERAS_S_OWN)
+def test_optimizers_are_keras_s_own(name, precision, tmp_path, request):
+    # The policy of the model, not of its layers, decides whether its loss is scaled.
+    request.addfinalizer(lambda: keras.config.set_dtype_policy("float32"))
+    keras.config.set_dtype_policy(precision)
+    options, make = KERAS_S_OWN[name]
+    images, labels = examples(np.random.default_rng(7))
+
+    def model():
+        keras.utils.set_random_seed(3)
+        inputs = keras.Input((9, 8, 2))
+        x = keras.layers.Dense(4)(keras.layers.Flatten()(inputs))
+        return keras.Model(inputs, keras.layers.Dense(3, dtype="float32")(x))
+
+    ours, theirs, stream = model(), model(), batches_of(images, labels)
+    recipe = dataclasses.replace(RECIPE, epochs=2, warmup_epochs=0, **options)
+    session.train(ours, recipe, stream, stream(9), recovery.Recovery(tmp_path, 3))
+    optimizer = make(warmup_then("cosine", 0.01, 6, 0))
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    if precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    theirs.compile(optimizer, loss, jit_compile=session.choose_jit_compile(theirs))
+    theirs.fit(stream(0), epochs=2, steps_per_epoch=3, shuffle=False, verbose=0)
+    for one, other in zip(ours.weights, theirs.weights, strict=True):
+        np.testing.assert_allclose(to_numpy(one), to_numpy(other), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", ["low_rank_locally_connected2d", "deformable_conv2d"])
+def test_decoupled_decay_is_of_what_penalties_are_of(kind):
+    from low_rank_local_connectivity.experiments.experiment import Experiment
+
+    def built(**changes):
+        return Experiment(layer_types=(kind,), filters=4, weight_decay=0.1, **changes).build()
+
+    penalised, decoupled = built(optimizer="sgd"), built(optimizer="adamw")
+    assert not decoupled.losses
+    decayed = {id(weight) for weight in decoupled.trainable_variables}
+    decayed -= {id(weight) for weight in session.not_decayed(decoupled)}
+    for one, other in zip(
+        penalised.trainable_variables, decoupled.trainable_variables, strict=True
+    ):
+        assert (one.regularizer is not None) == (id(other) in decayed), one.path
 
 
 def names(folder):

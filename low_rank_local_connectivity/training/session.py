@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import keras
+import numpy as np
 
 from low_rank_local_connectivity.keras_settings import DEFAULTS, change_settings
 from low_rank_local_connectivity.training.endings import RunError
@@ -19,6 +20,16 @@ from low_rank_local_connectivity.training.records import replacing
 from low_rank_local_connectivity.training.recovery import Recovery, heeding_signals
 from low_rank_local_connectivity.training.schedule import warmup_then
 from low_rank_local_connectivity.training.strategy import ONE_DEVICE, Placement
+
+OPTIMIZERS = {
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+    "lion": keras.optimizers.Lion,
+}
+# Optimizers that decay weights themselves, and the weights that they decay: the same that a
+# network's penalty is of.
+DECOUPLED = ("adamw", "lion")
+KERNELS = ("kernel", "kernel_bases")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +42,22 @@ class Recipe:
         peak_learning_rate: The highest learning rate.
         warmup_epochs: Epochs over which the rate rises to it.
         schedule: How the rate falls afterwards; see `warmup_then`.
-        optimizer: `"adam"`, or `"sgd"`: stochastic gradient descent with Nesterov's momentum.
+        optimizer: `"adam"`; `"adamw"` or `"lion"`, whose weight decay is decoupled from the
+            gradients; or `"sgd"`: stochastic gradient descent with Nesterov's momentum.
         momentum: Momentum of `"sgd"`, from 0 to below 1.
         label_smoothing: Fraction of the target probability that is spread evenly over all
             classes, from 0 to below 1.
         validation_every: Epochs from one validation to the next; the last epoch always has one.
+        weight_decay: Of `"adamw"` and `"lion"` alone: a step makes kernels smaller by the learning
+            rate times this fraction. Other optimizers follow the model's own penalties.
+        clipnorm: Largest Euclidean norm of each weight's gradient, or None.
+        global_clipnorm: Largest norm of all gradients together, or None.
+        clipvalue: Largest absolute value of a gradient's entries, or None. At most one of these
+            three may be given.
+        gradient_accumulation_steps: Steps whose gradients are averaged before weights change.
+        use_ema: Whether the model is evaluated, and left at the end, with an exponential moving
+            average of its trainable weights; training goes on from the weights themselves.
+        ema_momentum: The share of the average that a step keeps, from 0 to below 1.
     """
 
     epochs: int
@@ -43,10 +65,17 @@ class Recipe:
     peak_learning_rate: float
     warmup_epochs: int
     schedule: Literal["cosine", "steps", "constant"] = "cosine"
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "lion", "sgd"] = "adam"
     momentum: float = 0.9
     label_smoothing: float = 0.0
     validation_every: int = 1
+    weight_decay: float = 0.0
+    clipnorm: float | None = None
+    global_clipnorm: float | None = None
+    clipvalue: float | None = None
+    gradient_accumulation_steps: int = 1
+    use_ema: bool = False
+    ema_momentum: float = 0.99
 
     def validated_epochs(self) -> list[int]:
         """Returns the epochs, counted from 1, after which the model is validated."""
@@ -138,15 +167,35 @@ def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
     """Returns the optimizer of a recipe, with its learning rate over the whole run."""
     total, warmup = (n * recipe.steps_per_epoch for n in (recipe.epochs, recipe.warmup_epochs))
     rate = warmup_then(recipe.schedule, recipe.peak_learning_rate, total, warmup)
+    of_all: Any = {
+        "clipnorm": recipe.clipnorm,
+        "global_clipnorm": recipe.global_clipnorm,
+        "clipvalue": recipe.clipvalue,
+        "use_ema": recipe.use_ema,
+        "ema_momentum": recipe.ema_momentum,
+    }
+    if recipe.gradient_accumulation_steps > 1:
+        of_all["gradient_accumulation_steps"] = recipe.gradient_accumulation_steps
     if recipe.optimizer == "sgd":
-        return keras.optimizers.SGD(rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-    return keras.optimizers.Adam(rate)
+        momentum = recipe.momentum
+        return keras.optimizers.SGD(rate, momentum=momentum, nesterov=momentum > 0, **of_all)
+    if recipe.optimizer in DECOUPLED:
+        of_all["weight_decay"] = recipe.weight_decay
+    return OPTIMIZERS[recipe.optimizer](rate, **of_all)
+
+
+def not_decayed(model: keras.Model) -> list[Any]:
+    """Returns the trainable weights that are not decayed: all but the kernels."""
+    return [weight for weight in model.trainable_variables if weight.name not in KERNELS]
 
 
 def compile_model(model: keras.Model, recipe: Recipe, placement: Placement = ONE_DEVICE) -> None:
     """Compiles a model that returns logits; to be called within the placement's scope."""
+    optimizer = make_optimizer(recipe)
+    if recipe.optimizer in DECOUPLED:
+        optimizer.exclude_from_weight_decay(not_decayed(model))
     model.compile(
-        optimizer=make_optimizer(recipe),
+        optimizer=optimizer,
         loss=smoothed_crossentropy(recipe.label_smoothing),
         # Examples that only fill up a batch have weight 0.
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
@@ -189,7 +238,9 @@ def train(
         done, inside = divmod(start, steps)
         where = f"step {inside} of epoch {done + 1}" if inside else f"epoch {done}"
         print(f"Continuing after {where} of {recipe.epochs}.", flush=True)  # noqa: T201
-    callbacks: list[keras.callbacks.Callback] = [recovery]
+    # Before the others, so that they see the score of the averages beside the weights themselves.
+    averages: list[keras.callbacks.Callback] = [Averages()] if recipe.use_ema else []
+    callbacks: list[keras.callbacks.Callback] = [*averages, recovery]
     if placement.chief:
         folder = recovery.metrics_path.parent / "tensorboard"
         callbacks.append(event_log(folder))
@@ -210,7 +261,43 @@ def train(
                 verbose=0 if not placement.chief else 1 if sys.stdout.isatty() else 2,
             )
             start = epochs * steps
+            if recipe.use_ema and start < total:
+                recovery.restore(model)  # as the end of `fit` puts the averages in the model
+    if recipe.use_ema:
+        use_averages(model)
     return recovery
+
+
+def use_averages(model: keras.Model) -> None:
+    """Gives a model's trainable weights the values of their averages."""
+    weights = model.trainable_variables
+    model.optimizer.finalize_variable_values(weights)
+    for weight in weights:
+        # JAX's steps free the arrays that they are given, which must not be those of the averages.
+        weight.assign(np.array(keras.ops.convert_to_numpy(weight)))
+
+
+class Averages(keras.callbacks.Callback):
+    """Has a model evaluated with the averages of its weights, between epochs of `fit`.
+
+    As `keras.callbacks.SwapEMAWeights`, which on TensorFlow swaps by adding and subtracting, and
+    so leaves other weights than it found: a run would depend on how often it is evaluated.
+    """
+
+    _own: list[np.ndarray]
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        """Puts the averages in the place of the weights."""
+        del logs
+        weights = self.model.trainable_variables
+        self._own = [np.array(keras.ops.convert_to_numpy(weight)) for weight in weights]
+        use_averages(self.model)
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        """Puts the weights back."""
+        del logs
+        for weight, own in zip(self.model.trainable_variables, self._own, strict=True):
+            weight.assign(own)
 
 
 @contextlib.contextmanager
