@@ -1,8 +1,9 @@
 """Datasets, by name. Importing this reads nothing and loads no framework."""
 
+from .augmentations import AUGMENTATIONS
 from .celeba import CELEBA32
 from .cifar10 import CIFAR10
-from .dataset import AUGMENTATIONS, Dataset, EncodedExamples, Examples
+from .dataset import Dataset, EncodedExamples, Examples
 from .digits import DIGITS
 from .folder import FOLDER
 from .imagenet import IMAGENET2012

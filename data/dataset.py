@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from .augmentations import AUGMENTATIONS, MIXING, are_known, strengths_among, views_among
+
 SPLITS = ("train", "valid", "test")
 # Subsets of a training split are drawn once and for all; a run's seed does not change them.
 SUBSET_SEED = 0
-# Random changes of training images; see `Dataset.augmented`.
-AUGMENTATIONS = ("crop", "flip")
 # Of an input or a stored value: one number, or one per channel.
 Bound = float | tuple[float, ...]
 
@@ -218,20 +218,39 @@ class Dataset:
 
         Args:
             augment: Any of `"crop"`, which cuts out 8 to 100 % of the area, with an aspect ratio
-                from 3:4 to 4:3, and resizes it to the input's size, and `"flip"`, which mirrors
-                half of the images.
+                from 3:4 to 4:3, and resizes it to the input's size; `"flip"`, which mirrors
+                half of the images; and Keras's `"randaugment"`, `"erasing"`, `"mixup"` and
+                `"cutmix"`, of whole batches, which may be followed by a strength, as in
+                `"mixup:0.4"`. The last two mix labels too: they become probabilities.
 
         Raises:
-            ValueError: If there is another word among them.
+            ValueError: If there is another word among them, or a strength that is not above 0 and
+                at most 1.
         """
-        if not set(augment) <= set(AUGMENTATIONS):
+        if not are_known(augment):
             raise ValueError(
-                f"`augment` must be among {', '.join(map(repr, AUGMENTATIONS))}. Received: "
-                f"augment={augment!r}."
+                f"`augment` must be among {', '.join(map(repr, AUGMENTATIONS))}, each once, the "
+                "last four with a strength above 0 and up to 1 if wanted, as in 'mixup:0.4'. "
+                f"Received: augment={augment!r}."
             )
         if augment:
             self._require_images("augment", augment)
         return dataclasses.replace(self, augment=tuple(augment))
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The random changes of one training image at a time."""
+        return views_among(self.augment)
+
+    @property
+    def batch_changes(self) -> dict[str, float]:
+        """The random changes of training batches, with their strengths."""
+        return strengths_among(self.augment)
+
+    @property
+    def soft_labels(self) -> bool:
+        """Whether training labels are probabilities, one for each class."""
+        return any(name in MIXING for name in self.batch_changes)
 
     def _require_images(self, name: str, value: Any) -> None:
         if self.dimensions != 2:

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import math
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ AT_ONCE = max(os.cpu_count() or 1, 2)
 AHEAD = 4
 # Takes the place of the epoch's number in evaluation; training counts from 1.
 EVALUATION = 0
+# Tells what is drawn for a batch from what is drawn for its first image.
+BATCH = 2
 Batch = tuple[np.ndarray, np.ndarray]
 
 
@@ -42,8 +45,8 @@ def training_batches(
     """Returns shuffled batches of all remaining epochs.
 
     Every epoch has its own order. Examples that do not fill a last batch are left out of the
-    epoch (different ones in each), so that all batches have the same shape. Images are cropped
-    and mirrored according to the dataset's `augment`. In place of an encoded image that cannot be
+    epoch (different ones in each), so that all batches have the same shape. Images are changed
+    according to the dataset's `augment`. In place of an encoded image that cannot be
     read the next readable one of the epoch is used.
 
     Args:
@@ -51,14 +54,15 @@ def training_batches(
         examples: The training split.
         batch_size: Examples per step.
         epochs: Total number of epochs.
-        seed: Seed of the order, of the crops and flips, and of the images' places if the dataset
+        seed: Seed of the order, of the augmentations, and of the images' places if the dataset
             is translated.
         start: Steps already done; their batches are skipped.
         skipped: File to which the name of an unreadable image is added whenever it is skipped;
             `unreadable.skipped_images` reads it. None for no such file.
 
     Returns:
-        A dataset of pairs of float32 images and integer labels, with
+        A dataset of pairs of float32 images and integer labels (probabilities, if the dataset
+        has `soft_labels`), with
         `epochs * steps_per_epoch(examples, batch_size) - start` elements.
 
     Raises:
@@ -66,7 +70,8 @@ def training_batches(
     """
     require_batch(examples, batch_size)
     reader = _Reader(dataset, examples, seed, None if skipped is None else Path(skipped))
-    return _read_ahead(_TrainingBatches(reader, batch_size, epochs, start))
+    change = _Change(dataset) if dataset.batch_changes else None
+    return _read_ahead(_TrainingBatches(reader, batch_size, epochs, start, change))
 
 
 def evaluation_batches(
@@ -120,7 +125,7 @@ class _Reader:
     @property
     def at_rest(self) -> bool:
         """Whether an input follows from its example alone, of arrays in memory."""
-        plain = self.dataset.canvas is None and not self.dataset.augment
+        plain = self.dataset.canvas is None and not self.dataset.views
         return plain and isinstance(self.examples, Examples)
 
     def order(self, epoch: int) -> np.ndarray:
@@ -168,8 +173,8 @@ class _Reader:
         """Returns an image as an input; what is random about it depends on epoch and place."""
         dataset = self.dataset
         rng = np.random.default_rng([self.seed, epoch, place])
-        if epoch != EVALUATION and dataset.augment:
-            image = training_view(image, dataset.sides, rng, augment=dataset.augment)
+        if epoch != EVALUATION and dataset.views:
+            image = training_view(image, dataset.sides, rng, augment=dataset.views)
         elif dataset.encoded:
             image = evaluation_view(
                 image, dataset.sides, crop=dataset.eval_crop if epoch == EVALUATION else None
@@ -188,6 +193,7 @@ class _TrainingBatches:
     batch_size: int
     epochs: int
     start: int
+    change: "_Change | None"
 
     @property
     def steps(self) -> int:
@@ -200,7 +206,42 @@ class _TrainingBatches:
         before, step = divmod(self.start + int(number), self.steps)
         first, epoch = step * self.batch_size, before + 1
         chosen = self.reader.order(epoch)[first : first + self.batch_size]
-        return self.reader.batch(chosen, epoch, first)
+        batch = self.reader.batch(chosen, epoch, first)
+        if self.change is None:
+            return batch
+        rng = np.random.default_rng([self.reader.seed, epoch, first, BATCH])
+        return self.change(*batch, rng)
+
+
+class _Change:
+    """Changes batches, one at a time: a layer draws for one batch."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        from .batch_changes import BatchChanges
+
+        self._classes, self._lock = dataset.num_classes, threading.Lock()
+        self._change = BatchChanges(dataset, _paired)
+
+    def __call__(
+        self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        import keras
+
+        from .batch_changes import SEEDS
+
+        if self._change.soft:
+            labels = np.eye(self._classes, dtype="float32")[labels]
+        with self._lock, keras.device("cpu"):
+            changed = self._change(images, labels, int(rng.integers(SEEDS)))
+            images, labels = (np.array(keras.ops.convert_to_numpy(one)) for one in changed)
+        return images, labels
+
+
+def _paired(seed: int, draws: int) -> Any:
+    import keras
+
+    kind = "uint32" if keras.backend.backend() == "jax" else "int64"
+    return keras.ops.convert_to_tensor(np.array([seed, draws], kind))
 
 
 @dataclasses.dataclass(frozen=True)

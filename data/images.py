@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .dataset import AUGMENTATIONS
+from .augmentations import VIEWS
 from .decoding import decode  # noqa: F401, where it used to be
 from .views import AREA_RANGE, ASPECT_RANGE, ATTEMPTS, CENTRAL_FRACTION, Size, sides_of
 
@@ -13,7 +13,7 @@ image_ops: Any = tf.image
 
 
 def training_view(
-    image, size: Size, key, method: str = "bilinear", augment: tuple[str, ...] = AUGMENTATIONS
+    image, size: Size, key, method: str = "bilinear", augment: tuple[str, ...] = VIEWS
 ):
     """Cuts out a random part of an image and mirrors half of the images, as asked; resizes it.
 

@@ -10,7 +10,8 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
-from .dataset import AUGMENTATIONS, Bound, Dataset
+from .augmentations import VIEWS
+from .dataset import Bound, Dataset
 from .views import AREA_RANGE, ASPECT_RANGE, ATTEMPTS, CENTRAL_FRACTION, Size, sides_of
 
 # Modes of 16 bits or more, and what one of their values is divided by to leave the upper 8 bits.
@@ -58,7 +59,7 @@ def training_view(
     size: Size,
     rng: np.random.Generator,
     method: str = "bilinear",
-    augment: tuple[str, ...] = AUGMENTATIONS,
+    augment: tuple[str, ...] = VIEWS,
 ) -> np.ndarray:
     """Cuts out a random part of an image and mirrors half of the images, as asked; resizes it.
 

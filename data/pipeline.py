@@ -26,6 +26,8 @@ random: Any = tf.random  # type checkers do not see into it
 EVALUATION = -1
 # Folded into an example's key for its crop and flip; its place in a canvas uses the key itself.
 VIEW = np.int64(1)
+# Folded into a step's key for the changes of its batch.
+BATCH = np.int64(2)
 # No function here branches on a tensor; translating its Python would take longer than tracing it.
 untranslated: Any = tf.autograph.experimental.do_not_convert
 PARALLEL = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
@@ -44,8 +46,8 @@ def training_batches(
     """Returns shuffled batches of all remaining epochs.
 
     Every epoch has its own order. Examples that do not fill a last batch are left out of the
-    epoch (different ones in each), so that all batches have the same shape. Images are cropped
-    and mirrored according to the dataset's `augment`. Encoded images that cannot be read are
+    epoch (different ones in each), so that all batches have the same shape. Images are changed
+    according to the dataset's `augment`. Encoded images that cannot be read are
     skipped; the epoch then ends with as many of its first examples again, so that its number of
     steps does not change.
 
@@ -54,14 +56,15 @@ def training_batches(
         examples: The training split.
         batch_size: Examples per step.
         epochs: Total number of epochs.
-        seed: Seed of the order, of the crops and flips, and of the images' places if the dataset
+        seed: Seed of the order, of the augmentations, and of the images' places if the dataset
             is translated.
         start: Steps already done; their batches are skipped.
         skipped: File to which the name of an unreadable image is added whenever it is skipped;
             `unreadable.skipped_images` reads it. None for no such file.
 
     Returns:
-        A dataset of pairs of float32 images and integer labels, with
+        A dataset of pairs of float32 images and integer labels (probabilities, if the dataset
+        has `soft_labels`), with
         `epochs * steps_per_epoch(examples, batch_size) - start` elements.
 
     Raises:
@@ -74,6 +77,7 @@ def training_batches(
         batches_of = _stored_epochs(dataset, examples, batch_size, seed)
     steps = steps_per_epoch(examples, batch_size)
     epoch, inside = divmod(start, steps)
+    batches_of = _changed_epochs(dataset, batches_of, seed)
     batches = tf.data.Dataset.range(epoch, epochs).flat_map(batches_of).skip(inside)
     return _deterministic(_counted(batches, max(epochs * steps - start, 0)))
 
@@ -139,6 +143,28 @@ def input_from_bytes(dataset: Dataset) -> Any:
     return to_input
 
 
+def _changed_epochs(dataset: Dataset, batches_of: Any, seed: int):
+    """Returns a function from an epoch to its batches, changed as the dataset's `augment` says."""
+    if not dataset.batch_changes:
+        return batches_of
+    from .batch_changes import SEEDS, BatchChanges
+
+    change = BatchChanges(dataset, lambda seed, draws: tf.stack([seed, np.int64(draws)]))
+
+    def changed(epoch):
+        def draw(step, batch):
+            images, labels = batch
+            key = random.experimental.stateless_fold_in(_epoch_key(seed, epoch), step)
+            step_seed = random.experimental.stateless_fold_in(key, BATCH)[0] % SEEDS
+            if change.soft:
+                labels = tf.one_hot(labels, dataset.num_classes)
+            return change(images, labels, step_seed)
+
+        return batches_of(epoch).enumerate().map(draw, **PARALLEL)
+
+    return changed
+
+
 def _stored_epochs(dataset: Dataset, examples: Examples, batch_size: int, seed: int):
     """Returns a function from an epoch to the batches of examples in memory."""
     # Keeps gigabytes of images out of an accelerator's memory.
@@ -151,7 +177,7 @@ def _stored_epochs(dataset: Dataset, examples: Examples, batch_size: int, seed: 
         return tf.data.Dataset.from_tensor_slices(order)
 
     def batches_of(epoch):
-        if dataset.canvas is None and not dataset.augment:
+        if dataset.canvas is None and not dataset.views:
             return order_of(epoch).batch(batch_size, drop_remainder=True).map(prepare, **PARALLEL)
         drawn = order_of(epoch).enumerate().map(_drawn_with(dataset, take, seed, epoch), **PARALLEL)
         return drawn.batch(batch_size, drop_remainder=True)
@@ -225,9 +251,9 @@ def _drawn_with(dataset: Dataset, take, seed: int, epoch):
 
 def _input_of(dataset: Dataset, image, key, epoch):
     """Returns an image as an input; whatever is random about it depends only on the key."""
-    if epoch is not EVALUATION and dataset.augment:
+    if epoch is not EVALUATION and dataset.views:
         view_key = random.experimental.stateless_fold_in(key, VIEW)
-        image = training_view(image, dataset.sides, view_key, augment=dataset.augment)
+        image = training_view(image, dataset.sides, view_key, augment=dataset.views)
     elif dataset.encoded:
         crop = dataset.eval_crop if epoch is EVALUATION else None
         image = evaluation_view(image, dataset.sides, crop=crop)

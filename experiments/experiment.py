@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from low_rank_local_connectivity.data import AUGMENTATIONS, DATASETS, Dataset
+from low_rank_local_connectivity.data.augmentations import are_known
 from low_rank_local_connectivity.experiments.backend import backend_name
 from low_rank_local_connectivity.experiments.fields import (
     AT_LEAST_0,
@@ -83,9 +84,17 @@ class Experiment:
         (),
         "Random changes of training images, drawn anew in every epoch: crop resizes 8 to 100 % of "
         "the area, flip mirrors half of the images, crop,flip does both, and none does not change "
-        "them. Not for classes that depend on where something is, or on left and right.",
+        "them. Not for classes that depend on where something is, or on left and right. "
+        "Of Keras, with a strength up to 1 if one is given, as in mixup:0.4: randaugment makes two "
+        "changes of colour or place, erasing fills a rectangle of as large a share of the images, "
+        "mixup and cutmix mix images and labels by shares of a beta distribution of the parameter.",
         Group.DATA,
-        some_of(AUGMENTATIONS, "takes {}, or none", nothing="none"),
+        Accepted(
+            f"takes {', '.join(AUGMENTATIONS)}, each once, the last four with a strength above 0 "
+            "and up to 1 if wanted, as in mixup:0.4; or none",
+            are_known,
+            nothing="none",
+        ),
     )
     eval_crop: float | None = field(
         None,
@@ -558,8 +567,9 @@ class Experiment:
         from low_rank_local_connectivity.training import Recipe
 
         names = [field.name for field in dataclasses.fields(Recipe)]
-        own = {name: getattr(self, name) for name in names if name != "steps_per_epoch"}
-        return Recipe(steps_per_epoch=steps_per_epoch, **own)
+        found = {"steps_per_epoch": steps_per_epoch, "soft_labels": self.data.soft_labels}
+        own = {name: getattr(self, name) for name in names if name not in found}
+        return Recipe(**found, **own)
 
     def config(self) -> dict[str, Any]:
         """Returns all fields, the backend and a description of the images, for JSON."""

@@ -195,7 +195,9 @@ def test_unknown_augmentations_are_refused():
     with pytest.raises(ValueError, match="`augment`") as caught:
         DATASETS["digits"].augmented(("crop", "rotate"))
     assert str(caught.value) == (
-        "`augment` must be among 'crop', 'flip'. Received: augment=('crop', 'rotate')."
+        "`augment` must be among 'crop', 'flip', 'randaugment', 'erasing', 'mixup', 'cutmix', "
+        "each once, the last four with a strength above 0 and up to 1 if wanted, as in "
+        "'mixup:0.4'. Received: augment=('crop', 'rotate')."
     )
 
 

@@ -17,14 +17,22 @@ import pytest
 SMALL = ("--epochs=2", "--filters=8", "--batch_size=128")
 # The same training, after which nothing is exported.
 TRAINED = (*SMALL, "--export_formats=none")
+# All that a run keeps from step to step, or draws at each.
+OPTIONS = ("--optimizer=adamw", "--weight_decay=0.01", "--use_ema", "--ema_momentum=0.5")
+OPTIONS += ("--gradient_accumulation_steps=2", "--global_clipnorm=1", "--label_smoothing=0.1")
+OPTIONS += ("--augment=flip,erasing,mixup",)
 REFUSED = {
     "--dataset=imagenet": "flag --dataset=imagenet: value should be one of <digits|mnist|cifar10",
     "--dataset=imagenet2012 --train_examples=100": "--train_examples needs examples that can be "
     "chosen one by one. Received: --train_examples=100.",
     "--image_size=32": "--image_size needs a dataset of images of any size, not "
     "digits. Received: --image_size=32.",
-    "--augment=crop,rotate": "--augment takes crop, flip, or none. "
-    "Received: --augment=crop,rotate.",
+    "--augment=crop,rotate": "--augment takes crop, flip, randaugment, erasing, mixup, cutmix, "
+    "each once, the last four with a strength above 0 and up to 1 if wanted, as in mixup:0.4; or "
+    "none. Received: --augment=crop,rotate.",
+    "--augment=mixup:2": "--augment takes crop, flip, randaugment, erasing, mixup, cutmix, "
+    "each once, the last four with a strength above 0 and up to 1 if wanted, as in mixup:0.4; or "
+    "none. Received: --augment=mixup:2.",
     "--eval_crop=0.5": "--eval_crop needs a dataset of images of any size, not digits. Received: "
     "--eval_crop=0.5.",
     "--dataset=imagenet2012 --eval_crop=1.5": "--eval_crop must be above 0 and at most 1. "
@@ -323,11 +331,10 @@ def killed_while_writing(count, folder, *flags):
     return done.stdout
 
 
-def test_a_run_killed_while_it_writes_or_asked_to_stop_ends_as_if_it_had_not_been(
-    finished, tmp_path
-):
-    folder, _ = finished
-    other, flags = tmp_path / "run", (*TRAINED, "--checkpoint_steps=4")
+def test_a_run_killed_while_it_writes_or_asked_to_stop_ends_as_if_it_had_not_been(tmp_path):
+    folder, other = tmp_path / "whole", tmp_path / "run"
+    flags = (*TRAINED, *OPTIONS, "--checkpoint_steps=4")
+    finish(folder, *flags)
     killed_while_writing(1, other, *flags)
     assert not (other / "result.json").exists()
     process = commands.start(commands.SCRIPT, f"--model_dir={other}", *flags)

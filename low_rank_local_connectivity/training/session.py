@@ -58,6 +58,8 @@ class Recipe:
         use_ema: Whether the model is evaluated, and left at the end, with an exponential moving
             average of its trainable weights; training goes on from the weights themselves.
         ema_momentum: The share of the average that a step keeps, from 0 to below 1.
+        soft_labels: Whether training labels are probabilities, one for each class, as mixed
+            images have; those of validation remain integers.
     """
 
     epochs: int
@@ -76,6 +78,7 @@ class Recipe:
     gradient_accumulation_steps: int = 1
     use_ema: bool = False
     ema_momentum: float = 0.99
+    soft_labels: bool = False
 
     def validated_epochs(self) -> list[int]:
         """Returns the epochs, counted from 1, after which the model is validated."""
@@ -137,30 +140,49 @@ def choose_jit_compile(model: keras.Model, placement: Placement = ONE_DEVICE) ->
     return bool(tf.config.list_physical_devices("GPU"))
 
 
-def smoothed_crossentropy(label_smoothing: float) -> Callable:
-    """Returns the cross-entropy of logits against integer labels, a mean over the batch.
+def smoothed_crossentropy(label_smoothing: float, soft_labels: bool = False) -> Callable:
+    """Returns the cross-entropy of logits against labels, a mean over the batch.
 
-    The target of a class is `1 - s + s / classes` if it is the label and `s / classes` if not,
-    with `s = label_smoothing`. With `s = 0` it is Keras's sparse cross-entropy.
+    The target of a class is `p * (1 - s) + s / classes`, where `p` is its probability: 1 if it is
+    an integer label and 0 if not; and `s = label_smoothing`. With `s = 0` and integer labels it is
+    Keras's sparse cross-entropy.
 
     Args:
         label_smoothing: From 0 to below 1.
+        soft_labels: Whether labels may also be probabilities, of shape `(batch, classes)`.
 
     Returns:
         A loss for `compile`.
     """
-    if not label_smoothing:
+    if not label_smoothing and not soft_labels:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     def loss(labels, logits):
-        # Keras hands labels to a loss as floats.
-        flat = keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32")
-        targets = keras.ops.one_hot(flat, logits.shape[-1], dtype=logits.dtype)
         return keras.losses.categorical_crossentropy(
-            targets, logits, from_logits=True, label_smoothing=label_smoothing
+            probabilities(labels, logits), logits, from_logits=True, label_smoothing=label_smoothing
         )
 
     return loss
+
+
+def probabilities(labels: Any, logits: Any) -> Any:
+    """Returns the probability of each class; labels are integers, or probabilities already."""
+    if len(labels.shape) == 2 and labels.shape[-1] == logits.shape[-1]:
+        return keras.ops.cast(labels, logits.dtype)
+    # Keras hands labels to a loss as floats.
+    flat = keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32")
+    return keras.ops.one_hot(flat, logits.shape[-1], dtype=logits.dtype)
+
+
+def accuracy(soft_labels: bool) -> keras.metrics.Metric:
+    """Returns the share of examples whose label, or most probable class, has the highest logit."""
+    if not soft_labels:
+        return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+
+    def right(labels, logits):
+        return keras.metrics.categorical_accuracy(probabilities(labels, logits), logits)
+
+    return keras.metrics.MeanMetricWrapper(right, name="accuracy")
 
 
 def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
@@ -196,9 +218,9 @@ def compile_model(model: keras.Model, recipe: Recipe, placement: Placement = ONE
         optimizer.exclude_from_weight_decay(not_decayed(model))
     model.compile(
         optimizer=optimizer,
-        loss=smoothed_crossentropy(recipe.label_smoothing),
+        loss=smoothed_crossentropy(recipe.label_smoothing, recipe.soft_labels),
         # Examples that only fill up a batch have weight 0.
-        weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        weighted_metrics=[accuracy(recipe.soft_labels)],
         jit_compile=choose_jit_compile(model, placement),
     )
 
