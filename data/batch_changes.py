@@ -62,18 +62,24 @@ def layer_of(name: str, strength: float) -> keras.layers.Layer:
     return keras.layers.MixUp(alpha=strength, **of_all)
 
 
+def paired_arrays(seed: int, draws: int) -> Any:
+    """Returns a seed and the number of draws before as the backend's random functions take them."""
+    kind = "uint32" if keras.backend.backend() == "jax" else "int64"
+    return keras.ops.convert_to_tensor(np.array([seed, draws], kind))
+
+
 class BatchChanges:
     """Changes batches of a dataset's inputs.
 
     Args:
         dataset: The dataset, whose `augment` says how.
-        paired: As for `StepSeeds`.
+        paired: As for `StepSeeds`; for numbers, if left out.
 
     Attributes:
         soft: Whether labels are probabilities, one per class, before and after.
     """
 
-    def __init__(self, dataset: Dataset, paired: Callable[[Any, int], Any]) -> None:
+    def __init__(self, dataset: Dataset, paired: Callable[[Any, int], Any] = paired_arrays) -> None:
         self.seeds = StepSeeds(paired)
         strengths = strengths_among(dataset.augment)
         self.layers = {name: self._seeded(layer_of(name, strengths[name])) for name in strengths}
@@ -107,3 +113,12 @@ class BatchChanges:
             else:
                 images = layer(images)
         return images * (self.high - self.low) + self.low, labels
+
+    def of_arrays(
+        self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns arrays changed, computed on the CPU, by a seed that is drawn from a generator."""
+        with keras.device("cpu"):
+            changed = self(images, labels, int(rng.integers(SEEDS)))
+            images, labels = (np.array(keras.ops.convert_to_numpy(one)) for one in changed)
+        return images, labels

@@ -220,28 +220,15 @@ class _Change:
         from .batch_changes import BatchChanges
 
         self._classes, self._lock = dataset.num_classes, threading.Lock()
-        self._change = BatchChanges(dataset, _paired)
+        self._change = BatchChanges(dataset)
 
     def __call__(
         self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        import keras
-
-        from .batch_changes import SEEDS
-
         if self._change.soft:
             labels = np.eye(self._classes, dtype="float32")[labels]
-        with self._lock, keras.device("cpu"):
-            changed = self._change(images, labels, int(rng.integers(SEEDS)))
-            images, labels = (np.array(keras.ops.convert_to_numpy(one)) for one in changed)
-        return images, labels
-
-
-def _paired(seed: int, draws: int) -> Any:
-    import keras
-
-    kind = "uint32" if keras.backend.backend() == "jax" else "int64"
-    return keras.ops.convert_to_tensor(np.array([seed, draws], kind))
+        with self._lock:
+            return self._change.of_arrays(images, labels, rng)
 
 
 @dataclasses.dataclass(frozen=True)

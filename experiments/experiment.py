@@ -45,7 +45,7 @@ LIMITS = ("clipnorm", "global_clipnorm", "clipvalue")
 DECOUPLED = ("adamw", "lion")
 REPLICATED = ("mirrored", "multi_worker", "tpu")
 # Newer fields, whose defaults are what runs did before.
-LATER = (*LIMITS, "gradient_accumulation_steps", "use_ema", "ema_momentum")
+LATER = (*LIMITS, "gradient_accumulation_steps", "use_ema", "ema_momentum", "stem")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +135,14 @@ class Experiment:
         "Kind of the layers that replace them.",
         Group.NETWORK,
         one_of(CONVOLUTIONS),
+    )
+    stem: str = field(
+        "imagenet",
+        "How a ResNet begins: with a 7x7 convolution and a max-pool at stride 2, or, for small "
+        "images, with a 3x3 convolution alone at stride 1, so that conv5 has 4x4 positions at "
+        "32x32 pixels.",
+        Group.NETWORK,
+        one_of(("imagenet", "cifar")),
     )
     spatial_rank: int = field(
         4,
@@ -324,6 +332,8 @@ class Experiment:
                 self._require(one.name, accepted.holds(value), accepted.words)
         self._check_data()
         self._check_dimensions()
+        has_stem = self.stem == "imagenet" or "stem" in MODELS[self.network].options
+        self._require("stem", has_stem, f"needs a ResNet that is not full, not {self.network}")
         if MODELS[self.network].stages:
             self._check_residual_layers()
         elif MODELS[self.network].num_layers:
@@ -435,7 +445,8 @@ class Experiment:
             self._require(name, getattr(self, name) == value, sentence + "--replace instead")
         known = set(self.replace) <= set(network.stages)
         self._require("replace", known, f"takes stages among {', '.join(network.stages)}, or all")
-        sizes = network.site_sizes(self.data.input_shape) if network.site_sizes else {}
+        choice = {"stem": self.stem} if "stem" in network.options else {}
+        sizes = network.site_sizes(self.data.input_shape, **choice) if network.site_sizes else {}
         sentence = "changes sizes, so only a whole ResNet can be full: --network=full_resnet18"
         for name in ("insert_layer", "replace_with"):
             self._require(name, getattr(self, name) != "full_conv2d", sentence)

@@ -81,6 +81,7 @@ NEEDS: dict[str, Need] = {
     "kernel_size": _option("kernel_size"),
     "filters": _option("filters"),
     "coord_conv": _option("coord_conv"),
+    "stem": _option("stem"),
     "normalize_weights": LOW_RANK,
     "combining_weights_initializer": Need(
         "a low-rank layer whose combining weights are drawn, of rank 2 or more and not "

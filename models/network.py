@@ -29,12 +29,12 @@ class Network:
         output_sizes: Function from `(image_shape, kernel_size)` to the rows and columns of
             positions of each of these layers.
         stages: Names of the stages whose 3x3 convolutions may be of any kind.
-        site_sizes: Function from `image_shape` to the rows and columns of positions of the layers
-            of each stage, and, under `"insert"`, of the layer that may be inserted; None if there
-            are no stages.
+        site_sizes: Function from `image_shape`, and `stem` if that is among the options, to the
+            rows and columns of positions of the layers of each stage, and, under `"insert"`, of the
+            layer that may be inserted; None if there are no stages.
         arguments: Arguments that the function always receives, by name.
         options: Names of further arguments that are also flags: among `"filters"`,
-            `"kernel_size"` and `"coord_conv"`.
+            `"kernel_size"`, `"coord_conv"` and `"stem"`.
         dimensions: How many spatial axes its inputs may have.
         turned: Whether it turns its filters, which needs windows that fall on the same pixels of
             a turned image: odd kernels, and sides both even or both odd.
@@ -71,18 +71,26 @@ def unpadded_sizes(num_layers: int) -> Callable:
     return sizes
 
 
-def halved_sizes(image_shape: tuple[int, ...]) -> dict[str, tuple[int, int]]:
+def halved_sizes(
+    image_shape: tuple[int, ...], stem: str = "imagenet"
+) -> dict[str, tuple[int, int]]:
     """Returns the sizes at a ResNet's sites: half the image's, then a quarter, and so on.
 
     Odd sizes are rounded up. After `"conv2"`, the first block of a stage reads twice its size.
 
+    Args:
+        image_shape: `(height, width, channels)`.
+        stem: `"cifar"` leaves the size as it is until the end of `"conv2"`.
+
     Example:
         >>> halved_sizes((224, 200, 3))["insert"], halved_sizes((224, 200, 3))["conv5"]
         ((112, 100), (7, 7))
+        >>> halved_sizes((32, 32, 3), "cifar")["conv2"], halved_sizes((32, 32, 3), "cifar")["conv5"]
+        ((32, 32), (4, 4))
     """
     height, width, _ = image_shape
     names = ("insert", *RESNET_STAGES)
-    steps = [2**halvings for halvings in range(1, len(names) + 1)]
+    steps = (1, 1, 2, 4, 8) if stem == "cifar" else (2, 4, 8, 16, 32)
     return {
         name: (-(-height // step), -(-width // step))
         for name, step in zip(names, steps, strict=True)
@@ -136,6 +144,7 @@ def residual_network(depth: int, full: bool = False) -> Network:
         stages=RESNET_STAGES,
         site_sizes=grown_sizes(depth) if full else halved_sizes,
         arguments={"depth": depth, **({"full": True} if full else {})},
+        options=() if full else ("stem",),
     )
 
 

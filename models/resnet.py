@@ -12,6 +12,7 @@ from .keras_settings import independent_of_keras_json
 from .network import RESNET_STAGES
 from .residual import FIRST_FILTERS, PLAIN, Block, SiteSkeleton, blocks_of, checked_replacements
 
+STEMS = ("imagenet", "cifar")
 FULL = convolution("full_conv2d", Settings())
 
 
@@ -26,6 +27,7 @@ def resnet(
     weight_decay: float = 0.0,
     synchronized: bool = False,
     full: bool = False,
+    stem: Literal["imagenet", "cifar"] = "imagenet",
 ) -> keras.Model:
     """Builds a residual network, plain or with other layers inserted or in place of its own.
 
@@ -56,13 +58,16 @@ def resnet(
             kinds of layers are padded just as much. This takes three times the operations at 224
             pixels, and far more for small images. The offsets of batch normalisation make the
             background differ from the zeros of the padding, so the invariance is not exact.
+        stem: `"imagenet"`, as above, or `"cifar"`: a 3x3 convolution at stride 1 and no max-pool,
+            so that images of 32 pixels still have 4x4 positions in the last stage.
 
     Returns:
         Model from images to logits of shape `(batch, num_classes)`. Its layers are named
         `conv1`, `inserted`, `conv2_block1_1` and so on, and their normalisation `conv1_norm`.
 
     Raises:
-        ValueError: If `depth` or a stage is unknown, or `weight_decay` is negative.
+        ValueError: If `depth`, a stage or `stem` is unknown, `weight_decay` is negative, or the
+            stem of a full network is not the usual one.
 
     Example:
         >>> resnet((32, 32, 3), 1000, depth=18).count_params()
@@ -73,6 +78,11 @@ def resnet(
         replaced layers: Elsayed et al., ICML 2020, section 4.6; full convolutions: Kayhan and
         van Gemert, CVPR 2020.
     """
+    if stem not in STEMS or (full and stem != "imagenet"):
+        raise ValueError(
+            "`stem` must be 'imagenet', or 'cifar' in a network that is not full. Received: "
+            f"stem={stem!r} with full={full}."
+        )
     blocks = blocks_of(depth)
     skeleton = _ResNet(
         kernel_regularizer=kernel_decay(weight_decay),
@@ -82,6 +92,7 @@ def resnet(
         replace=checked_replacements(replace, RESNET_STAGES),
         depth=depth,
         full=full,
+        stem=stem,
     )
     name = f"{'full_' if full else ''}resnet{depth}"
     return skeleton.build(image_shape, num_classes, blocks, name)
@@ -91,13 +102,17 @@ def resnet(
 class _ResNet(SiteSkeleton):
     depth: int
     full: bool = False
+    stem: str = "imagenet"
 
     @property
     def has_bottlenecks(self) -> bool:
         return self.depth >= 50
 
     def add_stem(self, images: Any) -> Any:
-        """Adds the 7x7 convolution, the additional layer and the max-pool."""
+        """Adds the 7x7 convolution, the additional layer and the max-pool; or a 3x3 for CIFAR."""
+        if self.stem == "cifar":
+            x = self.add_normalized(images, self.filters, 3, "conv1")
+            return self.add_inserted(x, self.weights_reading_a_first_channel())
         x = self.add_normalized(images, self.filters, 7, "conv1", strides=2)
         x = self.add_inserted(x, self.weights_reading_a_first_channel())
         pool: dict[str, Any] = {"pool_size": 3, "padding": "same"}

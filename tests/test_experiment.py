@@ -56,6 +56,11 @@ REFUSED = {
     "layer's number of positions, 1. Received: --spatial_rank=4.",
     "--network=resnet18 --insert_layer=full_conv2d": "--insert_layer changes sizes, so only a "
     "whole ResNet can be full: --network=full_resnet18. Received: --insert_layer=full_conv2d.",
+    "--stem=cifar": "--stem needs a ResNet that is not full, not simple_network. Received: "
+    "--stem=cifar.",
+    "--network=resnet18 --dataset=synthetic --image_size=32 --stem=cifar --replace=conv5 "
+    "--spatial_rank=17": "--spatial_rank must be at most the layer's number of positions, 16. "
+    "Received: --spatial_rank=17.",
     "--network=bagnet33": "--network must see no more than the 16x16 pixels of the images. "
     "Received: --network=bagnet33.",
     "--network=scale_resnet18 --filters=32": "--filters does not apply to scale_resnet18, "

@@ -74,6 +74,7 @@ WITH_AND_WITHOUT = {
     "kernel_size=3": ("--network=scale_network", "--network=group_resnet18"),
     "filters=64": ("--network=transformer_network", "--network=bagnet9"),
     "coord_conv": ("", "--network=scale_network"),
+    "stem=imagenet": ("--network=resnet18", "--network=full_resnet18"),
     "normalize_weights=softmax": ("", "--layer_types=wide_conv2d"),
     "combining_weights_initializer=zeros": (
         "--spatial_ranks=1,2",

@@ -87,6 +87,25 @@ def test_sizes_known_before_a_framework_loads_are_those_of_the_network(name, hei
 
 
 @pytest.mark.once
+def test_a_stem_for_small_images_keeps_positions_in_every_stage():
+    shape, makers = (32, 29, 3), {"insert": convolution("conv2d", Settings())}
+    with without_values():
+        usual, small = (resnet(shape, 5, 18, stem=stem, **makers) for stem in ("imagenet", "cifar"))
+    found = {"insert": tuple(small.get_layer("inserted").output.shape[1:3])}
+    for stage in MODELS["resnet18"].stages:
+        found[stage] = tuple(small.get_layer(f"{stage}_block2_2").output.shape[1:3])
+    assert MODELS["resnet18"].site_sizes(shape, stem="cifar") == found
+    assert [*found.values()] == [(32, 29), (32, 29), (16, 15), (8, 8), (4, 4)]
+    assert not [layer for layer in small.layers if isinstance(layer, keras.layers.MaxPooling2D)]
+    assert small.get_layer("conv1").kernel.shape == (3, 3, 3, 64)
+    # Nothing else differs.
+    assert usual.count_params() - small.count_params() == (49 - 9) * 3 * 64
+    for full, stem in ((True, "cifar"), (False, "other")):
+        with pytest.raises(ValueError, match="`stem` must be 'imagenet', or 'cifar' in a network"):
+            resnet(shape, 5, 18, stem=stem, full=full)
+
+
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("depth", "ends", "strides"),
     [(18, "12", [2, 1, 1, 1]), (50, "2", [2, 1, 1, 1])],
