@@ -28,7 +28,7 @@ import time
 import traceback
 import zlib
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = str(ROOT / "run_experiment.py")
@@ -224,22 +224,33 @@ def serve(listener: socket.socket, path: str) -> None:
         for ready in select.select([listener, *clients], [], [], wait)[0]:
             if ready is listener:
                 clients[listener.accept()[0]] = b""
-            elif received := ready.recv(RECEIVED):
-                *requests, clients[ready] = (clients[ready] + received).split(b"\n")
-                for request in requests:
-                    pid = forked(json.loads(request), [listener, *clients])
-                    running[pid] = ready
-                    answer(ready, pid, None)
-            else:
-                del clients[ready]
+                continue
+            for request in requests_of(ready, clients):
+                pid = forked(request, [listener, *clients])
+                running[pid] = ready
+                answer(ready, pid, None)
+        answer_for_ended(running)
         if not clients:
             Path(path).unlink(missing_ok=True)
             if not select.select([listener], [], [], 0)[0]:
                 return
-        for pid in sorted(running):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                answer(running.pop(pid), pid, os.waitstatus_to_exitcode(status))
+
+
+def answer_for_ended(running: dict[int, socket.socket]) -> None:
+    """Tells who asked for a command that it has ended, and forgets it."""
+    for pid in sorted(running):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            answer(running.pop(pid), pid, os.waitstatus_to_exitcode(status))
+
+
+def requests_of(client: socket.socket, clients: dict[socket.socket, bytes]) -> list[Any]:
+    """Returns what has been asked for in full, and forgets a client that has left."""
+    if received := client.recv(RECEIVED):
+        *requests, clients[client] = (clients[client] + received).split(b"\n")
+        return [json.loads(request) for request in requests]
+    del clients[client]
+    return []
 
 
 def forked(request, sockets: list[socket.socket]) -> int:

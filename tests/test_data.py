@@ -333,9 +333,10 @@ def tiny_imagenet(tmp_path_factory):
     }
 
     def examples(count):
+        images = [BytesIO(gray_jpeg(5 * number)) for number in range(count)]
         return [
-            {"image": BytesIO(gray_jpeg(5 * number)), "label": number, "file_name": f"{number}.JPEG"}
-            for number in range(count)
+            {"image": image, "label": number, "file_name": f"{number}.JPEG"}
+            for number, image in enumerate(images)
         ]
 
     splits = {"train": examples(40), "validation": examples(10)}
