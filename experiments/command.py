@@ -15,6 +15,7 @@ from low_rank_local_connectivity.data import DATASETS
 from low_rank_local_connectivity.data.unreadable import unreadable_image
 from low_rank_local_connectivity.experiments.backend import check_backend, load_framework
 from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.finishing import lacking_evaluation
 from low_rank_local_connectivity.experiments.flags import (
     FLAGS,
     experiment_from_flags,
@@ -96,6 +97,7 @@ def checked(argv: list[str]) -> tuple[Experiment, dict[str, Any] | None]:
     experiment = experiment_from_flags()
     check_flags(experiment)
     result = None if is_sweep() else check_folder(experiment, FLAGS.allow_other_flags)
+    result = lacking_evaluation(experiment, result)
     if result is None or "failed" in result:
         if not experiment.download:
             DATASETS[experiment.dataset].find(experiment.data_dir)

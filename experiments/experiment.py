@@ -38,7 +38,7 @@ from low_rank_local_connectivity.models import (
 LAYER_TYPES = tuple(dict.fromkeys(name for kinds in BY_DIMENSIONS.values() for name in kinds))
 # A run is the same wherever its data and results are stored, and however often it is saved.
 PLACES = ("data_dir", "download", "model_dir", "tpu", "peers_timeout")
-SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints")
+SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints", "evaluation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,6 +261,12 @@ class Experiment:
         "the flags of a run that differ from the defaults]",
         Group.SAVING,
         path=True,
+    )
+    evaluation: bool = field(
+        True,
+        "Whether a trained network's answers for test examples are evaluated class by class, in "
+        "evaluation.json and confusion.png.",
+        Group.SAVING,
     )
     export_formats: tuple[str, ...] = field(
         ("tf_saved_model",),

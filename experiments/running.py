@@ -98,9 +98,12 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
     if placement.chief:
         check_trained_as_asked(experiment)
     shared = placement.batches(test_batches, experiment.batch_size, len(splits["test"]))
+    answers = training.answers(model, shared) if experiment.evaluation else None
     result = {
         "valid_accuracy": recovery.rows[-1]["val_accuracy"],
-        "test_accuracy": training.score(model, shared),
+        "test_accuracy": training.share_right(*answers)
+        if answers
+        else training.score(model, shared),
         "train_accuracy": recovery.rows[-1]["accuracy"],
         "parameters": parameters,
         "seconds": round(recovery.seconds, 1),
@@ -108,7 +111,7 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
     }
     if placement.chief:
         images, _ = next(iter(test_batches))
-        result = leave_behind(experiment, model, images, result)
+        result = leave_behind(experiment, model, images, result, answers)
     return result
 
 

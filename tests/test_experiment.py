@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 SMALL = ("--epochs=2", "--filters=8", "--batch_size=128")
-# The same training, after which nothing is exported.
-TRAINED = (*SMALL, "--export_formats=none")
+# The same training, after which nothing is exported or drawn.
+TRAINED = (*SMALL, "--export_formats=none", "--noevaluation")
 REFUSED = {
     "--dataset=imagenet": "flag --dataset=imagenet: value should be one of <digits|mnist|cifar10",
     "--dataset=imagenet2012 --train_examples=100": "--train_examples needs examples that can be "
@@ -184,6 +184,8 @@ def test_a_run_leaves_its_files_and_prints_its_result_last(finished):
         "checkpoints",
         "combining_weights.png",
         "config.json",
+        "confusion.png",
+        "evaluation.json",
         "inputs.json",
         "metrics.csv",
         "model.keras",
@@ -255,6 +257,27 @@ def test_the_saved_model_and_the_keras_model_reach_the_recorded_accuracy(finishe
         np.testing.assert_allclose(served.numpy(), logits, rtol=1e-4, atol=1e-4)
     else:
         assert keras.backend.backend() == "torch"
+
+
+def test_a_run_ends_with_the_evaluation_of_its_network_s_own_answers(finished):
+    from sklearn import metrics
+
+    from low_rank_local_connectivity.data import DATASETS
+
+    folder, _ = finished
+    dataset = DATASETS["digits"]
+    test: Any = dataset.load()["test"]
+    model = keras.models.load_model(folder / "model.keras")
+    images = dataset.prepare(test.images).astype("float32")
+    logits = model.predict(images, verbose=0)
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert (found["dataset"], found["split"], found["examples"]) == ("digits", "test", 360)
+    labels, answers = test.labels, logits.argmax(-1)
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(labels, answers))
+    balanced = metrics.recall_score(labels, answers, average="macro")
+    assert found["balanced_accuracy"] == pytest.approx(balanced)
+    among_five = metrics.top_k_accuracy_score(labels, logits, k=5)
+    assert found["top_5_accuracy"] == pytest.approx(among_five)
 
 
 def test_a_finished_run_is_told_and_not_touched(finished):
@@ -474,7 +497,14 @@ def write_images(folder, class_names):
                 Image.fromarray(pixels).save(file)
 
 
-FOLDER = ("--dataset=folder", "--image_size=16", "--batch_size=8", "--epochs=1", "--filters=4")
+FOLDER = (
+    "--noevaluation",
+    "--dataset=folder",
+    "--image_size=16",
+    "--batch_size=8",
+    "--epochs=1",
+    "--filters=4",
+)
 
 
 @pytest.mark.once

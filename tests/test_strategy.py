@@ -23,6 +23,7 @@ only_tensorflow = pytest.mark.skipif(not TENSORFLOW, reason="strategies are Tens
 # An epoch of one step: metrics.csv has the loss of every step.
 STEPS = ("--train_examples=64", "--batch_size=64", "--epochs=6", "--filters=8", "--optimizer=sgd")
 STEPS = (*STEPS, "--peak_learning_rate=0.05", "--export_formats=none")
+ALONE = ("--strategy=one_device", "--noevaluation")
 SYNCHRONIZED = ("--synchronized_batch_norm",) if TENSORFLOW else ()
 
 
@@ -46,6 +47,10 @@ def assert_same_training(one, other):
     results = [json.loads((folder / "result.json").read_text()) for folder in (one, other)]
     accuracies = [result["test_accuracy"] for result in results]
     assert accuracies[0] == pytest.approx(accuracies[1], abs=1e-6)
+    # Of which one is Keras's own, and the other the share of right answers.
+    evaluation = json.loads((other / "evaluation.json").read_text())
+    assert evaluation["accuracy"] == pytest.approx(accuracies[0], abs=1e-6)
+    assert evaluation["examples"] == sum(one["examples"] for one in evaluation["classes"]) == 360
 
 
 def free_ports(count):
@@ -79,7 +84,7 @@ def finish_workers(folder, flags):
 @pytest.fixture(scope="module")
 def on_one_device(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one") / "run"
-    run(folder, *STEPS, *SYNCHRONIZED, "--strategy=one_device")
+    run(folder, *STEPS, *SYNCHRONIZED, *ALONE)
     return folder
 
 
@@ -158,7 +163,8 @@ def test_without_synchronisation_replicas_have_statistics_of_their_own(on_one_de
 
 # Four steps in each of twelve epochs, every one of them saved; batch statistics of their own.
 SAVED = ("--train_examples=256", "--batch_size=64", "--epochs=12", "--filters=8")
-SAVED += ("--export_formats=none", "--checkpoint_steps=1", "--strategy=multi_worker")
+SAVED += ("--export_formats=none", "--noevaluation")
+SAVED += ("--checkpoint_steps=1", "--strategy=multi_worker")
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from low_rank_local_connectivity.training.recovery import Recovery
     from low_rank_local_connectivity.training.session import (
         Recipe,
+        answers,
         file_digest,
         ignore_keras_json,
         load,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         save,
         score,
         set_precision,
+        share_right,
         train,
     )
     from low_rank_local_connectivity.training.strategy import Placement, lost_peer, place
@@ -43,6 +45,7 @@ __all__ = [
     "Recovery",
     "RunError",
     "StoppedError",
+    "answers",
     "claimed",
     "file_digest",
     "full_disk",
@@ -56,6 +59,7 @@ __all__ = [
     "save",
     "score",
     "set_precision",
+    "share_right",
     "train",
     "versions",
     "write_json",

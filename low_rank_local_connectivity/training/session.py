@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import keras
+import numpy as np
 
 from low_rank_local_connectivity.keras_settings import DEFAULTS, change_settings
 from low_rank_local_connectivity.training.endings import RunError
@@ -237,6 +238,37 @@ def score(model: keras.Model, batches: Iterable) -> float:
     with of_unknown_length():
         results: Any = model.evaluate(batches, verbose=0, return_dict=True)
     return float(results["accuracy"])
+
+
+def answers(model: keras.Model, batches: Iterable) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the label of every example of the batches, and a model's output for it.
+
+    Labels have shape `(examples,)` and outputs `(examples, classes)`, in the same order, which
+    under a strategy need not be that of the batches. Examples of weight 0 are left out.
+    Collective: every worker must call it.
+    """
+    if keras.backend.backend() == "tensorflow":
+        from low_rank_local_connectivity.training import replicated_model
+
+        pairs = [*replicated_model.answers(model, batches)]
+    else:
+        pairs = [_answered(model, *batch) for batch in batches]
+    labels, outputs = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    return labels, outputs.astype("float32")
+
+
+def _answered(
+    model: keras.Model, images: Any, labels: Any, weights: Any = None
+) -> tuple[np.ndarray, np.ndarray]:
+    labels, outputs = np.asarray(labels), np.asarray(model.predict_on_batch(images))
+    counted = slice(None) if weights is None else np.asarray(weights) > 0
+    return labels[counted], outputs[counted]
+
+
+def share_right(labels: np.ndarray, outputs: np.ndarray) -> float:
+    """Returns the accuracy of outputs for labels, in [0, 1], in the precision of Keras's metric."""
+    right = np.count_nonzero(outputs.argmax(-1) == labels)
+    return float(np.float32(right) / np.float32(len(labels)))
 
 
 def save(model: keras.Model, path: Path) -> None:
