@@ -42,6 +42,12 @@ class Beside:
     allow_other_flags: bool = field(
         False, "Whether to continue a run that was started with different flags.", Group.SAVING
     )
+    dry_run: bool = field(
+        False,
+        "Whether only to print the layers, what they cost and how they are computed. Nothing is "
+        "trained or written.",
+        Group.NETWORK,
+    )
     every_flag_given: bool = field(
         False,
         "Whether all flags are given, as a sweep does for its runs, so that flags without an "
@@ -220,7 +226,7 @@ def is_sweep() -> bool:
 
 def given_flags() -> dict[str, Any]:
     """Returns the values of the flags that are given, on the command line or in a file."""
-    names = {*FIELDS} - {"num_seeds", "every_flag_given"}
+    names = {*FIELDS} - {"num_seeds", "every_flag_given", "dry_run"}
     return {name: FLAGS[name].value for name in FIELDS if name in names and FLAGS[name].present > 0}
 
 

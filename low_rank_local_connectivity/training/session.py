@@ -250,7 +250,8 @@ def answers(model: keras.Model, batches: Iterable) -> tuple[np.ndarray, np.ndarr
     if keras.backend.backend() == "tensorflow":
         from low_rank_local_connectivity.training import replicated_model
 
-        pairs = [*replicated_model.answers(model, batches)]
+        given: Any = batches  # tf.data's
+        pairs = [*replicated_model.answers(model, given)]
     else:
         pairs = [_answered(model, *batch) for batch in batches]
     labels, outputs = (np.concatenate(column) for column in zip(*pairs, strict=True))
