@@ -531,15 +531,19 @@ class Experiment:
         A newer field is left out if its value is what runs did before it existed, so that older
         and newer records have the same budgets and names.
         """
-        config = self.config()
-        before = {"backend": "tensorflow"}
-        if not DATASETS[self.dataset].encoded:  # whose images were always cropped
-            before |= {"augment": [], "eval_crop": None}
-        return {
-            name: value
-            for name, value in config.items()
-            if name not in (*PLACES, *SAVING) and not (name in before and value == before[name])
-        }
+        return recorded(self.config())
+
+
+def recorded(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the part of a run's configuration that its record has; see `recorded_config`."""
+    before = {"backend": "tensorflow"}
+    if not DATASETS[config["dataset"]].encoded:  # whose images were always cropped
+        before |= {"augment": [], "eval_crop": None}
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in (*PLACES, *SAVING) and not (name in before and value == before[name])
+    }
 
 
 def _told_apart(dataset: Dataset) -> str:
