@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,6 +40,24 @@ LAYER_TYPES = tuple(dict.fromkeys(name for kinds in BY_DIMENSIONS.values() for n
 # A run is the same wherever its data and results are stored, and however often it is saved.
 PLACES = ("data_dir", "download", "model_dir", "tpu", "peers_timeout")
 SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints", "evaluation")
+# Nor does watching it change a run.
+WATCHING = ("callbacks", "profile")
+
+
+FUNCTION = re.compile(r"\w+(\.\w+)*:\w+")
+
+
+def is_function(text: str) -> bool:
+    """Returns whether a text names a module and a function in it."""
+    return FUNCTION.fullmatch(text) is not None
+
+
+def is_range(steps: tuple[str, ...]) -> bool:
+    """Returns whether words are none, or two numbers of steps in order."""
+    if not steps:
+        return True
+    known = len(steps) == 2 and all(step.isascii() and step.isdigit() for step in steps)
+    return known and 1 <= int(steps[0]) <= int(steps[1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,6 +286,19 @@ class Experiment:
         "Whether a trained network's answers for test examples are evaluated class by class, in "
         "evaluation.json and confusion.png.",
         Group.SAVING,
+    )
+    callbacks: str | None = field(
+        None,
+        "Function that is given the Experiment and returns Keras callbacks, as MODULE:FUNCTION, "
+        "such as those of MLflow. They must not change the run. [none]",
+        Group.SAVING,
+        Accepted("must be a module and a function, MODULE:FUNCTION", is_function),
+    )
+    profile: tuple[str, ...] = field(
+        (),
+        "First and last step, from 1, of which to write a trace for TensorBoard: START,END.",
+        Group.SAVING,
+        Accepted("must be two steps in order, the first at least 1: START,END", is_range),
     )
     export_formats: tuple[str, ...] = field(
         ("tf_saved_model",),
@@ -542,7 +574,8 @@ def recorded(config: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in config.items()
-        if name not in (*PLACES, *SAVING) and not (name in before and value == before[name])
+        if name not in (*PLACES, *SAVING, *WATCHING)
+        and not (name in before and value == before[name])
     }
 
 

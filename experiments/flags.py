@@ -13,7 +13,7 @@ from absl import flags
 
 from low_rank_local_connectivity.data import DATASETS
 from low_rank_local_connectivity.experiments.backend import backend_name
-from low_rank_local_connectivity.experiments.experiment import PLACES, SAVING, Experiment
+from low_rank_local_connectivity.experiments.experiment import PLACES, SAVING, WATCHING, Experiment
 from low_rank_local_connectivity.experiments.fields import (
     Group,
     about,
@@ -197,7 +197,7 @@ def what_differs() -> str:
     """
     if is_sweep():
         return ""
-    named = ("dataset", "network", "seed", *PLACES, *SAVING)
+    named = ("dataset", "network", "seed", *PLACES, *SAVING, *WATCHING)
     names = [one.name for one in dataclasses.fields(Experiment) if one.name not in named]
     values = {name: items_of_flag(name, FLAGS[name].value) for name in names}
     usual = {name: items_of_flag(name, FLAGS[name].default) for name in names}

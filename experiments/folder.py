@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from low_rank_local_connectivity.data import DATASETS
-from low_rank_local_connectivity.experiments.experiment import PLACES, SAVING, Experiment
+from low_rank_local_connectivity.experiments.experiment import PLACES, SAVING, WATCHING, Experiment
 
 # What `config.json` has not always told, and how what is no flag is spelled.
 UNTOLD_ONCE = ("backend", "images")
@@ -90,7 +90,7 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     return [
         f"{SPELLED.get(name, f'--{name}')} is {told.get(name)} there and {here.get(name)} here"
         for name in sorted(set(told) | set(here))
-        if name not in (*PLACES, *SAVING) and told.get(name) != here.get(name)
+        if name not in (*PLACES, *SAVING, *WATCHING) and told.get(name) != here.get(name)
     ]
 
 

@@ -17,6 +17,7 @@ import pytest
 from backends import stored_arrays
 
 from low_rank_local_connectivity.training import session, strategy
+from low_rank_local_connectivity.training.watching import RATE
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 only_tensorflow = pytest.mark.skipif(not TENSORFLOW, reason="strategies are TensorFlow's")
@@ -35,7 +36,8 @@ def run(folder, *flags, **environment):
 
 def columns(folder):
     rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
-    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+    names = [name for name in rows[0] if name != RATE]
+    return {name: np.array([float(row[name]) for row in rows]) for name in names}
 
 
 def assert_same_training(one, other):

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -162,6 +162,8 @@ def train(
     validation_batches: Iterable,
     recovery: Recovery,
     placement: Placement = ONE_DEVICE,
+    before: Sequence[keras.callbacks.Callback] = (),
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Recovery:
     """Trains a model to the end of its recipe, continuing from the state saved in the folder.
 
@@ -173,6 +175,8 @@ def train(
         recovery: Saves and restores the run, writing `checkpoints/`, `metrics.csv` and
             `tensorboard/` into its folder.
         placement: Where to train.
+        before: What is called before metrics are recorded, such as `Speed`, which adds to them.
+        callbacks: What is called after the run's state is saved.
 
     Returns:
         `recovery`, with each epoch's metrics and the time taken in seconds.
@@ -190,10 +194,9 @@ def train(
         done, inside = divmod(start, steps)
         where = f"step {inside} of epoch {done + 1}" if inside else f"epoch {done}"
         print(f"Continuing after {where} of {recipe.epochs}.", flush=True)  # noqa: T201
-    callbacks: list[keras.callbacks.Callback] = [recovery]
+    own: list[keras.callbacks.Callback] = [*before, recovery]
     if placement.chief:
-        folder = recovery.metrics_path.parent / "tensorboard"
-        callbacks.append(event_log(folder))
+        own.append(event_log(recovery.metrics_path.parent / "tensorboard"))
     with heeding_signals(recovery), of_unknown_length():
         while start < total:
             # What is left of an epoch that was begun is an epoch of fewer steps.
@@ -207,7 +210,7 @@ def train(
                 shuffle=False,  # the batches come shuffled
                 validation_data=validation_batches,
                 validation_freq=recipe.validated_epochs(),
-                callbacks=callbacks,
+                callbacks=[*own, *callbacks],
                 verbose=0 if not placement.chief else 1 if sys.stdout.isatty() else 2,
             )
             start = epochs * steps
