@@ -84,12 +84,12 @@ class RunLog(keras.callbacks.Callback):
         """Writes the settings."""
         del logs
         keep_tensorflow_out()
-        from tensorboard.plugins.hparams import api
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         if self._writer is None:
             self._writer = EventFileWriter(str(self.folder))
-            self._add(api.hparams_pb(self.settings, trial_id=self.folder.parent.name), 0)
+            self._add(hparams_pb(self.settings, trial_id=self.folder.parent.name), 0)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes the maps."""
