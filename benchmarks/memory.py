@@ -9,6 +9,7 @@ times: TensorFlow's allocator keeps what it had.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,15 +21,19 @@ from benchmarks.workloads import RANKS, WORKLOADS, Workload
 RUNS = 3
 
 
-def alone(module: str, what: Any) -> Any:
+def alone(module: str, what: Any, environment: dict[str, str] | None = None) -> Any:
     """Has a benchmark measure one thing in a new process, by its flag `--one`.
 
     Args:
         module: Name of the benchmark's module, which prints what it found last, as JSON.
         what: What to measure, as JSON holds it.
+        environment: Variables that the process has beside this one's.
 
     Returns:
         What it found.
+
+    Raises:
+        subprocess.CalledProcessError: If the process fails, or memory ends it.
     """
     found = subprocess.run(
         [sys.executable, "-m", module, "--one", json.dumps(what)],
@@ -36,6 +41,7 @@ def alone(module: str, what: Any) -> Any:
         text=True,
         check=True,
         cwd=Path(__file__).parents[1],
+        env={**os.environ, **(environment or {})},
     )
     return json.loads(found.stdout.splitlines()[-1])
 

@@ -4,12 +4,17 @@
 
 The training script's speed and the import's are measured by `benchmarks.training_loop` and
 `benchmarks.import_time`. On TensorFlow a step of tf_keras's layer takes 2 GB or 24, as its products
-happen to be run: where memory ends the command, start it again.
+happen to be run: a process that memory ends counts as infinitely large, and the times are then
+measured with TensorFlow's operations one after another, which needs 2.
 """
 
 import argparse
+import json
+import math
+import signal
 import statistics
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Mapping
 
 import keras
 
@@ -21,7 +26,7 @@ from benchmarks.contestants import (
     RELEASE,
     contestants,
 )
-from benchmarks.memory import megabytes
+from benchmarks.memory import alone, megabytes
 from benchmarks.peers import local_peer_names
 from benchmarks.steps import first_and_median_seconds, inference_step, training_step
 from benchmarks.workloads import WORKLOADS
@@ -45,22 +50,44 @@ TABLE = """
 Ratio = Callable[[str, str], float]
 
 
+Times = list[dict[str, float]]
+ONE_AFTER_ANOTHER = {"TF_NUM_INTEROP_THREADS": "1"}
+
+
 def measure(workload: str, names: list[str], rounds: int) -> tuple[Ratio, Ratio]:
-    """Times the layers of these names in turn.
+    """Times the layers of these names in turn, in a process of their own.
 
     Returns:
         Functions of two names: the ratio of their training steps, and of their seconds to build
         and to trace a step of inference and one of training.
     """
+    wanted = [workload, names, rounds]
+    try:
+        traces, steps = alone("benchmarks.targets", wanted)
+    except subprocess.CalledProcessError as error:
+        _expect_lack_of_memory(error)
+        print(f"{workload}: {ONE_AFTER_ANOTHER}, since the processes took too much memory")
+        traces, steps = alone("benchmarks.targets", wanted, ONE_AFTER_ANOTHER)
+    return _ratio(steps), _ratio(traces)
+
+
+def _ratio(seconds: Mapping[str, float]) -> Ratio:
+    return lambda one, other: seconds[one] / seconds[other]
+
+
+def _expect_lack_of_memory(error: subprocess.CalledProcessError) -> None:
+    if error.returncode != -signal.SIGKILL:
+        print(error.stderr)
+        raise error
+
+
+def _measure_here(workload: str, names: list[str], rounds: int) -> Times:
     made = contestants(WORKLOADS[workload], names)
     shape = WORKLOADS[workload].input_shape
     # The first step builds the layer, too.
     inference, _ = first_and_median_seconds(made, shape, inference_step, rounds=1)
     training, seconds = first_and_median_seconds(made, shape, training_step, rounds)
-    return (
-        lambda one, other: seconds[one] / seconds[other],
-        lambda one, other: (inference[one] + training[one]) / (inference[other] + training[other]),
-    )
+    return [{name: inference[name] + training[name] for name in names}, dict(seconds)]
 
 
 def figures(rounds: int) -> dict[str, str | float]:
@@ -71,6 +98,7 @@ def figures(rounds: int) -> dict[str, str | float]:
     release = f"{RELEASE}{RANKS[-1]}"
     few, *_, most = low_rank
     names = [CONVOLUTION, *low_rank, *dependent.values(), release, LOCALLY_CONNECTED, peer]
+    memory = _memory(LOCALLY_CONNECTED, peer, training=True)
     ratio, traces = measure("W1", names, rounds)
     small_maps, _ = measure("W2", [CONVOLUTION, few], rounds)
     return {
@@ -82,7 +110,7 @@ def figures(rounds: int) -> dict[str, str | float]:
         "local": ratio(LOCALLY_CONNECTED, CONVOLUTION),
         "local_peer": ratio(peer, LOCALLY_CONNECTED),
         "traces": traces(peer, LOCALLY_CONNECTED),
-        "memory": _memory(LOCALLY_CONNECTED, peer, training=True),
+        "memory": memory,
         "dependent": ", ".join(
             f"{ratio(name, CONVOLUTION) / rank:.2f} K" for rank, name in dependent.items()
         ),
@@ -94,17 +122,30 @@ def figures(rounds: int) -> dict[str, str | float]:
 def _memory(one: str, other: str, training: bool) -> str:
     """Compares peaks of whole processes, which for many parallel products differ widely."""
     first, second = (
-        statistics.median(megabytes(WORKLOADS["W1"], name, training).peak for _ in range(PROCESSES))
-        for name in (one, other)
+        statistics.median(_peak(name, training) for _ in range(PROCESSES)) for name in (one, other)
     )
     return f"{first / second:.2f}x ({first:,} of {second:,} MB)"
+
+
+def _peak(name: str, training: bool) -> float:
+    """Returns the megabytes that a layer's step takes, infinitely many if there are too few."""
+    try:
+        return megabytes(WORKLOADS["W1"], name, training).peak
+    except subprocess.CalledProcessError as error:
+        _expect_lack_of_memory(error)
+        return math.inf
 
 
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
-    print(TABLE.format(**figures(parser.parse_args().rounds)))
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(_measure_here(*json.loads(arguments.one))))
+        return
+    print(TABLE.format(**figures(arguments.rounds)))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 A small run spends more time on importing a framework than on training. So a server imports what a
 run imports; it computes nothing, and has therefore neither devices nor threads that a fork would
 lose. Each command is a fork of it: a process like any other, with arguments, environment, folder,
-output, signals and exit status of its own.
+output, signals and exit status of its own. The processes that share the tests share the server.
 
-    python tests/commands.py MODULE...     the server: requests as lines of JSON, and answers
+    python tests/commands.py SOCKET MODULE...     the server: requests as lines of JSON, and answers
 """
 
 import atexit
+import contextlib
+import errno
 import functools
 import gc
 import importlib
@@ -17,14 +19,16 @@ import os
 import runpy
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import traceback
+import zlib
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = str(ROOT / "run_experiment.py")
@@ -39,6 +43,8 @@ BENEATH_KERAS = ("jax", "h5py", "matplotlib.pyplot", "scipy.stats", "sklearn.bas
 # What frameworks read while they are imported: with other values a command imports them itself.
 READ_BY_IMPORTS = ("KERAS_BACKEND", "KERAS_HOME", "PYTHONPATH")
 POLL = 0.01
+# Every test process's, before it has a temporary folder of its own.
+SOCKETS = Path(tempfile.gettempdir())
 
 
 class Process:
@@ -90,13 +96,7 @@ class Server:
     def __init__(self, *modules: str):
         self._folder = tempfile.TemporaryDirectory()
         self.folder = Path(self._folder.name)
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, *modules],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._socket = connected(*modules)
         self._statuses: dict[int, int] = {}
         self._started = 0
         atexit.register(self.close)
@@ -115,7 +115,7 @@ class Server:
 
     def ask(self, request) -> int:
         """Hands a request over and returns the pid of the process that it became."""
-        print(json.dumps(request), file=self._process.stdin, flush=True)
+        self._socket.sendall(f"{json.dumps(request)}\n".encode())
         while (answer := self._answer())["status"] is not None:
             self._statuses[answer["pid"]] = answer["status"]
         self._statuses.pop(answer["pid"], None)  # of an earlier process of this number
@@ -123,24 +123,49 @@ class Server:
 
     def status_of(self, pid: int) -> int | None:
         """Returns the exit status of a command, or None if it has none yet."""
-        while select.select([self._process.stdout], [], [], 0)[0]:
+        while select.select([self._socket], [], [], 0)[0]:
             answer = self._answer()
             self._statuses[answer["pid"]] = answer["status"]
         return self._statuses.get(pid)
 
     def _answer(self):
-        line = os.read(self._process.stdout.fileno(), LINE)
+        line = self._socket.recv(LINE, socket.MSG_WAITALL)
         assert line, "The server of commands has ended."
         return json.loads(line)
 
     def close(self) -> None:
-        """Ends the server; commands that still run go on."""
-        self._process.communicate()
+        """Leaves the server, which the last one ends; commands that still run go on."""
+        self._socket.close()
         self._folder.cleanup()
+
+
+def connected(*modules: str) -> socket.socket:
+    """Returns a connection to the server with these modules, and starts it if there is none."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"{os.getpid()}")
+    path = SOCKETS / f"commands-{run[:12]}-{zlib.crc32(' '.join(modules).encode()):x}"
+    while True:
+        connection = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            connection.connect(str(path))
+            return connection
+        connection.close()
+        # Of two that are started at once the second finds the socket taken, and ends.
+        server = os.posix_spawn(
+            sys.executable, [sys.executable, __file__, str(path), *modules], os.environ
+        )
+        while not path.exists():
+            ended, status = os.waitpid(server, os.WNOHANG)
+            assert not status, "The server of commands cannot be started."
+            if ended:
+                break
+            time.sleep(POLL)
 
 
 # Every answer is padded to as many bytes, so that reading one leaves the others.
 LINE = 64
+RECEIVED = 1 << 16
+# Seconds that a server waits for its first command.
+PATIENCE = 60
 
 
 @functools.cache
@@ -190,29 +215,58 @@ def new_python(*arguments, cwd=None, **environment) -> subprocess.CompletedProce
     )
 
 
-def serve() -> None:
-    """Forks for every request, and says what became of each."""
-    running: set[int] = set()
+def serve(listener: socket.socket, path: str) -> None:
+    """Forks for every request, and tells who asked what became of it, until all have left."""
+    clients: dict[socket.socket, bytes] = {}
+    running: dict[int, socket.socket] = {}
     while True:
-        if select.select([sys.stdin], [], [], POLL if running else None)[0]:
-            request = sys.stdin.readline()
-            if not request:
+        wait = POLL if running else PATIENCE
+        for ready in select.select([listener, *clients], [], [], wait)[0]:
+            if ready is listener:
+                clients[listener.accept()[0]] = b""
+                continue
+            for request in requests_of(ready, clients):
+                pid = forked(request, [listener, *clients])
+                running[pid] = ready
+                answer(ready, pid, None)
+        answer_for_ended(running)
+        if not clients:
+            Path(path).unlink(missing_ok=True)
+            if not select.select([listener], [], [], 0)[0]:
                 return
-            pid = os.fork()
-            if not pid:
-                end_with(become, json.loads(request))
-            running.add(pid)
-            answer(pid, None)
-        for pid in sorted(running):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                running.remove(pid)
-                answer(pid, os.waitstatus_to_exitcode(status))
 
 
-def answer(pid: int, status: int | None) -> None:
-    """Says that a command has started, or ended with a status."""
-    os.write(1, json.dumps({"pid": pid, "status": status}).ljust(LINE).encode())
+def answer_for_ended(running: dict[int, socket.socket]) -> None:
+    """Tells who asked for a command that it has ended, and forgets it."""
+    for pid in sorted(running):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            answer(running.pop(pid), pid, os.waitstatus_to_exitcode(status))
+
+
+def requests_of(client: socket.socket, clients: dict[socket.socket, bytes]) -> list[Any]:
+    """Returns what has been asked for in full, and forgets a client that has left."""
+    if received := client.recv(RECEIVED):
+        *requests, clients[client] = (clients[client] + received).split(b"\n")
+        return [json.loads(request) for request in requests]
+    del clients[client]
+    return []
+
+
+def forked(request, sockets: list[socket.socket]) -> int:
+    """Returns the pid of the process that becomes a command, and has none of these sockets."""
+    pid = os.fork()
+    if not pid:
+        for one in sockets:
+            one.close()
+        end_with(become, request)
+    return pid
+
+
+def answer(client: socket.socket, pid: int, status: int | None) -> None:
+    """Says that a command has started, or ended with a status, unless nobody listens."""
+    with contextlib.suppress(OSError):
+        client.sendall(json.dumps({"pid": pid, "status": status}).ljust(LINE).encode())
 
 
 def become(request) -> None:
@@ -221,6 +275,7 @@ def become(request) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])
+    tempfile.tempdir = None  # the server's, which may be another test process's
     for number, name in enumerate([os.devnull, *request["files"]]):
         opened = os.open(name, os.O_RDWR)
         os.dup2(opened, number)
@@ -263,17 +318,26 @@ def end_with(function, *arguments) -> NoReturn:
     os._exit(status)
 
 
-def main(modules: list[str]) -> None:
+def main(path: str, *modules: str) -> None:
     """Imports and serves."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(path)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return
+    listener.listen()
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # read by the import; a run says the same
     sys.path[0] = str(ROOT)
+    gc.disable()  # among what is imported there is nothing to collect
     for module in modules:
         importlib.import_module(module)
-    gc.collect()
     gc.freeze()
+    gc.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a keyboard: commands end, then it is told to
-    serve()
+    serve(listener, path)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

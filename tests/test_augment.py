@@ -277,7 +277,8 @@ def write_blobs(root, rng):
 def test_the_default_network_learns_in_which_half_of_an_image_something_is(tmp_path, rng):
     write_blobs(tmp_path / "blobs", rng)
     flags = ["--dataset=folder", f"--data_dir={tmp_path / 'blobs'}", "--image_size=16"]
-    flags += ["--filters=8", "--epochs=6", "--batch_size=16", "--export_formats=none"]
+    flags += ["--filters=8", "--epochs=3", "--batch_size=16", "--export_formats=none"]
+    flags += ["--peak_learning_rate=0.01"]
     done = commands.python(commands.SCRIPT, *flags, f"--model_dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "run" / "result.json").read_text())

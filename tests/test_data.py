@@ -289,6 +289,35 @@ def gray_jpeg(level):
     return tf.io.encode_jpeg(np.full((20, 30, 3), level, "uint8"), quality=100).numpy()
 
 
+def prepare(folder, features, splits, num_shards, name="imagenet2012", version="5.1.0"):
+    """Has tensorflow-datasets prepare examples as a dataset of this name.
+
+    It stands in for one that must be downloaded, or that only registered people can prepare.
+    """
+    import tensorflow_datasets as tfds
+
+    def info(self):
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def split_generators(_self, _manager):
+        return {split: iter(enumerate(examples)) for split, examples in splits.items()}
+
+    members = {
+        "name": name,
+        "VERSION": tfds.core.Version(version),
+        "_info": info,
+        "_split_generators": split_generators,
+        "_generate_examples": None,
+        "pkg_dir_path": Path(__file__).parent,
+    }
+    with tfds.core.registered.skip_registration():
+        builder = type("Prepared", (tfds.core.GeneratorBasedBuilder,), members)
+    tfds.display_progress_bar(enable=False)
+    config = tfds.download.DownloadConfig(num_shards=num_shards)
+    builder(data_dir=folder).download_and_prepare(download_config=config)
+    return str(folder)
+
+
 @pytest.fixture(scope="module")
 def tiny_imagenet(tmp_path_factory):
     """40 training and 10 validation images in several files, prepared by tensorflow-datasets.
@@ -303,39 +332,15 @@ def tiny_imagenet(tmp_path_factory):
         "file_name": tfds.features.Text(),
     }
 
-    def generate(count):
-        for number in range(count):
-            yield (
-                number,
-                {
-                    "image": BytesIO(gray_jpeg(5 * number)),
-                    "label": number,
-                    "file_name": f"{number}.JPEG",
-                },
-            )
+    def examples(count):
+        images = [BytesIO(gray_jpeg(5 * number)) for number in range(count)]
+        return [
+            {"image": image, "label": number, "file_name": f"{number}.JPEG"}
+            for number, image in enumerate(images)
+        ]
 
-    with tfds.core.registered.skip_registration():
-
-        class Imagenet2012(tfds.core.GeneratorBasedBuilder):
-            """Stands in for the real one, which only registered people can prepare."""
-
-            VERSION = tfds.core.Version("5.1.0")
-
-            def _info(self):
-                return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
-
-            def _split_generators(self, _manager):
-                return {"train": generate(40), "validation": generate(10)}
-
-            def _generate_examples(self):
-                raise NotImplementedError
-
-    folder = tmp_path_factory.mktemp("imagenet")
-    tfds.display_progress_bar(enable=False)
-    builder = Imagenet2012(data_dir=folder)
-    config = tfds.download.DownloadConfig(num_shards=4)
-    builder.download_and_prepare(download_config=config)
-    return str(folder)
+    splits = {"train": examples(40), "validation": examples(10)}
+    return prepare(tmp_path_factory.mktemp("imagenet"), features, splits, num_shards=4)
 
 
 @pytest.fixture
@@ -475,6 +480,42 @@ def test_a_damaged_file_of_records_that_are_read_into_memory_is_named(how, damag
     with pytest.raises(UnreadableError) as caught:
         collect_splits(builder, {"test": "validation"}, corner)
     assert str(caught.value) == whole_is_asked_for(files["test"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_that_holds_a_split_alone_is_read_as_it_was_stored_or_named(tmp_path, rng):
+    """The files of MNIST and CIFAR-10 are of this kind."""
+    import tensorflow_datasets as tfds
+
+    from low_rank_local_connectivity.data.tfds_files import read_prepared
+    from low_rank_local_connectivity.data.unreadable import UnreadableError
+
+    features = {
+        "image": tfds.features.Image(shape=(5, 4, 3)),
+        "label": tfds.features.ClassLabel(num_classes=7),
+    }
+    images = rng.integers(0, 256, (60, 5, 4, 3), "uint8")
+    labels = rng.integers(0, 7, 60)
+    examples = [
+        {"image": image, "label": label} for image, label in zip(images, labels, strict=True)
+    ]
+    splits = {"train": examples[:50], "test": examples[50:]}
+    folder = prepare(tmp_path, features, splits, 1, "tiny", "1.0.0")
+    read = read_prepared("tiny", folder, download=False, valid_percent=20)
+    for split, count in {"train": 40, "valid": 10, "test": 10}.items():
+        examples = in_memory(read[split])
+        assert len(examples) == count
+        # tensorflow-datasets shuffles examples when it writes them.
+        for image, label in zip(examples.images, examples.labels, strict=True):
+            (stored,) = np.flatnonzero((images == image).all((1, 2, 3)))
+            assert labels[stored] == label
+    (file,) = tmp_path.glob("tiny/1.0.0/*test.tfrecord-00000-of-00001")
+    whole = file.read_bytes()
+    for damage in DAMAGES.values():
+        file.write_bytes(damage(whole))
+        with pytest.raises(UnreadableError) as caught:
+            read_prepared("tiny", folder, download=False, valid_percent=20)
+        assert str(caught.value) == whole_is_asked_for(file)
 
 
 def test_a_split_that_was_not_prepared_is_said(tiny_imagenet, monkeypatch):
