@@ -61,13 +61,29 @@ def _kernels_work(request: Request) -> Work:
     )
 
 
-# What they hold at once is not counted.
+def _responses_memory(request: Request) -> int:
+    """Returns the bytes of all experts' responses.
+
+    Training keeps what each step made, its gradient, and a third copy while one is computed.
+    """
+    copies = 3 if request.training else 1
+    return copies * request.rank * request.assumed_outputs * request.itemsize
+
+
+def _kernels_memory(request: Request) -> int:
+    """Returns the bytes of each example's kernel and patches, in two orders, and of a gradient."""
+    copies = 3 if request.training else 2
+    kernels = request.examples * request.reads * request.filters
+    patches = request.reads * (request.assumed_outputs // request.filters)
+    return copies * (kernels + patches) * request.itemsize
+
+
 CONDITIONAL = (
     Plan(
         name="mix_responses",
         allowed=lambda _: True,
         terms=lambda request: {"convolution": request.rank},
-        memory=lambda _: 0,
+        memory=_responses_memory,
         apply=_mix_responses,
         work=_responses_work,
     ),
@@ -76,7 +92,7 @@ CONDITIONAL = (
         # It lays positions one behind the other, and JAX multiplies no symbols less a number.
         allowed=lambda request: not request.symbolic,
         terms=lambda _: {"convolution": 1},
-        memory=lambda _: 0,
+        memory=_kernels_memory,
         apply=_mix_kernels,
         work=_kernels_work,
     ),

@@ -174,22 +174,41 @@ def _work(request: KroneckerRequest, plan: str, between: float) -> Work:
 
 def _factored_work(request: KroneckerRequest) -> Work:
     """Returns the work of both steps."""
+    numbers, last = _numbers_between(request), request.factors[1][3]
+    between = bytes_in_memory(request.device, numbers, request.itemsize, last)
+    return _work(request, "factored", between)
+
+
+def _numbers_between(request: KroneckerRequest) -> float:
+    """Returns how many numbers lie between the two steps."""
     (*_, coarse_channels, _), (*_, fine_filters) = request.factors
     sizes = request.windows.output_shape(request.sizes)
     first, _ = _pixels_of_steps(request.factors, request.windows.strides, sizes)
     pixels = first * (request.assumed_outputs // request.filters)
-    numbers = request.rank * coarse_channels * fine_filters * pixels
-    between = bytes_in_memory(request.device, numbers, request.itemsize, fine_filters)
-    return _work(request, "factored", between)
+    return request.rank * coarse_channels * fine_filters * pixels
 
 
-# What they hold at once is not counted.
+def _dense_memory(request: KroneckerRequest) -> int:
+    """Returns the bytes of the kernel that is spelled out, and of its gradient in training."""
+    copies = 2 if request.training else 1
+    return copies * math.prod(map(math.prod, request.factors)) * request.itemsize
+
+
+def _factored_memory(request: KroneckerRequest) -> int:
+    """Returns the bytes of what lies between the steps, in the orders that each of them wants.
+
+    Training keeps both, and has the gradient of one of them at a time.
+    """
+    copies = 3 if request.training else 2
+    return math.ceil(copies * _numbers_between(request) * request.itemsize)
+
+
 KRONECKER = (
     Plan(
         name="dense",
         allowed=lambda _: True,
         terms=lambda request: {"multiply_add": request.multiply_adds["dense"]},
-        memory=lambda _: 0,
+        memory=_dense_memory,
         apply=_convolve_once,
         work=lambda request: _work(request, "dense", 0),
     ),
@@ -197,7 +216,7 @@ KRONECKER = (
         name="factored",
         allowed=_is_padding_known,
         terms=lambda request: {"multiply_add": request.multiply_adds["factored"]},
-        memory=lambda _: 0,
+        memory=_factored_memory,
         apply=_convolve_twice,
         work=_factored_work,
     ),
