@@ -6,6 +6,7 @@ any framework is loaded.
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +15,9 @@ from absl import app, flags, logging
 from low_rank_local_connectivity.data import DATASETS
 from low_rank_local_connectivity.data.unreadable import unreadable_image
 from low_rank_local_connectivity.experiments.backend import check_backend, load_framework
+from low_rank_local_connectivity.experiments.dry_run import dry_run
 from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.finishing import lacking_evaluation
 from low_rank_local_connectivity.experiments.flags import (
     FLAGS,
     experiment_from_flags,
@@ -26,10 +29,15 @@ from low_rank_local_connectivity.experiments.flags import (
     ranks,
     usual_flags,
 )
-from low_rank_local_connectivity.experiments.folder import check_folder, check_writable
+from low_rank_local_connectivity.experiments.folder import (
+    check_folder,
+    check_room,
+    check_writable,
+)
 from low_rank_local_connectivity.experiments.needs import check_flags_have_effect
 from low_rank_local_connectivity.experiments.running import run
 from low_rank_local_connectivity.experiments.runs import runs_of_sweep
+from low_rank_local_connectivity.experiments.watching import check_callbacks
 
 
 def main() -> None:
@@ -78,6 +86,8 @@ def train_or_tell(argv: list[str]) -> NoReturn:
     except (ValueError, FileNotFoundError) as error:
         refuse(error)
     try:
+        if FLAGS.dry_run:
+            sys.exit(ending_in_a_sentence(dry_run, runs_asked_for(experiment)))
         sys.exit(sweep(experiment) if is_sweep() else run_or_tell(experiment, result))
     except KeyboardInterrupt:
         print("Stopped by SIGINT. The same command continues from the saved state.", flush=True)
@@ -96,11 +106,13 @@ def checked(argv: list[str]) -> tuple[Experiment, dict[str, Any] | None]:
     experiment = experiment_from_flags()
     check_flags(experiment)
     result = None if is_sweep() else check_folder(experiment, FLAGS.allow_other_flags)
+    result = lacking_evaluation(experiment, result)
     if result is None or "failed" in result:
+        check_callbacks(experiment)
         if not experiment.download:
             DATASETS[experiment.dataset].find(experiment.data_dir)
         check_backend(DATASETS[experiment.dataset])
-        check_writable(Path(experiment.model_dir))
+        (check_room if FLAGS.dry_run else check_writable)(Path(experiment.model_dir))
     return experiment, result
 
 
@@ -153,12 +165,17 @@ def summary(result: dict[str, Any], folder: str) -> str:
 
 
 def run_or_refuse(experiment: Experiment, unfinished: dict[str, Any] | None) -> dict[str, Any]:
-    """Runs a function; ends the program with a sentence on a user's error or a signal to stop."""
+    """Completes a run; ends the program with a sentence on a user's error or a signal to stop."""
     load_framework(experiment.virtual_devices)
+    return ending_in_a_sentence(run, experiment, unfinished)
+
+
+def ending_in_a_sentence(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function; ends the program with a sentence on a user's error or a signal to stop."""
     from low_rank_local_connectivity import training
 
     try:
-        return run(experiment, unfinished)
+        return function(*arguments)
     except training.StoppedError as stopped:
         print(stopped, flush=True)
         sys.exit(training.STOPPED_STATUS)

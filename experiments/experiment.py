@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,13 +40,31 @@ from low_rank_local_connectivity.models import (
 LAYER_TYPES = tuple(dict.fromkeys(name for kinds in BY_DIMENSIONS.values() for name in kinds))
 # A run is the same wherever its data and results are stored, and however often it is saved.
 PLACES = ("data_dir", "download", "model_dir", "tpu", "peers_timeout")
-SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints")
+SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints", "evaluation")
+# Nor does watching it change a run.
+WATCHING = ("callbacks", "profile")
 # Limits of gradients, optimizers that decay kernels themselves, and strategies of many replicas.
 LIMITS = ("clipnorm", "global_clipnorm", "clipvalue")
 DECOUPLED = ("adamw", "lion")
 REPLICATED = ("mirrored", "multi_worker", "tpu")
 # Newer fields, whose defaults are what runs did before.
 LATER = (*LIMITS, "gradient_accumulation_steps", "use_ema", "ema_momentum", "stem")
+
+
+FUNCTION = re.compile(r"\w+(\.\w+)*:\w+")
+
+
+def is_function(text: str) -> bool:
+    """Returns whether a text names a module and a function in it."""
+    return FUNCTION.fullmatch(text) is not None
+
+
+def is_range(steps: tuple[str, ...]) -> bool:
+    """Returns whether words are none, or two numbers of steps in order."""
+    if not steps:
+        return True
+    known = len(steps) == 2 and all(step.isascii() and step.isdigit() for step in steps)
+    return known and 1 <= int(steps[0]) <= int(steps[1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,6 +329,25 @@ class Experiment:
         "the flags of a run that differ from the defaults]",
         Group.SAVING,
         path=True,
+    )
+    evaluation: bool = field(
+        True,
+        "Whether a trained network's answers for test examples are evaluated class by class, in "
+        "evaluation.json and confusion.png.",
+        Group.SAVING,
+    )
+    callbacks: str | None = field(
+        None,
+        "Function that is given the Experiment and returns Keras callbacks, as MODULE:FUNCTION, "
+        "such as those of MLflow. They must not change the run. [none]",
+        Group.SAVING,
+        Accepted("must be a module and a function, MODULE:FUNCTION", is_function),
+    )
+    profile: tuple[str, ...] = field(
+        (),
+        "First and last step, from 1, of which to write a trace for TensorBoard: START,END.",
+        Group.SAVING,
+        Accepted("must be two steps in order, the first at least 1: START,END", is_range),
     )
     export_formats: tuple[str, ...] = field(
         ("tf_saved_model",),
@@ -596,15 +634,20 @@ class Experiment:
         A newer field is left out if its value is what runs did before it existed, so that older
         and newer records have the same budgets and names.
         """
-        config = self.config()
-        before = {"backend": "tensorflow", **defaults_of(LATER)}
-        if not DATASETS[self.dataset].encoded:  # whose images were always cropped
-            before |= {"augment": [], "eval_crop": None}
-        return {
-            name: value
-            for name, value in config.items()
-            if name not in (*PLACES, *SAVING) and not (name in before and value == before[name])
-        }
+        return recorded(self.config())
+
+
+def recorded(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the part of a run's configuration that its record has; see `recorded_config`."""
+    before = {"backend": "tensorflow", **defaults_of(LATER)}
+    if not DATASETS[config["dataset"]].encoded:  # whose images were always cropped
+        before |= {"augment": [], "eval_crop": None}
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in (*PLACES, *SAVING, *WATCHING)
+        and not (name in before and value == before[name])
+    }
 
 
 def defaults_of(names: Iterable[str]) -> dict[str, Any]:

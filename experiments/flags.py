@@ -13,7 +13,7 @@ from absl import flags
 
 from low_rank_local_connectivity.data import DATASETS
 from low_rank_local_connectivity.experiments.backend import backend_name
-from low_rank_local_connectivity.experiments.experiment import PLACES, SAVING, Experiment
+from low_rank_local_connectivity.experiments.experiment import PLACES, SAVING, WATCHING, Experiment
 from low_rank_local_connectivity.experiments.fields import (
     Group,
     about,
@@ -41,6 +41,12 @@ class Beside:
     )
     allow_other_flags: bool = field(
         False, "Whether to continue a run that was started with different flags.", Group.SAVING
+    )
+    dry_run: bool = field(
+        False,
+        "Whether only to print the layers, what they cost and how they are computed. Nothing is "
+        "trained or written.",
+        Group.NETWORK,
     )
     every_flag_given: bool = field(
         False,
@@ -191,7 +197,7 @@ def what_differs() -> str:
     """
     if is_sweep():
         return ""
-    named = ("dataset", "network", "seed", *PLACES, *SAVING)
+    named = ("dataset", "network", "seed", *PLACES, *SAVING, *WATCHING)
     names = [one.name for one in dataclasses.fields(Experiment) if one.name not in named]
     values = {name: items_of_flag(name, FLAGS[name].value) for name in names}
     usual = {name: items_of_flag(name, FLAGS[name].default) for name in names}
@@ -220,7 +226,7 @@ def is_sweep() -> bool:
 
 def given_flags() -> dict[str, Any]:
     """Returns the values of the flags that are given, on the command line or in a file."""
-    names = {*FIELDS} - {"num_seeds", "every_flag_given"}
+    names = {*FIELDS} - {"num_seeds", "every_flag_given", "dry_run"}
     return {name: FLAGS[name].value for name in FIELDS if name in names and FLAGS[name].present > 0}
 
 

@@ -1,7 +1,9 @@
 """The folder of a run: which run it belongs to, and the result of a finished run in it."""
 
+import errno
 import hashlib
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from low_rank_local_connectivity.experiments.experiment import (
     LATER,
     PLACES,
     SAVING,
+    WATCHING,
     Experiment,
     defaults_of,
 )
@@ -94,7 +97,7 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     return [
         f"{SPELLED.get(name, f'--{name}')} is {told.get(name)} there and {here.get(name)} here"
         for name in sorted(set(told) | set(here))
-        if name not in (*PLACES, *SAVING) and told.get(name) != here.get(name)
+        if name not in (*PLACES, *SAVING, *WATCHING) and told.get(name) != here.get(name)
     ]
 
 
@@ -109,10 +112,27 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(
-            f"--model_dir must be a folder that can be written to. Received: --model_dir={folder}: "
-            f"{error.strerror or error}. Choose another."
-        ) from None
+        raise _not_writable(folder, error.strerror or str(error)) from None
+
+
+def check_room(folder: Path) -> None:
+    """Checks that files could be written to a folder, without creating anything.
+
+    Raises:
+        ValueError: If they could not.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise _not_writable(folder, os.strerror(errno.ENOTDIR))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _not_writable(folder, os.strerror(errno.EACCES))
+
+
+def _not_writable(folder: Path, why: str) -> ValueError:
+    return ValueError(
+        f"--model_dir must be a folder that can be written to. Received: --model_dir={folder}: "
+        f"{why}. Choose another."
+    )
 
 
 def _with_later_flags(config: dict[str, Any]) -> dict[str, Any]:

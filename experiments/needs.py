@@ -65,6 +65,11 @@ def _is_simulated(run: Experiment) -> bool:
     return run.strategy in ("mirrored", "multi_worker")
 
 
+def _reaches_profile(run: Experiment) -> bool:
+    examples = run.train_examples or run.placed.split_sizes[0]
+    return not run.profile or int(run.profile[0]) <= run.epochs * (examples // run.batch_size)
+
+
 LOW_RANK = Need("a low-rank layer", _has_low_rank)
 RANK = Need("a low-rank layer, or a wide one to match it", _has_rank)
 NEEDS: dict[str, Need] = {
@@ -104,6 +109,7 @@ NEEDS: dict[str, Need] = {
     "virtual_devices": Need(
         "--strategy=mirrored or multi_worker, or JAX and --strategy=auto", _is_simulated
     ),
+    "profile": Need("START to be among the run's steps", _reaches_profile),
     "serving_batch_size": Need("--export_formats", lambda run: bool(run.export_formats)),
 }
 

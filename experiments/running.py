@@ -27,6 +27,7 @@ from low_rank_local_connectivity.experiments.folder import (
 )
 from low_rank_local_connectivity.experiments.memory import check_memory
 from low_rank_local_connectivity.experiments.trained import write_inputs
+from low_rank_local_connectivity.experiments.watching import watching
 
 if TYPE_CHECKING:
     from low_rank_local_connectivity.training import Placement, Recovery
@@ -111,21 +112,27 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
         )
         for name in ("valid", "test")
     )
-    recovery = train(experiment, placement, model, splits, valid_batches)
+    speed = training.Speed(experiment.batch_size)
+    recovery = train(experiment, placement, model, splits, valid_batches, speed)
     if placement.chief:
         check_trained_as_asked(experiment)
     shared = placement.batches(test_batches, experiment.batch_size, len(splits["test"]))
+    answers = training.answers(model, shared) if experiment.evaluation else None
     result = {
         "valid_accuracy": recovery.rows[-1]["val_accuracy"],
-        "test_accuracy": training.score(model, shared),
+        "test_accuracy": training.share_right(*answers)
+        if answers
+        else training.score(model, shared),
         "train_accuracy": recovery.rows[-1]["accuracy"],
         "parameters": parameters,
         "seconds": round(recovery.seconds, 1),
         "versions": training.versions(),
+        **speed.told(),
+        "peak_memory_bytes": training.peak_memory_bytes(),
     }
     if placement.chief:
         images, _ = next(iter(test_batches))
-        result = leave_behind(experiment, model, images, result)
+        result = leave_behind(experiment, model, images, result, answers)
     return result
 
 
@@ -172,6 +179,7 @@ def train(
     model: Any,
     splits: dict[str, Any],
     valid_batches: Any,
+    speed: Any,
 ) -> "Recovery":
     """Trains a model from the state saved in its folder and returns the result so far.
 
@@ -181,6 +189,7 @@ def train(
         model: The network, with its initial weights.
         splits: The examples of each split by its name.
         valid_batches: Pairs of images and labels, to evaluate the model between epochs.
+        speed: The `Speed` that measures its steps.
     """
     from low_rank_local_connectivity import training
 
@@ -210,7 +219,16 @@ def train(
         placement,
     )
     shared = placement.batches(valid_batches, size, len(splits["valid"]))
-    training.train(model, experiment.recipe(steps), batches_left, shared, recovery, placement)
+    training.train(
+        model,
+        experiment.recipe(steps),
+        batches_left,
+        shared,
+        recovery,
+        placement,
+        before=[speed],
+        callbacks=watching(experiment, recovery) if placement.chief else (),
+    )
     return recovery
 
 

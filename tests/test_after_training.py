@@ -1,5 +1,6 @@
 """What fails after training: it costs no result, and the same command tries it again."""
 
+import importlib.util
 import json
 import shutil
 import sys
@@ -12,7 +13,7 @@ from low_rank_local_connectivity.experiments.command import checked, run_or_tell
 from low_rank_local_connectivity.experiments.flags import FLAGS as KNOWN_FLAGS
 
 RUNNING = "low_rank_local_connectivity.experiments.command.run_or_refuse"
-FLAGS = ("--epochs=1", "--filters=3", "--batch_size=64", "--train_examples=64")
+FLAGS = ("--epochs=1", "--filters=3", "--batch_size=64", "--train_examples=64", "--noevaluation")
 
 
 def command_in(folder, monkeypatch):
@@ -69,6 +70,7 @@ def failing(folder, error, seen):
     ("what", "owner", "name", "error", "sentence"),
     [
         ("export", finishing, "export", TypeError("broken\n  here"), "TypeError: broken here"),
+        ("evaluation", finishing, "draw_confusions", ValueError("No ink."), "No ink."),
         ("picture", plots, "combining_weight_maps", ValueError("No ink."), "No ink."),
         ("model", training, "save", OSError(28, "No space left on device"), "The disk of"),
     ],
@@ -79,6 +81,7 @@ def test_a_failure_after_training_costs_no_result_and_is_tried_again(
     seen = []
     # A network without low-rank layers has one form to export and no picture.
     flags = ("--layer_types=conv2d",) if what == "export" else ("--export_formats=none",)
+    flags += ("--evaluation",) if what == "evaluation" else ()
     with monkeypatch.context() as broken:
         broken.setattr(owner, name, failing(tmp_path, error, seen))
         assert command(*flags) == 1
@@ -101,6 +104,8 @@ def test_a_failure_after_training_costs_no_result_and_is_tried_again(
     for key in ("test_accuracy", "valid_accuracy", "parameters"):
         assert completed[key] == result[key]
     assert (tmp_path / "run" / "combining_weights.png").exists() == (what != "export")
+    for file in ("evaluation.json", "confusion.png"):
+        assert (tmp_path / "run" / file).exists() == (what == "evaluation")
     assert (tmp_path / "run" / "model.keras").exists()
     monkeypatch.setattr(RUNNING, None)  # done: nothing is run
     assert command(*flags) == 0
@@ -125,6 +130,34 @@ def test_a_finished_run_answers_for_nothing_that_it_did_not_run(command, monkeyp
     assert json.loads((tmp_path / "run" / "config.json").read_text())["epochs"] == 3
     monkeypatch.setattr(RUNNING, None)
     assert command(*more) == 0
+
+
+@pytest.mark.usefixtures("copied")
+@pytest.mark.parametrize("missing", ["matplotlib", "sklearn", None])
+def test_a_finished_run_is_evaluated_if_that_is_missing_and_possible(
+    missing, command, monkeypatch, tmp_path, capsys
+):
+    seen = importlib.util.find_spec
+    monkeypatch.setattr(training, "train", failing(tmp_path, AssertionError("trains"), []))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *of: None if name == missing else seen(name, *of)
+    )
+    before = result_in(tmp_path)
+    assert command("--export_formats=none", "--evaluation") == 0
+    assert result_in(tmp_path) == before
+    files = {
+        name for name in ("evaluation.json", "confusion.png") if (tmp_path / "run" / name).exists()
+    }
+    expected = {"evaluation.json": missing != "sklearn", "confusion.png": missing is None}
+    assert files == {name for name, there in expected.items() if there}
+    if missing == "matplotlib":
+        told = "No confusion.png: it needs matplotlib, which is not installed: pip install mat"
+        assert capsys.readouterr().out.startswith(told)
+    if missing != "sklearn":
+        found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+        assert found["accuracy"] == pytest.approx(before["test_accuracy"], abs=1e-6)
+    monkeypatch.setattr(RUNNING, None)  # done: nothing is run
+    assert command("--export_formats=none", "--evaluation") == 0
 
 
 @pytest.mark.usefixtures("copied")

@@ -1,6 +1,7 @@
 """run_experiment.py from the outside: what it refuses, and what it leaves behind."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -14,9 +15,11 @@ import keras
 import numpy as np
 import pytest
 
+from low_rank_local_connectivity.training.watching import RATE
+
 SMALL = ("--epochs=2", "--filters=8", "--batch_size=128")
-# The same training, after which nothing is exported.
-TRAINED = (*SMALL, "--export_formats=none")
+# The same training, after which nothing is exported or drawn.
+TRAINED = (*SMALL, "--export_formats=none", "--noevaluation")
 # All that a run keeps from step to step, or draws at each.
 OPTIONS = ("--optimizer=adamw", "--weight_decay=0.01", "--use_ema", "--ema_momentum=0.5")
 OPTIONS += ("--gradient_accumulation_steps=2", "--global_clipnorm=1", "--label_smoothing=0.1")
@@ -130,6 +133,16 @@ REFUSED = {
     "Received: --checkpoint_steps=0.",
     "--checkpoint_minutes=0": "--checkpoint_minutes must be positive. "
     "Received: --checkpoint_minutes=0.0.",
+    "--callbacks=watch": "--callbacks must be a module and a function, MODULE:FUNCTION. Received: "
+    "--callbacks=watch.",
+    "--callbacks=no_such.module:watch": "--callbacks must name a function of a module that is "
+    "installed or in this folder. Received: --callbacks=no_such.module:watch, where no_such is",
+    "--profile=3,2": "--profile must be two steps in order, the first at least 1: START,END. "
+    "Received: --profile=3,2.",
+    "--profile=0,2": "--profile must be two steps in order, the first at least 1: START,END. "
+    "Received: --profile=0,2.",
+    "--profile=2": "--profile must be two steps in order, the first at least 1: START,END. "
+    "Received: --profile=2.",
     "--virtual_devices=0": "--virtual_devices must be at least 1. Received: --virtual_devices=0.",
     "--export_formats=pickle": "--export_formats takes tf_saved_model, onnx, litert, litert_int8, "
     "or none for no export. Received: --export_formats=pickle.",
@@ -204,6 +217,8 @@ def test_a_run_leaves_its_files_and_prints_its_result_last(finished):
         "checkpoints",
         "combining_weights.png",
         "config.json",
+        "confusion.png",
+        "evaluation.json",
         "inputs.json",
         "metrics.csv",
         "model.keras",
@@ -231,6 +246,43 @@ def test_metrics_have_a_line_for_each_epoch_and_tensorboard_events(finished):
         assert list((folder / "tensorboard" / part).glob("events.out.tfevents*"))
 
 
+def test_a_run_says_how_fast_it_was_and_what_memory_it_took(finished):
+    folder, output = finished
+    result = json.loads((folder / "result.json").read_text())
+    assert 0 < result["median_step_seconds"] < result["first_step_seconds"] < result["seconds"]
+    rate = 128 / result["median_step_seconds"]
+    assert result["images_per_second"] == pytest.approx(rate, rel=0.01)
+    assert 2**25 < result["peak_memory_bytes"] < 2**40
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    assert all(float(row["images_per_second"]) > 0 for row in rows)
+    assert f"images_per_second: {float(rows[-1]['images_per_second']):.4f}" in output
+
+
+def test_tensorboard_shows_the_settings_and_maps_of_every_epoch(finished):
+    event_file_loader = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_file_loader"
+    )
+    from PIL import Image
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    folder, _ = finished
+    (file,) = (folder / "tensorboard").glob("events.out.tfevents*")
+    events = [*event_file_loader.LegacyEventFileLoader(str(file)).Load()]
+    values = [(event.step, value) for event in events for value in event.summary.value]
+    (_, settings), *maps = values
+    told = plugin_data_pb2.HParamsPluginData.FromString(settings.metadata.plugin_data.content)
+    found = told.session_start_info.hparams
+    assert found["batch_size"].number_value == 128
+    assert found["layer_types"].string_value == "conv2d,conv2d,low_rank_locally_connected2d"
+    assert "model_dir" not in found
+    assert [(step, value.tag) for step, value in maps] == [
+        (epoch, "combining_weights/layer_3") for epoch in (0, 1)
+    ]
+    with Image.open(io.BytesIO(maps[0][1].image.encoded_image_string)) as picture:
+        # Four banks of 10 x 10 positions and lines between them.
+        assert picture.size == (44 * (picture.height // 10), picture.height)
+
+
 def test_the_configuration_is_complete(finished):
     folder, _ = finished
     config = json.loads((folder / "config.json").read_text())
@@ -249,8 +301,7 @@ def test_the_configuration_is_complete(finished):
 def test_a_file_of_flags_repeats_the_run(finished, tmp_path):
     folder, _ = finished
     finish(tmp_path / "again", f"--flagfile={folder / 'run.flags'}", "--export_formats=none")
-    first, again = ((one / "metrics.csv").read_text() for one in (folder, tmp_path / "again"))
-    assert first == again
+    assert metrics_of(folder) == metrics_of(tmp_path / "again")
 
 
 def test_the_saved_model_and_the_keras_model_reach_the_recorded_accuracy(finished):
@@ -277,6 +328,27 @@ def test_the_saved_model_and_the_keras_model_reach_the_recorded_accuracy(finishe
         assert keras.backend.backend() == "torch"
 
 
+def test_a_run_ends_with_the_evaluation_of_its_network_s_own_answers(finished):
+    from sklearn import metrics
+
+    from low_rank_local_connectivity.data import DATASETS
+
+    folder, _ = finished
+    dataset = DATASETS["digits"]
+    test: Any = dataset.load()["test"]
+    model = keras.models.load_model(folder / "model.keras")
+    images = dataset.prepare(test.images).astype("float32")
+    logits = model.predict(images, verbose=0)
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert (found["dataset"], found["split"], found["examples"]) == ("digits", "test", 360)
+    labels, answers = test.labels, logits.argmax(-1)
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(labels, answers))
+    balanced = metrics.recall_score(labels, answers, average="macro")
+    assert found["balanced_accuracy"] == pytest.approx(balanced)
+    among_five = metrics.top_k_accuracy_score(labels, logits, k=5)
+    assert found["top_5_accuracy"] == pytest.approx(among_five)
+
+
 def test_a_finished_run_is_told_and_not_touched(finished):
     folder, output = finished
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -299,14 +371,25 @@ def test_another_run_does_not_overwrite_one(finished, tmp_path):
     assert "which contains something else. Choose another." in done.stderr
 
 
+def metrics_of(folder):
+    """The metrics of each epoch but for its speed."""
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    return [{name: row[name] for name in row if name != RATE} for row in rows]
+
+
+# What two runs of the same experiment need not have alike; models have a time stamp.
+MEASURED = ("seconds", "first_step_seconds", "median_step_seconds", RATE, "peak_memory_bytes")
+OWN = (*MEASURED, "digest", "model_sha256")
+
+
 def outcome(folder):
     """All that two runs of the same experiment must have alike, bit for bit."""
     result = json.loads((folder / "result.json").read_text())
-    del result["seconds"], result["digest"], result["model_sha256"]  # which has a time stamp
+    result = {name: value for name, value in result.items() if name not in OWN}
     newest = max((folder / "checkpoints").glob("step_*.npz"))
     with np.load(newest) as file:
         arrays = {name: file[name].tobytes() for name in file.files if name != "about"}
-    return result, (folder / "metrics.csv").read_text(), newest.name, arrays
+    return result, metrics_of(folder), newest.name, arrays
 
 
 KILLING = """
@@ -493,7 +576,14 @@ def write_images(folder, class_names):
                 Image.fromarray(pixels).save(file)
 
 
-FOLDER = ("--dataset=folder", "--image_size=16", "--batch_size=8", "--epochs=1", "--filters=4")
+FOLDER = (
+    "--noevaluation",
+    "--dataset=folder",
+    "--image_size=16",
+    "--batch_size=8",
+    "--epochs=1",
+    "--filters=4",
+)
 
 
 @pytest.mark.once

@@ -144,11 +144,11 @@ def test_a_file_runs_for_a_step(path, cheaper, monkeypatch, tmp_path):
     chosen = trained_run(experiments(path, monkeypatch))
     monkeypatch.setattr(type(chosen.data), "load", lambda self, *_: few_examples(self))
     changes = {"epochs": 1, "warmup_epochs": 0, "batch_size": EXAMPLES, **cheaper}
-    changes["model_dir"] = str(tmp_path / "run")
+    changes |= {"model_dir": str(tmp_path / "run"), "evaluation": False}
     # It would hold for all later tests of the process, and XLA refuses to compile some.
     monkeypatch.setattr(training, "make_deterministic", lambda *_, **__: None)
     # What a run leaves behind is tested elsewhere; a file's runs differ in what they train.
-    monkeypatch.setattr(LEAVING, lambda *arguments: arguments[-1])
+    monkeypatch.setattr(LEAVING, lambda *arguments: arguments[3])
     result = run(dataclasses.replace(chosen, **changes))
     assert 0 <= result["test_accuracy"] <= 1
     assert list((tmp_path / "run" / "checkpoints").glob("step_000000001.npz"))

@@ -93,6 +93,7 @@ WITH_AND_WITHOUT = {
     "tpu=local": ("--strategy=tpu", "--strategy=mirrored"),
     "peers_timeout=3": ("--strategy=multi_worker", "--strategy=one_device"),
     "virtual_devices=2": ("--strategy=mirrored", ""),
+    "profile=3,9": ("--epochs=1", "--epochs=2 --batch_size=1257"),
     "serving_batch_size=1": ("", "--export_formats=none"),
     "allow_other_flags": ("", "--num_seeds=1"),
 }

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_the_installed_command_trains_and_what_is_installed_runs_without_the_che
     installed, tmp_path
 ):
     flags = ["--flagfile=digits_low_rank.flags", "--epochs=1", "--filters=3", "--model_dir=run"]
-    flags += ["--train_examples=64", "--export_formats=none"]
+    flags += ["--train_examples=64", "--export_formats=none", "--noevaluation"]
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM, installed, *flags],
         check=False,
@@ -95,6 +96,70 @@ def test_the_installed_command_trains_and_what_is_installed_runs_without_the_che
     assert result.startswith("Result: test accuracy ")
     assert positions == "25 positions"
     assert (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.fixture
+def fresh(wheel, tmp_path):
+    """A function that runs a command of an environment of its own, away from the checkout.
+
+    The environment has the wheel, and sees the packages that it needs where they are installed.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    python = tmp_path / "env" / "bin" / "python"
+    asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    packages = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    # A line of a .pth file names a folder, whose own .pth files, the checkout's among them, are
+    # not read.
+    (Path(packages) / "needed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps"]
+    subprocess.run([*pip, "--ignore-installed", wheel], check=True)
+    (tmp_path / "work").mkdir()
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+    def run(name, *arguments):
+        return subprocess.run(
+            [tmp_path / "env" / "bin" / name, *map(str, arguments)],
+            cwd=tmp_path / "work",
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+@pytest.mark.slow
+def test_every_command_of_a_wheel_works_in_a_fresh_environment(fresh, tmp_path):
+    from PIL import Image
+
+    work = tmp_path / "work"
+    done = fresh("python", "-c", f"import {LIBRARY}; print({LIBRARY}.__file__)")
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path / "env"), done.stderr
+    # Its flags are read, and lack nothing but the data.
+    done = fresh("lrlc-train", "--flagfile=paper/mnist_lrlc_layer3.flags", "--data_dir=nowhere")
+    assert done.returncode == 2
+    assert "The dataset 'mnist' must be prepared in --data_dir." in done.stderr
+    Image.new("L", (16, 16)).save(work / "black.png")
+    small = ("--epochs=1", "--filters=3", "--batch_size=32", "--train_examples=64")
+    sweep = (*small, "--spatial_ranks=1,2", "--export_formats=none", "--model_dir=sweep")
+    commands = {
+        "Nothing was trained": ("lrlc-train", *small, "--dry_run", "--model_dir=run"),
+        "Result: test accuracy": ("lrlc-train", *small, "--export_formats=none", "--model_dir=run"),
+        "Chosen on the validation split": ("lrlc-train", *sweep),
+        "report/report.md": ("lrlc-report", "sweep", "run", "--out=report"),
+        "360 examples of digits, test": ("lrlc-evaluate", "--model=run"),
+        "black.png,": ("lrlc-predict", "--model=run", "black.png"),
+        "": ("lrlc-export", "--model=run", "--formats=tf_saved_model", "--out=exported"),
+    }
+    for told, command in commands.items():
+        done = fresh(*command)
+        assert done.returncode == 0, done.stderr
+        assert told in done.stdout
+    made = ["run/evaluation.json", "run/confusion.png", "sweep/records.jsonl", "report/report.csv"]
+    made += ["run/evaluation-test/evaluation.json", "exported/1/saved_model.pb"]
+    for file in made:
+        assert (work / file).exists(), file
 
 
 def test_the_metadata_name_authors_addresses_and_versions_of_python(wheel):

@@ -153,7 +153,14 @@ def test_layers_of_any_kind_are_those_of_the_dimension(dimensions, shape):
             assert layer.count_params() == low_rank_parameters(Settings(), site)
 
 
-FLAGS = ("--dataset=npz", "--epochs=2", "--filters=4", "--batch_size=6", "--spatial_rank=2")
+FLAGS = (
+    "--dataset=npz",
+    "--epochs=2",
+    "--filters=4",
+    "--batch_size=6",
+    "--spatial_rank=2",
+    "--noevaluation",
+)
 NO = ("--export_formats=none",)
 
 

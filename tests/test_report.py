@@ -1,5 +1,6 @@
 """Tables and pictures from records, checked against numbers worked out by hand."""
 
+import csv
 import itertools
 import json
 import math
@@ -9,11 +10,13 @@ import commands
 import pytest
 
 from low_rank_local_connectivity import plots
-from low_rank_local_connectivity.experiments.paper import report
+from low_rank_local_connectivity.experiments.folder import write_result
+from low_rank_local_connectivity.experiments.paper import report, sources
 from low_rank_local_connectivity.experiments.paper.published import PUBLISHED
 
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
+PNG = ("png",)
 BASE = {
     "dataset": "mnist",
     "translate": False,
@@ -162,7 +165,7 @@ def test_a_record_from_before_a_flag_existed_is_of_the_same_budget(records):
 
 
 def test_the_report_is_written_with_its_pictures(records, tmp_path):
-    path = report.write(records, tmp_path / "report")
+    path = report.write(records, tmp_path / "report", PNG)
     text = path.read_text()
     pictures = {file.name for file in path.parent.glob("*.png")}
     assert pictures == {"rank_mnist.png", "parameters_mnist.png", "translated_mnist.png"}
@@ -178,7 +181,7 @@ def write_records(path, records, ending="\n"):
 
 def reported(capsys, out, *paths):
     """Returns the report's text, and what was said beside it."""
-    report.main([*map(str, paths), f"--out={out}"])
+    report.main([*map(str, paths), f"--out={out}", "--pictures=png"])
     said = capsys.readouterr()
     assert said.out == f"{out / 'report.md'}\n"
     return (out / "report.md").read_text(), said.err
@@ -189,7 +192,7 @@ def test_one_seed_has_no_error_and_says_nothing_about_the_order(records, tmp_pat
     for kind in ("lines_with_errors", "bars_with_errors"):
         monkeypatch.setattr(plots, kind, lambda values, *_, **__: drawn.append(values))
     one = [record for record in records if record["config"]["seed"] == 0]
-    text = report.write(one, tmp_path).read_text()
+    text = report.write(one, tmp_path, PNG).read_text()
     assert "| convolution |  | 1 | 1,000 | 99.00 | 90.00 | 90.00 | 98.84 ± 0.01 |" in text
     row = "| LRLC, layer 3 | convolution | +0.67 | +2.00 | 1 | - | cannot be told from one seed |"
     assert row in text
@@ -228,7 +231,7 @@ def test_differences_without_variance_have_no_t(by, p, verdict):
 
 def test_plain_and_translated_runs_of_different_methods_are_reported_apart(tmp_path):
     found = [record({}, 0.9, 0.9), record({"translate": True, "coord_conv": True}, 0.8, 0.8)]
-    text = report.write(found, tmp_path).read_text()
+    text = report.write(found, tmp_path, PNG).read_text()
     assert "| convolution |" in text
     assert "| CoordConv |" in text
     assert "lost" not in text
@@ -237,7 +240,7 @@ def test_plain_and_translated_runs_of_different_methods_are_reported_apart(tmp_p
 
 def test_two_budgets_have_pictures_of_their_own(records, tmp_path):
     longer = [{**one, "config": {**one["config"], "epochs": 9}} for one in records]
-    text = report.write([*records, *longer], tmp_path).read_text()
+    text = report.write([*records, *longer], tmp_path, PNG).read_text()
     for number in ("", "_2"):
         assert f"](translated_mnist{number}.png)" in text
         assert (tmp_path / f"translated_mnist{number}.png").exists()
@@ -252,7 +255,7 @@ def test_a_run_in_two_files_counts_once(records, tmp_path, capsys):
     one = write_records(tmp_path / "one.jsonl", records)
     other = write_records(tmp_path / "other.jsonl", records[:2])
     text, said = reported(capsys, tmp_path / "out", one, other)
-    assert text == report.write(records, tmp_path / "expected").read_text()
+    assert text == report.write(records, tmp_path / "expected", PNG).read_text()
     assert not said
 
 
@@ -266,7 +269,7 @@ def test_lines_that_are_no_records_are_left_out_and_named(records, tmp_path, cap
     }
     path = write_records(tmp_path / "r", [*records, cut, bare, nan], '\n{"name": "brok')
     text, said = reported(capsys, tmp_path / "out", path)
-    assert text == report.write(records, tmp_path / "expected").read_text()
+    assert text == report.write(records, tmp_path / "expected", PNG).read_text()
     assert said.splitlines() == [
         f"Line 12 of {path} is not a record and is left out.",
         f"The record 'cut' of {path} has no 'test_accuracy' in its result and is left out.",
@@ -280,18 +283,24 @@ def test_lines_that_are_no_records_are_left_out_and_named(records, tmp_path, cap
 
 NO_RECORD = (
     "A file of records has a line of JSON for each run, with its name, config and result. "
-    "Received: '{path}', which has none. Give the records.jsonl of a sweep."
+    "Received: '{path}', which has none. Give the records.jsonl of a sweep, or a run's folder."
 )
 UNREADABLE = (
     "Records must be files that can be read. Received: '{path}' (%s). Give the records.jsonl of a "
-    "sweep."
+    "sweep, or a run's folder."
 )
 REFUSED = {
     "result.json": (lambda path: path.write_text('{\n  "test_accuracy": 0.5\n}\n'), NO_RECORD),
     "result.jsonl": (lambda path: path.write_text('{"test_accuracy": 0.5}\n'), NO_RECORD),
     "empty": (lambda path: path.write_text(""), NO_RECORD),
     "binary": (lambda path: path.write_bytes(b"\x89PNG\r\n\x00\xff"), NO_RECORD),
-    "folder": (lambda path: path.mkdir(), UNREADABLE % "Is a directory"),
+    "folder": (
+        lambda path: (path / "empty").mkdir(parents=True),
+        (
+            "A folder must be that of a run or of a sweep, or hold such folders. Received: "
+            "'{path}', which has neither config.json nor records.jsonl. Give another."
+        ),
+    ),
     "missing": (lambda _: None, UNREADABLE % "No such file or directory"),
     "conflict": (
         lambda path: write_records(path, [record({}, 0.9, 0.9), record({}, 0.9, 0.8)]),
@@ -337,3 +346,94 @@ def test_the_report_s_old_name_forwards_to_it(tmp_path):
     done = commands.python(*arguments, f"--out={tmp_path / 'out'}", cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     assert "| convolution |" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_every_rank_has_its_row_and_the_chosen_one_is_told(records):
+    plain, _ = report.group(records)
+    assert report.ranks_table(plain).splitlines()[2:] == [
+        "| LRLC, layer 3 | 2, chosen | 2 | 2,000 | 99.00 ± 0.00 | 95.00 ± 0.00 | 93.00 ± 1.00 |",
+        "| LRLC, layer 3 | 4 | 2 | 4,000 | 99.00 ± 0.00 | 94.00 ± 0.00 | 95.50 ± 0.50 |",
+    ]
+
+
+def test_the_table_of_numbers_has_every_method_and_rank(records):
+    one = [*records, record({"epochs": 150}, 0.9, 0.8)]
+    text = report.in_csv(report.group(one))
+    rows = list(csv.DictReader(text.splitlines()))
+    told = [(row["dataset"], row["method"], row["rank"], row["chosen"]) for row in rows]
+    assert sorted(told) == [
+        ("mnist", "LRLC, layer 3", "2", "1"),
+        ("mnist", "LRLC, layer 3", "4", "0"),
+        ("mnist", "convolution", "4", "1"),
+        ("mnist", "convolution", "4", "1"),
+        ("mnist, translated", "convolution", "4", "1"),
+    ]
+    (single,) = [row for row in rows if "--epochs=150" in row["budget"]]
+    assert (single["test_accuracy"], single["test_error"], single["seeds"]) == ("0.8", "", "1")
+    lrlc = next(row for row in rows if row["rank"] == "2")
+    assert float(lrlc["test_accuracy"]) == pytest.approx(0.93)
+    assert float(lrlc["test_error"]) == pytest.approx(0.01)
+
+
+def write_run(folder, found, rows="epoch,loss,val_accuracy\n1,2.5,0.25\n2,1.5,\n3,0.5,0.75\n"):
+    """The folder that a run leaves, without its model."""
+    folder.mkdir(parents=True)
+    config = {**found["config"], "backend": "tensorflow", "augment": [], "data_dir": "DATA"}
+    (folder / "config.json").write_text(json.dumps(config))
+    write_result(folder, found["result"])
+    (folder / "metrics.csv").write_text(rows)
+
+
+def test_folders_of_runs_are_reported_as_their_records_are(records, tmp_path, capsys):
+    path = write_records(tmp_path / "records.jsonl", records)
+    expected, _ = reported(capsys, tmp_path / "expected", path)
+    for number, one in enumerate(records):
+        write_run(tmp_path / "runs" / str(number % 2) / f"run{number}", one, rows="")
+    unfinished = tmp_path / "runs" / "unfinished"
+    unfinished.mkdir()
+    (unfinished / "config.json").write_text("{}")
+    text, said = reported(capsys, tmp_path / "out", tmp_path / "runs", path)
+    assert text == expected
+    assert said == f"The run in {unfinished} is not finished and is left out.\n"
+
+
+def test_learning_curves_are_means_over_the_runs_at_the_chosen_rank(tmp_path, capsys, monkeypatch):
+    folder, found = tmp_path / "sweep", []
+    for seed in (0, 1):
+        found.append({**record({"seed": seed}, 0.9, 0.8), "name": f"run{seed}"})
+        lines = f"1,2.5,0.{seed + 1}\n2,1.5,\n3,0.5,0.75\n"
+        write_run(folder / f"run{seed}", found[-1], "epoch,loss,val_accuracy\n" + lines)
+    write_records(folder / "records.jsonl", found)
+    drawn = {}
+    draw = plots.lines_with_errors
+
+    def noting(values, path, *labels, **options):
+        drawn[labels[1].split()[1]] = values
+        draw(values, path, *labels, **options)
+
+    monkeypatch.setattr(plots, "lines_with_errors", noting)
+    report.main([str(folder), f"--out={tmp_path / 'out'}"])
+    assert "](curves_accuracy_mnist.png)" in (tmp_path / "out" / "report.md").read_text()
+    begins = {"png": b"\x89PNG", "pdf": b"%PDF"}
+    for what, ending in itertools.product(("accuracy", "loss"), begins):
+        picture = tmp_path / "out" / f"curves_{what}_mnist.{ending}"
+        assert picture.read_bytes().startswith(begins[ending])
+    (first, last) = drawn["accuracy,"]["convolution"]
+    assert first == pytest.approx((1, 15, 5))
+    assert last == pytest.approx((3, 75, 0))
+    assert [point[:2] for point in drawn["loss"]["convolution"]] == [(1, 2.5), (2, 1.5), (3, 0.5)]
+    assert capsys.readouterr().err == ""
+
+
+def test_metrics_that_are_no_numbers_are_left_out(tmp_path):
+    found = record({}, 0.9, 0.8)
+    write_run(tmp_path / "run", found, "epoch,loss\n1,many\n")
+    (one,), _ = sources.read([tmp_path / "run"])
+    assert "metrics" not in one
+    assert one["config"] == found["config"]
+
+
+def test_pictures_are_of_known_formats(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        report.main([str(tmp_path), "--pictures=png,doc"])
+    assert "takes png, pdf and svg, not 'png,doc'" in capsys.readouterr().err

@@ -20,7 +20,12 @@ from low_rank_local_connectivity.training import StoppedError, records
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
 FLAGS = ("--epochs=1", "--filters=4", "--batch_size=256", "--export_formats=none")
-FLAGS = (*FLAGS, "--train_examples=256", "--layer_types=low_rank_locally_connected2d")
+FLAGS = (
+    *FLAGS,
+    "--noevaluation",
+    "--train_examples=256",
+    "--layer_types=low_rank_locally_connected2d",
+)
 
 
 def command(folder, *flags):

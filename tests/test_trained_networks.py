@@ -26,7 +26,7 @@ NAMES = {"evaluate": evaluating, "export": exporting, "predict": predicting}
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "run"
     flags = ("--epochs=2", "--filters=4", "--batch_size=32", "--layer_types=conv2d,conv2d,conv2d")
-    finish(folder, *flags, "--export_formats=none")
+    finish(folder, *flags, "--export_formats=none", "--noevaluation")
     return folder
 
 

@@ -23,7 +23,7 @@ sys.meta_path.insert(0, Hide())
 seen = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *of: None if name in HIDDEN else seen(name, *of)
 """
-FLAGS = ("--epochs=2", "--filters=4", "--batch_size=6", "--spatial_rank=2")
+FLAGS = ("--epochs=2", "--filters=4", "--batch_size=6", "--spatial_rank=2", "--noevaluation")
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""Tables and pictures from the records of finished runs.
+"""Tables, pictures and learning curves from the records of finished runs, or their folders.
 
-    python -m low_rank_local_connectivity.experiments.paper.report RECORDS --out=FOLDER
+    lrlc-report RECORDS_OR_FOLDER... --out=FOLDER
 
 Runs are grouped by dataset and budget, and within a group by method; a method's rank is the one
 with the highest mean validation accuracy. Means are over seeds, with standard errors; methods are
@@ -9,44 +9,24 @@ comparison. A single seed has no error and does not determine an order.
 """
 
 import argparse
+import csv
 import dataclasses
+import io
 import math
 import sys
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NoReturn
 
-from low_rank_local_connectivity.experiments.backend import without_messages
 from low_rank_local_connectivity.experiments.paper import statistics
+from low_rank_local_connectivity.experiments.paper.drawing import BARS, Drawing, plots
 from low_rank_local_connectivity.experiments.paper.published import PUBLISHED
+from low_rank_local_connectivity.experiments.paper.sources import Record, budget_of, read
 from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error, percent
 from low_rank_local_connectivity.experiments.sweeping import choose_rank
-from low_rank_local_connectivity.training.records import given_path, read_records, replacing
+from low_rank_local_connectivity.training.records import given_path, replacing
 
-Record = dict[str, Any]
-
-# Fields that, with the rank, define a method; all others define the budget.
-METHOD = (
-    "layer_types",
-    "insert_layer",
-    "replace",
-    "replace_with",
-    "normalize_weights",
-    "combining_weights_initializer",
-    "share_row_combining_weights",
-    "share_col_combining_weights",
-    "input_dependent",
-    "use_spatial_bias",
-    "locally_connected_fan",
-    "coord_conv",
-)
-# What every record's config and result must have.
-SETTINGS = ("dataset", "network", "spatial_rank", "seed", *METHOD)
-MEASURED = ("valid_accuracy", "test_accuracy", "train_accuracy", "parameters")
-NEITHER = ("spatial_rank", "seed", "strategy", "export_formats", "serving_batch_size")
 NAMES = {
     "conv2d": "convolution",
     "wide_conv2d": "wide convolution",
@@ -54,8 +34,12 @@ NAMES = {
     "locally_connected2d": "locally connected",
     "low_rank_locally_connected2d": "LRLC",
 }
-ACCURACY = "test accuracy, %\n(bars: standard error over several seeds)"
+ACCURACY = "test accuracy, %" + BARS
 UNKNOWN = "-"
+SPLITS_SHOWN = ("train", "valid", "test")
+# Of pictures: one to look at, and one to print.
+PICTURE_FORMATS = ("png", "pdf")
+KNOWN_FORMATS = {*PICTURE_FORMATS, "svg"}
 RELEASED = ", the release's initial values"
 # Methods to compare: in the paper the first is usually better than the second.
 ORDER = (
@@ -104,6 +88,11 @@ class Method:
             for record in self.records
             if record["config"]["spatial_rank"] == rank
         }
+
+    def chosen(self) -> list[Record]:
+        """Returns the runs at the chosen rank."""
+        rank = self.rank
+        return [one for one in self.records if one["config"]["spatial_rank"] == rank]
 
     def accuracy(self, split: str, rank: int | None = None) -> tuple[float, float]:
         """Returns the mean accuracy on a split and its standard error over seeds."""
@@ -200,7 +189,7 @@ def group(records: Sequence[Record]) -> list[Group]:
     budgets = {}
     for record in records:
         config = record["config"]
-        budget = _budget(config)
+        budget = budget_of(config)
         key = (
             config["dataset"],
             tuple(sorted((name, str(value)) for name, value in budget.items())),
@@ -215,19 +204,6 @@ def group(records: Sequence[Record]) -> list[Group]:
         found = tuple(Method(name, tuple(methods[name])) for name in names)
         groups.append(Group(dataset, budgets[key], found))
     return groups
-
-
-def _budget(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the flags that are set and not part of a method.
-
-    Flags that are off are left out, so that a record from before a flag existed has the same
-    budget as a later one.
-    """
-    return {
-        name: value
-        for name, value in config.items()
-        if name not in (*METHOD, *NEITHER, "dataset") and value not in (None, False, [])
-    }
 
 
 def _place(name: str, order: list[str]) -> int:
@@ -250,7 +226,7 @@ def table(group: Group) -> str:
             f"{method.rank}{few}" if has_rank else "",
             str(len(method.results())),
             f"{method.parameters():,}",
-            *(percent(*method.accuracy(split)) for split in ("train", "valid", "test")),
+            *(percent(*method.accuracy(split)) for split in SPLITS_SHOWN),
             _published(published, method.name),
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -365,13 +341,13 @@ def budget_in_words(budget: dict[str, Any]) -> str:
     )
 
 
-def draw(group: Group, folder: Path, name: str) -> list[str]:
-    """Draws a group's accuracy against rank and against parameters.
+def draw(group: Group, drawing: Drawing, name: str) -> list[str]:
+    """Draws a group's accuracy against rank and against parameters, and its learning curves.
 
     Args:
         group: The group.
-        folder: Folder for the files.
-        name: The end of their names.
+        drawing: Where to draw.
+        name: The end of the files' names.
 
     Returns:
         Names of the files written.
@@ -380,18 +356,12 @@ def draw(group: Group, folder: Path, name: str) -> list[str]:
     ranked = [method for method in group.methods if len(method.ranks) > 1]
     level = group.method("convolution")
     baselines = {"convolution": _point(level, None)[1]} if level else {}
+    lines, title = plots().lines_with_errors, group.title
     if ranked:
         curves = {method.name: _against_rank(group, method) for method in ranked}
-        file = f"rank_{name}.png"
-        _plots().lines_with_errors(
-            curves,
-            folder / file,
-            "rank K (number of banks)",
-            ACCURACY,
-            title=group.title,
-            levels=baselines,
-        )
-        written.append(file)
+        options = {"title": title, "levels": baselines}
+        rank = "rank K (number of banks)"
+        written.append(drawing.draw(lines, curves, f"rank_{name}", rank, ACCURACY, **options))
     if len(group.methods) > 1:
         curves = {
             method.name: [
@@ -399,12 +369,10 @@ def draw(group: Group, folder: Path, name: str) -> list[str]:
             ]
             for method in group.methods
         }
-        file = f"parameters_{name}.png"
-        _plots().lines_with_errors(
-            curves, folder / file, "number of trainable parameters", ACCURACY, title=group.title
-        )
-        written.append(file)
-    return written
+        axes = ("number of trainable parameters", ACCURACY)
+        written.append(drawing.draw(lines, curves, f"parameters_{name}", *axes, title=title))
+    trained = {method.name: method.chosen() for method in group.methods}
+    return written + drawing.curves(trained, name, title)
 
 
 def _against_rank(group: Group, method: Method) -> list[tuple[float, float, float]]:
@@ -421,12 +389,15 @@ def _point(method: Method, rank: int | None) -> tuple[float, float, float]:
     return float(rank or 0), 100 * mean, 100 * error
 
 
-def write(records: Sequence[Record], folder: Path) -> Path:
-    """Writes `report.md` and its pictures.
+def write(
+    records: Sequence[Record], folder: Path, formats: Sequence[str] = PICTURE_FORMATS
+) -> Path:
+    """Writes `report.md` and its pictures, and `report.csv`.
 
     Args:
-        records: What `read_records` returned.
+        records: What `read` returned.
         folder: Folder for the files, created if necessary.
+        formats: Endings of the files of pictures; the report shows the first.
 
     Returns:
         Path of the report.
@@ -438,39 +409,84 @@ def write(records: Sequence[Record], folder: Path) -> Path:
     if not records:
         raise ValueError("A report needs at least one record. Received: none.")
     folder.mkdir(parents=True, exist_ok=True)
+    drawing = Drawing(folder, formats)
     groups = group(records)
     parts = []
     for number, one in enumerate(groups):
         # A dataset's second budget gets a number.
         again = sum(other.title == one.title for other in groups[:number])
-        number_of_budget = f"_{again + 1}" if again else ""
-        name = one.title.replace(", ", "_") + number_of_budget
-        parts += [f"## {one.title}\n", f"`{budget_in_words(one.budget)}`\n", table(one) + "\n"]
-        compared = comparisons(one)
-        if compared.count("\n") > 1:
-            parts.append(compared + "\n")
-        parts += [_picture(file) for file in draw(one, folder, name)]
-        for plain in groups:
-            if one.budget.get("translate") and _same_but_translation(plain, one):
-                parts.append(drops(plain, one) + "\n")
-                file = f"translated_{plain.dataset}{number_of_budget}.png"
-                _draw_drops(plain, one, folder / file)
-                parts.append(_picture(file))
-    fixed = _draw_fixed_against_input_dependent(groups, folder)
+        parts += _section(one, groups, drawing, f"_{again + 1}" if again else "")
+    fixed = _draw_fixed_against_input_dependent(groups, drawing)
     if fixed:
         parts += ["## Fixed and input-dependent weights\n", _picture(fixed)]
-    path = folder / "report.md"
-    with replacing(path) as temporary:
-        temporary.write_text("\n".join(parts), encoding="utf-8")
-    return path
+    for name, text in (("report.csv", in_csv(groups)), ("report.md", "\n".join(parts))):
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return folder / "report.md"
+
+
+def _section(one: Group, groups: Sequence[Group], drawing: Drawing, number: str) -> list[str]:
+    """Returns a group's part of a report, whose pictures it draws.
+
+    Args:
+        one: The group.
+        groups: All groups.
+        drawing: Where to draw.
+        number: What distinguishes its files from those of the dataset's other budgets.
+    """
+    parts = [f"## {one.title}\n", f"`{budget_in_words(one.budget)}`\n", table(one) + "\n"]
+    further = (ranks_table(one), comparisons(one))
+    parts += [table_of + "\n" for table_of in further if table_of.count("\n") > 1]
+    parts += [_picture(file) for file in draw(one, drawing, one.title.replace(", ", "_") + number)]
+    for plain in groups:
+        if one.budget.get("translate") and _same_but_translation(plain, one):
+            parts.append(drops(plain, one) + "\n")
+            parts.append(_picture(_draw_drops(plain, one, drawing, number)))
+    return parts
+
+
+def ranks_table(group: Group) -> str:
+    """Returns a Markdown table of every rank of the methods with several, in percent."""
+    lines = ["| method | rank | seeds | parameters | train | valid | test |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for method in group.methods:
+        for rank in method.ranks if len(method.ranks) > 1 else ():
+            cells = [
+                method.name,
+                f"{rank}, chosen" if rank == method.rank else str(rank),
+                str(len(method.results(rank))),
+                f"{method.parameters(rank):,}",
+                *(percent(*method.accuracy(split, rank)) for split in SPLITS_SHOWN),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def in_csv(groups: Sequence[Group]) -> str:
+    """Returns a line of CSV for every method and rank, with accuracies from 0 to 1."""
+    text = io.StringIO(newline="")
+    measured = [f"{split}_{what}" for split in SPLITS_SHOWN for what in ("accuracy", "error")]
+    writer = csv.writer(text, lineterminator="\n")
+    names = ("dataset", "budget", "method", "rank", "chosen", "seeds", "parameters")
+    writer.writerow([*names, *measured])
+    for one in groups:
+        for method in one.methods:
+            for rank in method.ranks:
+                numbers = [x for split in SPLITS_SHOWN for x in method.accuracy(split, rank)]
+                known = ["" if math.isnan(number) else number for number in numbers]
+                counts = [len(method.results(rank)), method.parameters(rank)]
+                chosen = int(rank == method.rank)
+                words = [one.title, budget_in_words(one.budget), method.name, rank, chosen]
+                writer.writerow([*words, *counts, *known])
+    return text.getvalue()
 
 
 def _picture(file: str) -> str:
     return f"![{file}]({file})\n"
 
 
-def _draw_drops(plain: Group, translated: Group, path: Path) -> None:
-    """Draws each method's accuracy in place and translated."""
+def _draw_drops(plain: Group, translated: Group, drawing: Drawing, number: str) -> str:
+    """Draws each method's accuracy in place and translated; returns the file's name."""
     pairs = [
         (there, method)
         for method in translated.methods
@@ -480,10 +496,11 @@ def _draw_drops(plain: Group, translated: Group, path: Path) -> None:
         "in place": {m.name: _point(m, _common_rank(m, after))[1:] for m, after in pairs},
         "translated": {method.name: _bar(method) for _, method in pairs},
     }
-    _plots().bars_with_errors(bars, path, ACCURACY, title=plain.dataset)
+    name = f"translated_{plain.dataset}{number}"
+    return drawing.draw(plots().bars_with_errors, bars, name, ACCURACY, title=plain.dataset)
 
 
-def _draw_fixed_against_input_dependent(groups: Sequence[Group], folder: Path) -> str | None:
+def _draw_fixed_against_input_dependent(groups: Sequence[Group], drawing: Drawing) -> str | None:
     """Draws both kinds of weights for every group that has both; returns the file's name."""
     names = ("convolution", "LRLC, layer 3", "input-dependent LRLC, layer 3")
     bars = {
@@ -493,9 +510,7 @@ def _draw_fixed_against_input_dependent(groups: Sequence[Group], folder: Path) -
     }
     if not bars:
         return None
-    file = "fixed_and_input_dependent.png"
-    _plots().bars_with_errors(bars, folder / file, ACCURACY)
-    return file
+    return drawing.draw(plots().bars_with_errors, bars, "fixed_and_input_dependent", ACCURACY)
 
 
 def _bar(method: Method | None) -> tuple[float, float]:
@@ -513,90 +528,6 @@ def _same_but_translation(plain: Group, translated: Group) -> bool:
     return alike and common and not plain.budget.get("translate")
 
 
-def _plots() -> ModuleType:
-    """Returns what draws; it loads Keras, which the tables do without."""
-    with without_messages():
-        from low_rank_local_connectivity import plots
-    return plots
-
-
-def read(paths: Sequence[Path]) -> tuple[list[Record], list[str]]:
-    """Reads files of records; a run that occurs in several of them counts once.
-
-    Args:
-        paths: The files.
-
-    Returns:
-        The records, and a sentence for each line that was left out.
-
-    Raises:
-        ValueError: If a file cannot be read or has no record, or two records of one run differ.
-    """
-    found: dict[tuple, Record] = {}
-    remarks = []
-    for path in paths:
-        records, left_out = _read_one(path)
-        remarks += left_out
-        for record in records:
-            run = _run(record["config"])
-            first = found.setdefault(run, record)
-            if any(first["result"][name] != record["result"][name] for name in MEASURED):
-                raise ValueError(
-                    "A run may be recorded once, or twice with the same result. Received: "
-                    f"{record['name']!r} in {str(path)!r}, which has the settings of "
-                    f"{first['name']!r} and another result. Report on them apart."
-                )
-    return list(found.values()), remarks
-
-
-def _run(config: dict[str, Any]) -> tuple:
-    """Returns what distinguishes one run from others."""
-    return tuple(sorted((name, str(value)) for name, value in _budget(config).items())) + tuple(
-        str(config[name]) for name in SETTINGS
-    )
-
-
-def _read_one(path: Path) -> tuple[list[Record], list[str]]:
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            records = read_records(path)
-    except OSError as error:
-        raise ValueError(
-            "Records must be files that can be read. Received: "
-            f"{str(path)!r} ({error.strerror}). Give the records.jsonl of a sweep."
-        ) from error
-    remarks = [str(warning.message) for warning in caught]
-    whole = [record for record in records if not _lacks(record)]
-    remarks += [
-        f"The record {record['name']!r} of {path} has no {_lacks(record)} and is left out."
-        for record in records
-        if _lacks(record)
-    ]
-    if not whole:
-        raise ValueError(
-            "A file of records has a line of JSON for each run, with its name, config and result. "
-            f"Received: {str(path)!r}, which has none. Give the records.jsonl of a sweep."
-        )
-    return whole, remarks
-
-
-def _lacks(record: Record) -> str | None:
-    """Returns what a report needs and a record lacks."""
-    for part, names in (("config", SETTINGS), ("result", MEASURED)):
-        values = record.get(part)
-        if not isinstance(values, dict):
-            return part
-        for name in names:
-            if name not in values:
-                return f"{name!r} in its {part}"
-    for name in MEASURED:
-        value = record["result"][name]
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
-            return f"number as {name!r} in its result"
-    return None
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the report that the command line describes.
 
@@ -604,16 +535,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: The command line; that of the process if None.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("records", type=given_path, nargs="+", help="files of records")
+    parser.add_argument(
+        "records",
+        type=given_path,
+        nargs="+",
+        help="records.jsonl of sweeps; folders of runs, of sweeps, or of several of them",
+    )
     parser.add_argument(
         "--out", type=given_path, default=Path("report"), help="folder of the report"
+    )
+    parser.add_argument(
+        "--pictures",
+        type=_endings,
+        default=PICTURE_FORMATS,
+        help="formats of the pictures, the report's own first: png, pdf, svg [png,pdf]",
     )
     given = parser.parse_args(arguments)
     try:
         records, remarks = read(given.records)
         for remark in remarks:
             print(remark, file=sys.stderr)
-        print(write(records, given.out))
+        print(write(records, given.out, given.pictures))
     except OSError as error:
         _refuse(
             "--out must be a folder that can be written. Received: "
@@ -621,6 +563,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except (ValueError, ImportError) as error:
         _refuse(str(error))
+
+
+def _endings(text: str) -> tuple[str, ...]:
+    endings = tuple(text.split(","))
+    if not set(endings) <= KNOWN_FORMATS:
+        raise argparse.ArgumentTypeError(f"takes png, pdf and svg, not {text!r}")
+    return endings
 
 
 def _refuse(sentence: str) -> NoReturn:

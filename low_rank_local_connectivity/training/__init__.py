@@ -22,9 +22,11 @@ from low_rank_local_connectivity.training.records import (
 )
 
 if TYPE_CHECKING:
+    from low_rank_local_connectivity.training.event_log import RunLog
     from low_rank_local_connectivity.training.recovery import Recovery
     from low_rank_local_connectivity.training.session import (
         Recipe,
+        answers,
         file_digest,
         ignore_keras_json,
         load,
@@ -32,9 +34,11 @@ if TYPE_CHECKING:
         save,
         score,
         set_precision,
+        share_right,
         train,
     )
     from low_rank_local_connectivity.training.strategy import Placement, lost_peer, place
+    from low_rank_local_connectivity.training.watching import Speed, Trace, peak_memory_bytes
 
 __all__ = [
     "STOPPED_STATUS",
@@ -42,7 +46,11 @@ __all__ = [
     "Recipe",
     "Recovery",
     "RunError",
+    "RunLog",
+    "Speed",
     "StoppedError",
+    "Trace",
+    "answers",
     "claimed",
     "file_digest",
     "full_disk",
@@ -51,11 +59,13 @@ __all__ = [
     "lost_peer",
     "make_deterministic",
     "out_of_memory",
+    "peak_memory_bytes",
     "place",
     "remove_unfinished",
     "save",
     "score",
     "set_precision",
+    "share_right",
     "train",
     "versions",
     "write_json",
@@ -64,7 +74,7 @@ __all__ = [
 # A plan is a way to compute a layer, and nothing else; the name here still means what it did.
 _MOVED = {"Plan": "Recipe"}
 # Where the names are that need Keras.
-_HOMES = ("recovery", "session", "strategy")
+_HOMES = ("recovery", "session", "strategy", "watching", "event_log")
 
 # A type checker that saw `__getattr__` would take any name for one of the package's.
 if not TYPE_CHECKING:

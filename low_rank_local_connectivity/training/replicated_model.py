@@ -8,6 +8,7 @@ as Keras no longer needs them.
 
 import ctypes
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -97,6 +98,27 @@ class ReplicatedModel(keras.Model):
             return logs
 
         return function
+
+
+def answers(model: keras.Model, batches: tf.data.Dataset) -> Iterator[tuple[Any, Any]]:
+    """Yields the labels of each batch and a model's outputs for it, as arrays.
+
+    Where several replicas share a batch, the order of its examples may change, but labels and
+    outputs belong together. Collective: every worker must call it.
+    """
+    strategy = model.distribute_strategy
+
+    def on_each(batch):
+        images, labels = batch
+        return labels, model(images, training=False)
+
+    compiled = tf.function(
+        lambda batch: strategy.run(on_each, args=(batch,)), autograph=False, reduce_retracing=True
+    )
+    if hasattr(model, "average_statistics"):
+        model.average_statistics()
+    for batch in strategy.experimental_distribute_dataset(batches):
+        yield tuple(strategy.gather(part, axis=0).numpy() for part in compiled(batch))
 
 
 def _keep_freed_memory() -> None:

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -232,6 +232,8 @@ def train(
     validation_batches: Iterable,
     recovery: Recovery,
     placement: Placement = ONE_DEVICE,
+    before: Sequence[keras.callbacks.Callback] = (),
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Recovery:
     """Trains a model to the end of its recipe, continuing from the state saved in the folder.
 
@@ -243,6 +245,8 @@ def train(
         recovery: Saves and restores the run, writing `checkpoints/`, `metrics.csv` and
             `tensorboard/` into its folder.
         placement: Where to train.
+        before: What is called before metrics are recorded, such as `Speed`, which adds to them.
+        callbacks: What is called after the run's state is saved.
 
     Returns:
         `recovery`, with each epoch's metrics and the time taken in seconds.
@@ -262,10 +266,9 @@ def train(
         print(f"Continuing after {where} of {recipe.epochs}.", flush=True)  # noqa: T201
     # Before the others, so that they see the score of the averages beside the weights themselves.
     averages: list[keras.callbacks.Callback] = [Averages()] if recipe.use_ema else []
-    callbacks: list[keras.callbacks.Callback] = [*averages, recovery]
+    own: list[keras.callbacks.Callback] = [*averages, *before, recovery]
     if placement.chief:
-        folder = recovery.metrics_path.parent / "tensorboard"
-        callbacks.append(event_log(folder))
+        own.append(event_log(recovery.metrics_path.parent / "tensorboard"))
     with heeding_signals(recovery), of_unknown_length():
         while start < total:
             # What is left of an epoch that was begun is an epoch of fewer steps.
@@ -279,7 +282,7 @@ def train(
                 shuffle=False,  # the batches come shuffled
                 validation_data=validation_batches,
                 validation_freq=recipe.validated_epochs(),
-                callbacks=callbacks,
+                callbacks=[*own, *callbacks],
                 verbose=0 if not placement.chief else 1 if sys.stdout.isatty() else 2,
             )
             start = epochs * steps
@@ -346,6 +349,38 @@ def score(model: keras.Model, batches: Iterable) -> float:
     with of_unknown_length():
         results: Any = model.evaluate(batches, verbose=0, return_dict=True)
     return float(results["accuracy"])
+
+
+def answers(model: keras.Model, batches: Iterable) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the label of every example of the batches, and a model's output for it.
+
+    Labels have shape `(examples,)` and outputs `(examples, classes)`, in the same order, which
+    under a strategy need not be that of the batches. Examples of weight 0 are left out.
+    Collective: every worker must call it.
+    """
+    if keras.backend.backend() == "tensorflow":
+        from low_rank_local_connectivity.training import replicated_model
+
+        given: Any = batches  # tf.data's
+        pairs = [*replicated_model.answers(model, given)]
+    else:
+        pairs = [_answered(model, *batch) for batch in batches]
+    labels, outputs = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    return labels, outputs.astype("float32")
+
+
+def _answered(
+    model: keras.Model, images: Any, labels: Any, weights: Any = None
+) -> tuple[np.ndarray, np.ndarray]:
+    labels, outputs = np.asarray(labels), np.asarray(model.predict_on_batch(images))
+    counted = slice(None) if weights is None else np.asarray(weights) > 0
+    return labels[counted], outputs[counted]
+
+
+def share_right(labels: np.ndarray, outputs: np.ndarray) -> float:
+    """Returns the accuracy of outputs for labels, in [0, 1], in the precision of Keras's metric."""
+    right = np.count_nonzero(outputs.argmax(-1) == labels)
+    return float(np.float32(right) / np.float32(len(labels)))
 
 
 def save(model: keras.Model, path: Path) -> None:

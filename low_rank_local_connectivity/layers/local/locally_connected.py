@@ -12,15 +12,16 @@ from low_rank_local_connectivity.layers.biases import add_bias
 from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
+from low_rank_local_connectivity.layers.planned import Planned
 from low_rank_local_connectivity.ops.arguments import one_of
 from low_rank_local_connectivity.plans.fused import require_kernel
 from low_rank_local_connectivity.plans.locally_connected import LOCALLY_CONNECTED
 from low_rank_local_connectivity.plans.machine import present_machine, require_memory
-from low_rank_local_connectivity.plans.plan import choose
+from low_rank_local_connectivity.plans.plan import Plan, choose
 from low_rank_local_connectivity.plans.request import Request
 
 
-class LocallyConnected(BaseLocalConv):
+class LocallyConnected(Planned, BaseLocalConv):
     """A convolution that shares nothing between positions.
 
     `outputs[b, p, f] = activation(sum_r patches[p, b, r] * kernel[p, r, f] + bias[p, f])`
@@ -195,9 +196,15 @@ class LocallyConnected(BaseLocalConv):
     def convolve(self, inputs, training: bool | None = None):
         """Applies each position's filters to its patch."""
         request = self.asked(tuple(inputs.shape), bool(training))
-        name = "patches_on_chip" if self.implementation == "fused" else "auto"
-        plan = choose(LOCALLY_CONNECTED, request, name=name)
+        plan = self._plan_for(request)
         return plan.apply(request, inputs, self._kernel_taps_first(self.kernel))
+
+    def _plan(self, shape: tuple[int | None, ...], training: bool) -> Plan:
+        return self._plan_for(self.asked(shape, training))
+
+    def _plan_for(self, request: Request) -> Plan:
+        name = "patches_on_chip" if self.implementation == "fused" else "auto"
+        return choose(LOCALLY_CONNECTED, request, name=name)
 
     def asked(self, shape: Any, training: bool = False) -> Request:
         """Returns what the layer is asked to compute for inputs of a shape.

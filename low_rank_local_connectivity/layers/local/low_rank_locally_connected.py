@@ -18,6 +18,7 @@ from low_rank_local_connectivity.layers.local.combining_weights import (
     InputDependentCombiningWeights,
 )
 from low_rank_local_connectivity.layers.local.spatial_bias import AXIS_NAMES, add_spatial_bias
+from low_rank_local_connectivity.layers.planned import Planned
 from low_rank_local_connectivity.ops import combining_weights as weights_ops
 from low_rank_local_connectivity.ops.arguments import (
     boolean,
@@ -34,13 +35,13 @@ from low_rank_local_connectivity.ops.windows import Windows
 from low_rank_local_connectivity.plans.fused import require_kernel
 from low_rank_local_connectivity.plans.low_rank import LOW_RANK, LowRankRequest
 from low_rank_local_connectivity.plans.machine import present_machine, require_memory
-from low_rank_local_connectivity.plans.plan import choose, names_of
+from low_rank_local_connectivity.plans.plan import Plan, choose, names_of
 from low_rank_local_connectivity.regularizers import SpatialSmoothness
 
 Implementation = Literal["auto", "convolve_then_combine", "combine_then_convolve", "fused"]
 
 
-class LowRankLocallyConnected(BaseLocalConv):
+class LowRankLocallyConnected(Planned, BaseLocalConv):
     """A convolution whose filter at each position mixes `K` shared filter banks.
 
     `filter[i, j] = sum_k w[i, j, k] * bank[k]` (equation 2 of the paper), a rank-`K`
@@ -537,9 +538,15 @@ class LowRankLocallyConnected(BaseLocalConv):
     def convolve(self, inputs, training: bool | None = None):
         """Applies the local filters to channels-last inputs, by the plan chosen."""
         request = self.asked(tuple(inputs.shape), bool(training))
-        plan = choose(LOW_RANK, request, self.machine.memory, self.implementation)
+        plan = self._plan_for(request)
         banks = self.kernel_bases if self.mixed else [self.kernel_bases]
         return plan.apply(request, inputs, banks, functools.partial(self._penalized, inputs))
+
+    def _plan(self, shape: tuple[int | None, ...], training: bool) -> Plan:
+        return self._plan_for(self.asked(shape, training))
+
+    def _plan_for(self, request: LowRankRequest) -> Plan:
+        return choose(LOW_RANK, request, self.machine.memory, self.implementation)
 
     def asked(self, shape: Any, training: bool = False) -> LowRankRequest:
         """Returns what the layer is asked to compute for inputs of a shape.

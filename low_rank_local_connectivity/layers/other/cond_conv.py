@@ -13,6 +13,7 @@ from low_rank_local_connectivity.layers.data_format import from_channels_last, t
 from low_rank_local_connectivity.layers.dense import Dense
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
+from low_rank_local_connectivity.layers.planned import Planned
 from low_rank_local_connectivity.ops.arguments import (
     is_tensor,
     one_of,
@@ -25,12 +26,12 @@ from low_rank_local_connectivity.ops.operation_counts import convolution, each_s
 from low_rank_local_connectivity.ops.precision import at_least_float32, mean
 from low_rank_local_connectivity.plans.conditional import CONDITIONAL
 from low_rank_local_connectivity.plans.machine import present_machine
-from low_rank_local_connectivity.plans.plan import choose
+from low_rank_local_connectivity.plans.plan import Plan, choose
 from low_rank_local_connectivity.plans.request import Request
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class CondConv2D(BaseLocalConv):
+class CondConv2D(Planned, BaseLocalConv):
     """A convolution whose kernel and bias each example mixes for itself from `n` experts.
 
     `outputs[b] = conv(inputs[b], sum_n r[b, n] * kernel[n]) + sum_n r[b, n] * bias[n]`
@@ -280,17 +281,23 @@ class CondConv2D(BaseLocalConv):
 
     def _convolve(self, inputs, kernels, routing_weights):
         """Applies each example's mix of the experts to channels-last inputs, by the plan chosen."""
-        request = Request(
+        plan = self._plan(tuple(inputs.shape), training=False)
+        return plan.apply(self._asked(tuple(inputs.shape)), inputs, kernels, routing_weights)
+
+    def _plan(self, shape: tuple[int | None, ...], training: bool) -> Plan:
+        del training  # which costs all plans alike
+        return choose(CONDITIONAL, self._asked(shape), self.machine.memory)
+
+    def _asked(self, shape: tuple[int | None, ...]) -> Request:
+        return Request(
             self.windows,
-            tuple(inputs.shape),
+            shape,
             self.filters,
             self.num_experts,
             backend=self.machine.backend,
             device=self.machine.device,
             itemsize=self.machine.itemsize(self.compute_dtype),
         )
-        plan = choose(CONDITIONAL, request, self.machine.memory)
-        return plan.apply(request, inputs, kernels, routing_weights)
 
     def _checked(self, routing_weights: Any, batch: Any) -> Any:
         """Returns given routing weights as a tensor, if each example has one for each expert."""

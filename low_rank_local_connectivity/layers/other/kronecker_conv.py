@@ -23,6 +23,7 @@ from low_rank_local_connectivity.layers.other.kronecker_checks import (
     kernel_to_factorize,
     require_product,
 )
+from low_rank_local_connectivity.layers.planned import Planned
 from low_rank_local_connectivity.ops.arguments import (
     one_of,
     one_of_any_case,
@@ -42,14 +43,14 @@ from low_rank_local_connectivity.ops.operation_counts import numbers, per_output
 from low_rank_local_connectivity.ops.windows import Windows
 from low_rank_local_connectivity.plans.kronecker import KRONECKER, KroneckerRequest
 from low_rank_local_connectivity.plans.machine import present_machine
-from low_rank_local_connectivity.plans.plan import choose, names_of
+from low_rank_local_connectivity.plans.plan import Plan, choose, names_of
 
 # What the layer has in common with the convolution that it comes from or becomes.
 KEPT = ("strides", "padding", "data_format", "activation", "use_bias", "activity_regularizer")
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class KroneckerConv2D(LayerWithKernels):
+class KroneckerConv2D(Planned, LayerWithKernels):
     """A convolution whose kernel is a sum of Kronecker products of two smaller kernels.
 
     `kernel[i h2 + k, j w2 + l, c c2 + d, e o2 + f]
@@ -232,8 +233,12 @@ class KroneckerConv2D(LayerWithKernels):
     def _convolve(self, inputs):
         """Applies the kernel to channels-last inputs, by the plan chosen."""
         request = self.asked(inputs.shape[1:3])
-        plan = choose(KRONECKER, request, self.machine.memory, self.strategy)
+        plan = self._plan(tuple(inputs.shape), training=False)
         return plan.apply(request, inputs, self.coarse_kernel, self.fine_kernel)
+
+    def _plan(self, shape: tuple[int | None, ...], training: bool) -> Plan:
+        del training  # which costs all plans alike
+        return choose(KRONECKER, self.asked(shape[1:3]), self.machine.memory, self.strategy)
 
     def asked(self, sizes: Any = (None, None)) -> KroneckerRequest:
         """Returns what the layer is asked to compute for inputs of a spatial size.
