@@ -232,19 +232,21 @@ class KroneckerConv2D(Planned, LayerWithKernels):
 
     def _convolve(self, inputs):
         """Applies the kernel to channels-last inputs, by the plan chosen."""
-        request = self.asked(inputs.shape[1:3])
-        plan = self._plan(tuple(inputs.shape), training=False)
+        request = self.asked(inputs.shape[1:3], inputs.shape[0])
+        plan = choose(KRONECKER, request, self.machine.memory, self.strategy)
         return plan.apply(request, inputs, self.coarse_kernel, self.fine_kernel)
 
     def _plan(self, shape: tuple[int | None, ...], training: bool) -> Plan:
-        del training  # which costs all plans alike
-        return choose(KRONECKER, self.asked(shape[1:3]), self.machine.memory, self.strategy)
+        del training  # `call` is not told
+        request = self.asked(shape[1:3], shape[0])
+        return choose(KRONECKER, request, self.machine.memory, self.strategy)
 
-    def asked(self, sizes: Any = (None, None)) -> KroneckerRequest:
+    def asked(self, sizes: Any = (None, None), batch: Any = None) -> KroneckerRequest:
         """Returns what the layer is asked to compute for inputs of a spatial size.
 
         Args:
             sizes: Rows and columns of the inputs, None where unknown.
+            batch: Number of examples, None if unknown.
 
         Raises:
             ValueError: If there are not two.
@@ -257,7 +259,7 @@ class KroneckerConv2D(Planned, LayerWithKernels):
         machine = self.machine or present_machine()
         return KroneckerRequest(
             self.windows,
-            (None, *sizes, self.factors[0][2] * self.factors[1][2]),
+            (batch, *sizes, self.factors[0][2] * self.factors[1][2]),
             self.filters,
             self.rank,
             backend=machine.backend,
@@ -273,7 +275,8 @@ class KroneckerConv2D(Planned, LayerWithKernels):
 
     def chosen_strategy(self, sizes: tuple[int | None, ...] = (None, None)) -> str:
         """Returns `"factored"` or `"dense"`: how inputs of a spatial size are convolved."""
-        return choose(KRONECKER, self.asked(sizes), name=self.strategy).name
+        machine = self.machine or present_machine()
+        return choose(KRONECKER, self.asked(sizes), machine.memory, self.strategy).name
 
     def to_conv2d(self) -> keras.layers.Conv2D:
         """Returns the ordinary convolution that computes the same: its kernel is spelled out.
