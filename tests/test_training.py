@@ -219,6 +219,8 @@ EVERYTHING = dataclasses.replace(
 )
 
 
+# A command that is killed in test_experiment.py keeps averages and sums, too.
+@pytest.mark.slow
 def test_averages_and_sums_of_gradients_are_continued_bit_for_bit(tmp_path):
     whole, whole_recovery = trained(tmp_path / "whole", recipe=EVERYTHING)
     parts, parts_recovery = trained(tmp_path / "parts", 4, then=12, recipe=EVERYTHING)
