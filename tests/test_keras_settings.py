@@ -56,7 +56,8 @@ def build(name, kinds=("conv2d", "low_rank_locally_connected2d", "deformable_con
     network = MODELS[name]
     makers = [convolution(kind, Settings(spatial_rank=2)) for kind in kinds]
     choices = (makers,) if network.num_layers else ()
-    options = {key: {"filters": 6, "kernel_size": 3}.get(key, True) for key in network.options}
+    values = {"filters": 6, "kernel_size": 3, "stem": "cifar"}
+    options = {key: values.get(key, True) for key in network.options}
     return network.build(shape or IMAGE_SHAPE, CLASSES, *choices, **options)
 
 
