@@ -280,8 +280,16 @@ KERAS_S_OWN = {
 }
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
-@pytest.mark.parametrize("name", KERAS_S_OWN)
+def in_precisions():
+    """Each with and without a scaled loss, in the quick suite every other one."""
+    for index, (name, precision) in enumerate(
+        itertools.product(KERAS_S_OWN, ("float32", "mixed_float16"))
+    ):
+        marks = (pytest.mark.slow,) if index % 4 in (1, 2) else ()
+        yield pytest.param(name, precision, marks=marks)
+
+
+@pytest.mark.parametrize(("name", "precision"), list(in_precisions()))
 def test_optimizers_are_keras_s_own(name, precision, tmp_path, request):
     # The policy of the model, not of its layers, decides whether its loss is scaled.
     request.addfinalizer(lambda: keras.config.set_dtype_policy("float32"))
