@@ -212,8 +212,9 @@ def start_as_convolution(layer: Any, convolution: Any, seed: int) -> None:
         weight.assign(np.ones(weight.shape))
     for weight in layer.spatial_bias_terms:
         weight.assign(np.zeros(weight.shape))
-    equal = float(ops.max(layer.combining_weights())) if layer.has_logits else 1.0
-    scale = layer.spatial_rank * equal
+    scale = 1.0
+    if layer.has_logits:
+        scale = layer.spatial_rank * ops.convert_to_numpy(layer.combining_weights()).max()
     layer.kernel_bases.assign(ops.convert_to_numpy(start.kernel_bases) / scale)
     if layer.use_bias:
         layer.bias.assign(ops.convert_to_numpy(convolution.bias))
