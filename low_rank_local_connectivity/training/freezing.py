@@ -55,14 +55,14 @@ def holding(model: keras.Model, layers: Sequence[Any]) -> Iterator[None]:
     names = ("_apply_weight_decay", "_backend_update_step")
     for name in names:
         setattr(optimizer, name, _putting_back(getattr(optimizer, name), weights))
-    model.make_train_function(force=True)
+    model.train_function = None  # `fit` makes another, when it has built the metrics
     try:
         yield
     finally:
         for name in names:
             delattr(optimizer, name)
         _set_trainable(layers, weights, True)
-        model.make_train_function(force=True)
+        model.train_function = None
 
 
 def _set_trainable(layers: Sequence[Any], weights: Sequence[Any], value: bool) -> None:
