@@ -37,6 +37,7 @@ from low_rank_local_connectivity.experiments.folder import (
 from low_rank_local_connectivity.experiments.needs import check_flags_have_effect
 from low_rank_local_connectivity.experiments.running import run
 from low_rank_local_connectivity.experiments.runs import runs_of_sweep
+from low_rank_local_connectivity.experiments.warm_start import check_weights
 from low_rank_local_connectivity.experiments.watching import check_callbacks
 
 
@@ -109,6 +110,7 @@ def checked(argv: list[str]) -> tuple[Experiment, dict[str, Any] | None]:
     result = lacking_evaluation(experiment, result)
     if result is None or "failed" in result:
         check_callbacks(experiment)
+        check_weights(experiment)
         if not experiment.download:
             DATASETS[experiment.dataset].find(experiment.data_dir)
         check_backend(DATASETS[experiment.dataset])

@@ -14,6 +14,7 @@ from low_rank_local_connectivity.experiments.memory import (
     check_memory,
     needed_bytes,
 )
+from low_rank_local_connectivity.experiments.warm_start import check_fit, source_of
 
 if TYPE_CHECKING:
     from low_rank_local_connectivity.training import Placement
@@ -121,8 +122,10 @@ def _rows(experiment: Experiment) -> list[Row]:
     from low_rank_local_connectivity.inspection import layer_costs
 
     training.set_precision(experiment.precision)
+    source = source_of(experiment)
     with keras.StatelessScope(initialize_variables=False):
         model = experiment.build()
+        check_fit(experiment, model, source)
         pairs = zip(opened(model), layer_costs(model), strict=True)
         return [
             Row(

@@ -26,6 +26,7 @@ from low_rank_local_connectivity.experiments.fields import (
     one_of,
     some_of,
 )
+from low_rank_local_connectivity.experiments.warm_start import digest_of
 from low_rank_local_connectivity.export import FORMATS
 from low_rank_local_connectivity.models import (
     BY_DIMENSIONS,
@@ -49,6 +50,7 @@ DECOUPLED = ("adamw", "lion")
 REPLICATED = ("mirrored", "multi_worker", "tpu")
 # Newer fields, whose defaults are what runs did before.
 LATER = (*LIMITS, "gradient_accumulation_steps", "use_ema", "ema_momentum", "stem")
+LATER += ("weights", "freeze_epochs")
 
 
 FUNCTION = re.compile(r"\w+(\.\w+)*:\w+")
@@ -290,6 +292,20 @@ class Experiment:
     validation_every: int = field(
         1, "Epochs from one validation to the next.", Group.OPTIMISATION, AT_LEAST_1
     )
+    weights: str | None = field(
+        None,
+        "File .keras, or folder of a run, with whose weights to start: each layer takes those of "
+        "the layer of the same name, and a low-rank layer also those of a convolution, as which "
+        "it starts. The last layer may have other classes. [random weights]",
+        Group.OPTIMISATION,
+        path=True,
+    )
+    freeze_epochs: int = field(
+        0,
+        "First epochs in which the layers that --weights gave do not learn.",
+        Group.OPTIMISATION,
+        AT_LEAST_0,
+    )
     seed: int = field(
         0, "Seed of everything random; the first of a sweep's.", Group.OPTIMISATION, UINT32
     )
@@ -527,6 +543,9 @@ class Experiment:
         self._require("batch_size", self.batch_size <= examples, sentence)
         below = 0 <= self.warmup_epochs < self.epochs
         self._require("warmup_epochs", below, f"must be from 0 to below --epochs={self.epochs}")
+        frozen, most = self.freeze_epochs, self.epochs if self.weights is not None else 0
+        what = f"must be at most --epochs={self.epochs}" if most else "needs --weights"
+        self._require("freeze_epochs", frozen <= most, what)
         given = [name for name in LIMITS if getattr(self, name) is not None]
         for name in given[1:]:
             self._require(name, False, f"must be given without --{given[0]}: one limit applies")
@@ -544,6 +563,8 @@ class Experiment:
         self._require(
             "gradient_accumulation_steps", one, f"cannot be used with several replicas, {why}"
         )
+        none = self.freeze_epochs == 0
+        self._require("freeze_epochs", none, "cannot be used with several replicas of TensorFlow")
 
     def _check_packages(self) -> None:
         """Refuses exports whose packages are missing before training rather than after it."""
@@ -626,6 +647,8 @@ class Experiment:
         if DATASETS[self.dataset].complete is not None:
             # Whose name is the same whatever lies in the folder.
             found["images"] = _told_apart(self.placed)
+        if self.weights is not None and (digest := digest_of(self.weights)):
+            found["weights_sha256"] = digest
         return json.loads(json.dumps(found))
 
     def recorded_config(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from low_rank_local_connectivity.experiments.experiment import (
 # What `config.json` has not always told, and how what is no flag is spelled.
 UNTOLD_ONCE = ("backend", "images")
 SPELLED = {"backend": "KERAS_BACKEND", "images": "--data_dir"}
+SPELLED["weights_sha256"] = "the digest of the file of --weights"
 
 
 def check_folder(experiment: Experiment, allow_other_flags: bool = False) -> dict[str, Any] | None:
@@ -94,6 +95,8 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
         here: What its content would be now.
     """
     told = {name: here[name] for name in UNTOLD_ONCE if name in here} | there
+    if "weights_sha256" not in here:  # a file that is gone is needed no more
+        told.pop("weights_sha256", None)
     return [
         f"{SPELLED.get(name, f'--{name}')} is {told.get(name)} there and {here.get(name)} here"
         for name in sorted(set(told) | set(here))

@@ -27,10 +27,11 @@ from low_rank_local_connectivity.experiments.folder import (
 )
 from low_rank_local_connectivity.experiments.memory import check_memory
 from low_rank_local_connectivity.experiments.trained import write_inputs
+from low_rank_local_connectivity.experiments.warm_start import begin
 from low_rank_local_connectivity.experiments.watching import watching
 
 if TYPE_CHECKING:
-    from low_rank_local_connectivity.training import Placement, Recovery
+    from low_rank_local_connectivity.training import Frozen, Placement, Recovery
 
 # Steps after which the statistics' initial values, of which each keeps nine tenths, have a weight
 # of 0.5 %. With 180 digits and 16 filters, 20 steps reach 0.55 in training and 0.40 in test, and 50
@@ -106,6 +107,8 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
         model = placement.model(experiment.build())
     parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     tell_beginning(experiment, placement, splits, parameters)
+    with placement.scope():
+        loaded = begin(experiment, model, placement.chief)
     valid_batches, test_batches = (
         batches.evaluation_batches(
             experiment.data, splits[name], experiment.batch_size, experiment.seed
@@ -113,7 +116,8 @@ def run_placed(experiment: Experiment, placement: "Placement") -> dict[str, Any]
         for name in ("valid", "test")
     )
     speed = training.Speed(experiment.batch_size)
-    recovery = train(experiment, placement, model, splits, valid_batches, speed)
+    frozen = training.Frozen(loaded, experiment.freeze_epochs)
+    recovery = train(experiment, placement, model, splits, valid_batches, speed, frozen)
     if placement.chief:
         check_trained_as_asked(experiment)
     shared = placement.batches(test_batches, experiment.batch_size, len(splits["test"]))
@@ -180,6 +184,7 @@ def train(
     splits: dict[str, Any],
     valid_batches: Any,
     speed: Any,
+    frozen: "Frozen",
 ) -> "Recovery":
     """Trains a model from the state saved in its folder and returns the result so far.
 
@@ -190,6 +195,7 @@ def train(
         splits: The examples of each split by its name.
         valid_batches: Pairs of images and labels, to evaluate the model between epochs.
         speed: The `Speed` that measures its steps.
+        frozen: The layers that do not learn at first.
     """
     from low_rank_local_connectivity import training
 
@@ -228,6 +234,7 @@ def train(
         placement,
         before=[speed],
         callbacks=watching(experiment, recovery) if placement.chief else (),
+        frozen=frozen,
     )
     return recovery
 

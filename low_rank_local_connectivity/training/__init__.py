@@ -23,6 +23,7 @@ from low_rank_local_connectivity.training.records import (
 
 if TYPE_CHECKING:
     from low_rank_local_connectivity.training.event_log import RunLog
+    from low_rank_local_connectivity.training.freezing import Frozen
     from low_rank_local_connectivity.training.recovery import Recovery
     from low_rank_local_connectivity.training.session import (
         Recipe,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STOPPED_STATUS",
+    "Frozen",
     "Placement",
     "Recipe",
     "Recovery",
@@ -74,7 +76,7 @@ __all__ = [
 # A plan is a way to compute a layer, and nothing else; the name here still means what it did.
 _MOVED = {"Plan": "Recipe"}
 # Where the names are that need Keras.
-_HOMES = ("recovery", "session", "strategy", "watching", "event_log")
+_HOMES = ("recovery", "session", "strategy", "watching", "event_log", "freezing")
 
 # A type checker that saw `__getattr__` would take any name for one of the package's.
 if not TYPE_CHECKING:

@@ -16,6 +16,7 @@ import numpy as np
 from low_rank_local_connectivity.keras_settings import DEFAULTS, change_settings
 from low_rank_local_connectivity.training.endings import RunError
 from low_rank_local_connectivity.training.event_log import EventLog
+from low_rank_local_connectivity.training.freezing import NOTHING, Frozen
 from low_rank_local_connectivity.training.records import replacing
 from low_rank_local_connectivity.training.recovery import Recovery, heeding_signals
 from low_rank_local_connectivity.training.schedule import warmup_then
@@ -234,6 +235,7 @@ def train(
     placement: Placement = ONE_DEVICE,
     before: Sequence[keras.callbacks.Callback] = (),
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    frozen: Frozen = NOTHING,
 ) -> Recovery:
     """Trains a model to the end of its recipe, continuing from the state saved in the folder.
 
@@ -247,6 +249,7 @@ def train(
         placement: Where to train.
         before: What is called before metrics are recorded, such as `Speed`, which adds to them.
         callbacks: What is called after the run's state is saved.
+        frozen: The layers that do not learn in the first epochs.
 
     Returns:
         `recovery`, with each epoch's metrics and the time taken in seconds.
@@ -273,18 +276,19 @@ def train(
         while start < total:
             # What is left of an epoch that was begun is an epoch of fewer steps.
             done, inside = divmod(start, steps)
-            epochs = done + 1 if inside else recipe.epochs
-            model.fit(
-                training_batches(start),
-                epochs=epochs,
-                initial_epoch=done,
-                steps_per_epoch=steps - inside,
-                shuffle=False,  # the batches come shuffled
-                validation_data=validation_batches,
-                validation_freq=recipe.validated_epochs(),
-                callbacks=[*own, *callbacks],
-                verbose=0 if not placement.chief else 1 if sys.stdout.isatty() else 2,
-            )
+            epochs = frozen.last_of_phase(done, done + 1 if inside else recipe.epochs)
+            with frozen.during(model, done):
+                model.fit(
+                    training_batches(start),
+                    epochs=epochs,
+                    initial_epoch=done,
+                    steps_per_epoch=steps - inside,
+                    shuffle=False,  # the batches come shuffled
+                    validation_data=validation_batches,
+                    validation_freq=recipe.validated_epochs(),
+                    callbacks=[*own, *callbacks],
+                    verbose=0 if not placement.chief else 1 if sys.stdout.isatty() else 2,
+                )
             start = epochs * steps
             if recipe.use_ema and start < total:
                 recovery.restore(model)  # as the end of `fit` puts the averages in the model
