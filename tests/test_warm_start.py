@@ -156,7 +156,14 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# The last of them has what the others have.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "everything" else (pytest.mark.slow,))
+        for name in RECIPES
+    ],
+)
 def test_frozen_layers_do_not_move_by_a_bit_and_learn_afterwards(name, tmp_path):
     model = trained(tmp_path / "whole", RECIPES[name])
     keras.utils.set_random_seed(3)
@@ -172,6 +179,7 @@ def test_frozen_layers_do_not_move_by_a_bit_and_learn_afterwards(name, tmp_path)
     assert_same_variables(model, parts)
 
 
+@pytest.mark.slow
 def test_adams_steps_after_the_frozen_epochs_are_no_larger_than_its_rate(tmp_path):
     """Its moments have followed the gradients; from zero they would be six times as large."""
     recipe = dataclasses.replace(PLAIN, schedule="constant")
@@ -196,6 +204,7 @@ def source(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_within_and_after_the_frozen_epochs_ends_as_if_it_had_not_been(
     source, tmp_path
 ):
