@@ -10,7 +10,6 @@ output, signals and exit status of its own. The processes that share the tests s
 
 import atexit
 import contextlib
-import errno
 import functools
 import gc
 import importlib
@@ -145,20 +144,45 @@ def connected(*modules: str) -> socket.socket:
     path = SOCKETS / f"commands-{run[:12]}-{zlib.crc32(' '.join(modules).encode()):x}"
     while True:
         connection = socket.socket(socket.AF_UNIX)
-        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+        try:
             connection.connect(str(path))
+        except FileNotFoundError:
+            pass
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)  # of a server that was killed
+        else:
             return connection
         connection.close()
-        # Of two that are started at once the second finds the socket taken, and ends.
-        server = os.posix_spawn(
-            sys.executable, [sys.executable, __file__, str(path), *modules], os.environ
-        )
-        while not path.exists():
-            ended, status = os.waitpid(server, os.WNOHANG)
-            assert not status, "The server of commands cannot be started."
-            if ended:
-                break
-            time.sleep(POLL)
+        start_server(path, *modules)
+
+
+def start_server(path: Path, *modules: str) -> None:
+    """Starts a server, and waits until one takes connections there.
+
+    Of two that are started at once the second finds that the first does, and ends.
+    """
+    arguments = [sys.executable, __file__, str(path), *modules]
+    server = os.posix_spawn(sys.executable, arguments, os.environ)
+    while not path.exists():
+        ended, status = os.waitpid(server, os.WNOHANG)
+        assert not status, "The server of commands cannot be started."
+        if ended:
+            break
+        time.sleep(POLL)
+
+
+def listening(path: str) -> socket.socket | None:
+    """Returns the socket of a server, which nobody sees before it listens; None if there is one."""
+    listener, hidden = socket.socket(socket.AF_UNIX), f"{path}.{os.getpid()}"
+    listener.bind(hidden)
+    listener.listen()
+    try:
+        os.link(hidden, path)
+    except FileExistsError:
+        return None
+    finally:
+        Path(hidden).unlink()
+    return listener
 
 
 # Every answer is padded to as many bytes, so that reading one leaves the others.
@@ -321,14 +345,9 @@ def end_with(function, *arguments) -> NoReturn:
 
 def main(path: str, *modules: str) -> None:
     """Imports and serves."""
-    listener = socket.socket(socket.AF_UNIX)
-    try:
-        listener.bind(path)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
+    listener = listening(path)
+    if listener is None:
         return
-    listener.listen()
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # read by the import; a run says the same
     sys.path[0] = str(ROOT)
     gc.disable()  # among what is imported there is nothing to collect

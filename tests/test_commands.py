@@ -62,3 +62,18 @@ def test_several_commands_run_at_a_time_and_take_signals_and_end_apart(tmp_path)
 def test_other_settings_that_imports_read_get_an_interpreter_of_their_own():
     code = "import os, sys; print(os.environ['KERAS_HOME'], 'numpy' in sys.modules)"
     assert commands.python("-c", code, KERAS_HOME="/nowhere").stdout == "/nowhere False\n"
+
+
+def test_a_server_that_was_killed_is_replaced():
+    first = commands.Server("colorsys")
+    server = int(first.python("-c", "import os; print(os.getppid())").stdout)
+    assert server != os.getpid()
+    os.kill(server, signal.SIGKILL)
+    os.waitpid(server, 0)
+    second = commands.Server("colorsys")
+    code = "import os, sys; print('colorsys' in sys.modules, os.getppid())"
+    imported, other = second.python("-c", code).stdout.split()
+    assert imported == "True"
+    assert int(other) != server
+    for one in (first, second):
+        one.close()
