@@ -166,13 +166,14 @@ def tell_beginning(
 
 
 def hint_at_few_steps(experiment: Experiment, steps: int) -> None:
-    """Prints that batch statistics cannot settle in a run of so few steps in each epoch."""
-    if steps * experiment.epochs < FEW_STEPS:
+    """Prints that batch statistics cannot settle in a run of so few steps, unless it loads them."""
+    if experiment.weights is None and steps * experiment.epochs < FEW_STEPS:
+        epochs = math.ceil(FEW_STEPS / steps)
         print(
             f"This run takes {steps * experiment.epochs} steps, in which the moving statistics of "
             "batch normalisation do not settle: validation and test accuracy may stay below "
-            f"training's. --epochs={math.ceil(FEW_STEPS / steps)} takes {FEW_STEPS} steps; so does "
-            "a smaller --batch_size.",
+            f"training's. --epochs={epochs} takes {steps * epochs} steps; a smaller --batch_size "
+            "takes more in each epoch.",
             flush=True,
         )
 

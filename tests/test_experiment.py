@@ -15,6 +15,8 @@ import keras
 import numpy as np
 import pytest
 
+from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.running import hint_at_few_steps
 from low_rank_local_connectivity.training.watching import RATE
 
 SMALL = ("--epochs=2", "--filters=8", "--batch_size=128")
@@ -666,3 +668,17 @@ def test_translated_images_train_from_flags(tmp_path):
     import keras
 
     assert keras.models.load_model(tmp_path / "run" / "model.keras").input_shape[1:3] == (20, 20)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("options", "epochs"), [({"epochs": 2}, 3), ({"epochs": 3}, None), ({"weights": "a"}, None)]
+)
+def test_a_run_of_few_steps_that_loads_nothing_says_how_many_are_enough(options, epochs, capsys):
+    """Digits have 19 batches of 64."""
+    hint_at_few_steps(Experiment(**{"epochs": 1, **options}), steps=19)
+    told = capsys.readouterr().out
+    assert bool(told) == (epochs is not None)
+    if epochs:
+        assert told.startswith("This run takes 38 steps, in which the moving statistics of ")
+        assert f"--epochs={epochs} takes {19 * epochs} steps; a smaller --batch_size" in told
