@@ -120,13 +120,14 @@ def _rows(experiment: Experiment) -> list[Row]:
 
     from low_rank_local_connectivity import training
     from low_rank_local_connectivity.inspection import layer_costs
+    from low_rank_local_connectivity.inspection.graph import opened_layers
 
     training.set_precision(experiment.precision)
     source = source_of(experiment)
     with keras.StatelessScope(initialize_variables=False):
         model = experiment.build()
         check_fit(experiment, model, source)
-        pairs = zip(opened(model), layer_costs(model), strict=True)
+        pairs = zip(opened_layers(model), layer_costs(model), strict=True)
         return [
             Row(
                 cost.name,
@@ -138,17 +139,6 @@ def _rows(experiment: Experiment) -> list[Row]:
             )
             for layer, cost in pairs
         ]
-
-
-def opened(model: Any) -> Iterator[Any]:
-    """Yields the layers of a model and of the models among them, in order."""
-    import keras
-
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from opened(layer)
-        else:
-            yield layer
 
 
 def plans_of(layer: Any, batch_size: int) -> str:

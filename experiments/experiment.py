@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import json
 import math
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,7 +16,9 @@ from low_rank_local_connectivity.experiments.fields import (
     AT_LEAST_0,
     AT_LEAST_1,
     BELOW_1,
+    FUNCTION,
     POSITIVE,
+    STEPS,
     UINT32,
     Accepted,
     Group,
@@ -44,29 +45,12 @@ PLACES = ("data_dir", "download", "model_dir", "tpu", "peers_timeout")
 SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints", "evaluation")
 # Nor does watching it change a run.
 WATCHING = ("callbacks", "profile")
-# Limits of gradients, optimizers that decay kernels themselves, and strategies of many replicas.
+# Limits of gradients, and strategies of many replicas.
 LIMITS = ("clipnorm", "global_clipnorm", "clipvalue")
-DECOUPLED = ("adamw", "lion")
 REPLICATED = ("mirrored", "multi_worker", "tpu")
 # Newer fields, whose defaults are what runs did before.
-LATER = (*LIMITS, "gradient_accumulation_steps", "use_ema", "ema_momentum", "stem")
-LATER += ("weights", "freeze_epochs")
-
-
-FUNCTION = re.compile(r"\w+(\.\w+)*:\w+")
-
-
-def is_function(text: str) -> bool:
-    """Returns whether a text names a module and a function in it."""
-    return FUNCTION.fullmatch(text) is not None
-
-
-def is_range(steps: tuple[str, ...]) -> bool:
-    """Returns whether words are none, or two numbers of steps in order."""
-    if not steps:
-        return True
-    known = len(steps) == 2 and all(step.isascii() and step.isdigit() for step in steps)
-    return known and 1 <= int(steps[0]) <= int(steps[1])
+LATER = (*LIMITS, "gradient_accumulation_steps", "use_ema", "ema_momentum")
+LATER += ("stem", "weights", "freeze_epochs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +91,7 @@ class Experiment:
         "the area, flip mirrors half of the images, crop,flip does both, and none does not change "
         "them. Not for classes that depend on where something is, or on left and right. "
         "Of Keras, with a strength up to 1 if one is given, as in mixup:0.4: randaugment makes two "
-        "changes of colour or place, erasing fills a rectangle of as large a share of the images, "
+        "changes of colour or place, erasing fills a rectangle in that share of the images, "
         "mixup and cutmix mix images and labels by shares of a beta distribution of the parameter.",
         Group.DATA,
         Accepted(
@@ -357,13 +341,13 @@ class Experiment:
         "Function that is given the Experiment and returns Keras callbacks, as MODULE:FUNCTION, "
         "such as those of MLflow. They must not change the run. [none]",
         Group.SAVING,
-        Accepted("must be a module and a function, MODULE:FUNCTION", is_function),
+        FUNCTION,
     )
     profile: tuple[str, ...] = field(
         (),
         "First and last step, from 1, of which to write a trace for TensorBoard: START,END.",
         Group.SAVING,
-        Accepted("must be two steps in order, the first at least 1: START,END", is_range),
+        STEPS,
     )
     export_formats: tuple[str, ...] = field(
         ("tf_saved_model",),
@@ -602,8 +586,10 @@ class Experiment:
 
     def build(self):
         """Builds the network; needs a framework."""
+        from low_rank_local_connectivity.training import session
+
         dataset, network = self.data, MODELS[self.network]
-        penalty = 0.0 if self.optimizer in DECOUPLED else self.weight_decay
+        penalty = 0.0 if self.optimizer in session.DECOUPLED else self.weight_decay
         of_all = {"weight_decay": penalty, "synchronized": self.synchronized_batch_norm}
         if network.stages:
             insert = self.insert_layer and convolution(self.insert_layer, self.settings)

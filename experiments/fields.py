@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -64,6 +65,23 @@ AT_LEAST_0 = Accepted("must be at least 0", lambda value: 0 <= value < math.inf)
 BELOW_1 = Accepted("must be from 0 to below 1", lambda value: 0 <= value < 1)
 POSITIVE = Accepted("must be positive", lambda value: 0 < value < math.inf)
 UINT32 = Accepted("must be from 0 to 4294967295", lambda value: 0 <= value < 2**32)
+
+
+def is_function(text: str) -> bool:
+    """Returns whether a text names a module and a function in it."""
+    return re.fullmatch(r"\w+(\.\w+)*:\w+", text) is not None
+
+
+def are_steps(steps: tuple[str, ...]) -> bool:
+    """Returns whether words are none, or two numbers of steps in order."""
+    if not steps:
+        return True
+    known = len(steps) == 2 and all(step.isascii() and step.isdigit() for step in steps)
+    return known and 1 <= int(steps[0]) <= int(steps[1])
+
+
+FUNCTION = Accepted("must be a module and a function, MODULE:FUNCTION", is_function)
+STEPS = Accepted("must be two steps in order, the first at least 1: START,END", are_steps)
 
 
 @dataclasses.dataclass(frozen=True)

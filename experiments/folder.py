@@ -20,8 +20,11 @@ from low_rank_local_connectivity.experiments.experiment import (
 
 # What `config.json` has not always told, and how what is no flag is spelled.
 UNTOLD_ONCE = ("backend", "images")
-SPELLED = {"backend": "KERAS_BACKEND", "images": "--data_dir"}
-SPELLED["weights_sha256"] = "the digest of the file of --weights"
+SPELLED = {
+    "backend": "KERAS_BACKEND",
+    "images": "--data_dir",
+    "weights_sha256": "the digest of the file of --weights",
+}
 
 
 def check_folder(experiment: Experiment, allow_other_flags: bool = False) -> dict[str, Any] | None:

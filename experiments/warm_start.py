@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,13 +112,11 @@ class Matches:
         return "; ".join(parts) + "."
 
 
-def opened(model: Any) -> Iterator[Any]:
-    """Yields the layers with weights of a model and of the models among them, in order."""
-    for layer in model.layers:
-        if hasattr(layer, "layers"):
-            yield from opened(layer)
-        elif layer.weights:
-            yield layer
+def with_weights(model: Any) -> list[Any]:
+    """Returns the layers with weights of a model and of the models among them, in order."""
+    from low_rank_local_connectivity.inspection.graph import opened_layers
+
+    return [layer for layer in opened_layers(model) if layer.weights]
 
 
 def match(model: Any, source: Any, weights: str) -> Matches:
@@ -131,7 +129,7 @@ def match(model: Any, source: Any, weights: str) -> Matches:
     """
     from low_rank_local_connectivity import training
 
-    layers, theirs = list(opened(model)), {layer.name: layer for layer in opened(source)}
+    layers, theirs = with_weights(model), {layer.name: layer for layer in with_weights(source)}
     pairs, new = [], []
     for layer in layers:
         found = _matched(layer, theirs.get(layer.name))
@@ -269,7 +267,7 @@ def begin(experiment: "Experiment", model: Any, chief: bool = True) -> list[Any]
         return []
     if is_begun(folder):
         names = _recorded(folder / LOADED) if experiment.freeze_epochs else []
-        return [layer for layer in opened(model) if layer.name in names]
+        return [layer for layer in with_weights(model) if layer.name in names]
     found = match(model, read(experiment.weights), experiment.weights)
     check_something_learns(experiment, found)
     for pair in found.pairs:

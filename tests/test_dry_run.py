@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import low_rank_local_connectivity as lrlc
-from low_rank_local_connectivity.experiments.dry_run import opened, plans_of, rows_of
+from low_rank_local_connectivity.experiments.dry_run import plans_of, rows_of
 from low_rank_local_connectivity.experiments.experiment import Experiment
 from low_rank_local_connectivity.inspection import total_cost
+from low_rank_local_connectivity.inspection.graph import opened_layers
 from low_rank_local_connectivity.models import MODELS
 
 
@@ -74,7 +75,7 @@ def test_every_layer_of_every_network_is_told(network):
     rows = rows_of(run)
     with keras.StatelessScope(initialize_variables=False):
         model = run.build()
-    assert [row.name for row in rows] == [layer.name for layer in opened(model)]
+    assert [row.name for row in rows] == [layer.name for layer in opened_layers(model)]
     trained = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     assert sum(row.parameters for row in rows) == trained
     assert all(len(row.cells) == 6 for row in rows)

@@ -1,6 +1,6 @@
 """The graph of a functional or Sequential model: the calls of its layers and what each reads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -45,6 +45,15 @@ def require_graph(function: str, model: Any, opened: bool = True) -> None:
         )
     if not model.built:
         raise ValueError(not_built(function, model))
+
+
+def opened_layers(model: keras.Model) -> Iterator[Any]:
+    """Yields the layers of a model and of the models among them, in order."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from opened_layers(layer)
+        else:
+            yield layer
 
 
 def not_built(function: str, layer: Any) -> str:
