@@ -22,8 +22,9 @@ import numpy as np
 from low_rank_local_connectivity.experiments.experiment import Experiment
 from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error, percent
 from low_rank_local_connectivity.experiments.runs import command_line, run_name
+from low_rank_local_connectivity.training.claims import claimed
 from low_rank_local_connectivity.training.endings import STOPPED_STATUS, StoppedError
-from low_rank_local_connectivity.training.records import append_record, claimed, read_records
+from low_rank_local_connectivity.training.records import append_record, read_records
 
 
 @dataclasses.dataclass(frozen=True)

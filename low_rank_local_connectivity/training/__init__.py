@@ -7,6 +7,7 @@ used.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from low_rank_local_connectivity.training.claims import check_claims, claimed
 from low_rank_local_connectivity.training.endings import (
     STOPPED_STATUS,
     RunError,
@@ -14,12 +15,8 @@ from low_rank_local_connectivity.training.endings import (
     full_disk,
     out_of_memory,
 )
-from low_rank_local_connectivity.training.records import (
-    claimed,
-    remove_unfinished,
-    versions,
-    write_json,
-)
+from low_rank_local_connectivity.training.records import versions, write_json
+from low_rank_local_connectivity.unfinished import remove_unfinished
 
 if TYPE_CHECKING:
     from low_rank_local_connectivity.training.event_log import RunLog
@@ -53,6 +50,7 @@ __all__ = [
     "StoppedError",
     "Trace",
     "answers",
+    "check_claims",
     "claimed",
     "file_digest",
     "full_disk",

@@ -11,12 +11,13 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from low_rank_local_connectivity.training import replicas
 from low_rank_local_connectivity.training.endings import RunError
 
 # Seconds that a worker waits for the others to start.
@@ -81,6 +82,31 @@ class Placement:
         if self.workers == 1:
             return list(here)
         return [count > 0 for count in _summing(self.strategy)(here).numpy()]
+
+    @property
+    def separate(self) -> bool:
+        """Whether the replicas have variables of their own, as under TensorFlow's strategies."""
+        return self.strategy is not None and self.replicas > 1
+
+    def own_values(self, variables: Sequence[Any]) -> list[np.ndarray]:
+        """Returns each variable's values on all replicas, of shape `(replicas, *shape)`.
+
+        Nothing is returned if there is one replica, or replicas have nothing of their own.
+        Collective: every worker must call it.
+        """
+        return replicas.own_values(variables, self.strategy) if self.separate else []
+
+    def set_own_values(self, variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+        """Gives every replica the values that `own_values` returned."""
+        replicas.set_own_values(variables, values, self.strategy)
+
+    def add_own_values(self, variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+        """Adds values to variables: of `own_values`, or of the variables if that returns nothing."""
+        if self.separate:
+            replicas.add_own_values(variables, values, self.strategy)
+            return
+        for variable, array in zip(variables, values, strict=True):
+            variable.assign(variable + array)
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raises a `RunError` if the replicas cannot share batches evenly."""
