@@ -37,12 +37,15 @@ from low_rank_local_connectivity.experiments.folder import (
 from low_rank_local_connectivity.experiments.needs import check_flags_have_effect
 from low_rank_local_connectivity.experiments.running import run
 from low_rank_local_connectivity.experiments.runs import runs_of_sweep
+from low_rank_local_connectivity.experiments.streams import keep_streams_open
 from low_rank_local_connectivity.experiments.warm_start import check_weights
 from low_rank_local_connectivity.experiments.watching import check_callbacks
+from low_rank_local_connectivity.training.endings import refused_file
 
 
 def main() -> None:
     """Parses the flags and carries them out; ends the process with a status."""
+    keep_streams_open()
     app.run(train_or_tell, flags_parser=parse)
 
 
@@ -65,10 +68,7 @@ class HelpByGroup(app.HelpFlag):
         if self._parse(arg):
             told = sys.modules["__main__"].__doc__ or __doc__
             text = f"{told}\nflags:\n{help_text()}\n\nTry --helpfull to get a list of all flags."
-            try:
-                print(text, flush=True)
-            except BrokenPipeError:  # of `--help | head`; Python flushes once more at its end
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print(text, flush=True)
             sys.exit(1)
 
 
@@ -84,8 +84,10 @@ def train_or_tell(argv: list[str]) -> NoReturn:
     logging.set_verbosity(logging.WARNING)  # TensorFlow tells through it how it saves
     try:
         experiment, result = checked(argv)
-    except (ValueError, FileNotFoundError) as error:
+    except ValueError as error:
         refuse(error)
+    except OSError as error:
+        refuse(refused_file(error) or error)
     try:
         if FLAGS.dry_run:
             sys.exit(ending_in_a_sentence(dry_run, runs_asked_for(experiment)))
@@ -141,7 +143,7 @@ def sweep(experiment: Experiment) -> int:
     load_framework()
     from low_rank_local_connectivity.experiments.sweeping import run_sweep
 
-    return run_sweep(runs_asked_for(experiment), Path(experiment.model_dir))
+    return ending_in_a_sentence(run_sweep, runs_asked_for(experiment), Path(experiment.model_dir))
 
 
 def run_or_tell(experiment: Experiment, result: dict[str, Any] | None) -> int:
@@ -168,8 +170,7 @@ def summary(result: dict[str, Any], folder: str) -> str:
 
 def run_or_refuse(experiment: Experiment, unfinished: dict[str, Any] | None) -> dict[str, Any]:
     """Completes a run; ends the program with a sentence on a user's error or a signal to stop."""
-    load_framework(experiment.virtual_devices)
-    return ending_in_a_sentence(run, experiment, unfinished)
+    return ending_in_a_sentence(run, experiment, unfinished, FLAGS.allow_other_flags)
 
 
 def ending_in_a_sentence(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -188,7 +189,7 @@ def ending_in_a_sentence(function: Callable[..., Any], *arguments: Any) -> Any:
             tell(gone)
             os._exit(1)  # the usual way out waits ten more seconds for the one that is gone
         sentence = unreadable_image(error) or training.full_disk(error)
-        sentence = sentence or training.out_of_memory(error)
+        sentence = sentence or training.out_of_memory(error) or training.refused_file(error)
         if sentence is None:
             raise
         refuse(sentence)

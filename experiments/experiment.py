@@ -42,7 +42,7 @@ from low_rank_local_connectivity.models import (
 LAYER_TYPES = tuple(dict.fromkeys(name for kinds in BY_DIMENSIONS.values() for name in kinds))
 # A run is the same wherever its data and results are stored, and however often it is saved.
 PLACES = ("data_dir", "download", "model_dir", "tpu", "peers_timeout")
-SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints", "evaluation")
+SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints", "evaluation", "no_lock")
 # Nor does watching it change a run.
 WATCHING = ("callbacks", "profile")
 # Limits of gradients, and strategies of many replicas.
@@ -334,6 +334,12 @@ class Experiment:
         True,
         "Whether a trained network's answers for test examples are evaluated class by class, in "
         "evaluation.json and confusion.png.",
+        Group.SAVING,
+    )
+    no_lock: bool = field(
+        False,
+        "Whether to use the folder without a lock, if its file system has none. No other process "
+        "may use it then.",
         Group.SAVING,
     )
     callbacks: str | None = field(

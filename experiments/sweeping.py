@@ -36,12 +36,14 @@ class Run:
         config: The values of its flags.
         command: The command that trains it in `folder`, or continues it, unless it is finished.
         folder: The run's folder, where the command writes `result.json`.
+        locking: Whether to lock it, and the records; if not, no other process may use the folder.
     """
 
     name: str
     config: dict[str, Any]
     command: list[str]
     folder: Path
+    locking: bool = True
 
 
 def run_sweep(runs: Sequence[Experiment], folder: Path) -> int:
@@ -52,7 +54,13 @@ def run_sweep(runs: Sequence[Experiment], folder: Path) -> int:
         folder: The sweep's folder.
     """
     planned = [
-        Run(run_name(run), run.recorded_config(), command_line(run), Path(run.model_dir))
+        Run(
+            run_name(run),
+            run.recorded_config(),
+            command_line(run),
+            Path(run.model_dir),
+            not run.no_lock,
+        )
         for run in runs
     ]
     try:
@@ -92,7 +100,7 @@ def sweep(runs: Sequence[Run], folder: Path) -> tuple[list[dict[str, Any]], list
     failed, elsewhere = [], []
     for number, run in enumerate(runs, 1):
         label = f"[{number}/{len(runs)}] {run.name}: "
-        with claimed(folder / "locks" / run.name) as lock:
+        with claimed(folder / "locks" / run.name, run.locking) as lock:
             if lock is None:
                 elsewhere.append(run.name)
                 _say(label + "another process is training it")
@@ -107,7 +115,8 @@ def sweep(runs: Sequence[Run], folder: Path) -> tuple[list[dict[str, Any]], list
             if result and (problem is None or "failed" in result):
                 # A later failure is tried again, and is no part of the measurement.
                 kept = {name: result[name] for name in result if name not in ("digest", "failed")}
-                append_record(path, {"name": run.name, "config": run.config, "result": kept})
+                record = {"name": run.name, "config": run.config, "result": kept}
+                append_record(path, record, run.locking)
                 _say(label + f"{_accuracies(result)}, {time.monotonic() - started:.0f} s")
             if problem is not None:
                 failed.append(run.name)

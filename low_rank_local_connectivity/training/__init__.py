@@ -14,6 +14,7 @@ from low_rank_local_connectivity.training.endings import (
     StoppedError,
     full_disk,
     out_of_memory,
+    refused_file,
 )
 from low_rank_local_connectivity.training.records import versions, write_json
 from low_rank_local_connectivity.unfinished import remove_unfinished
@@ -61,6 +62,7 @@ __all__ = [
     "out_of_memory",
     "peak_memory_bytes",
     "place",
+    "refused_file",
     "remove_unfinished",
     "save",
     "score",

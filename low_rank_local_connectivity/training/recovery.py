@@ -4,6 +4,7 @@ import contextlib
 import math
 import signal
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -82,12 +83,14 @@ class Recovery(keras.callbacks.Callback):
             How many steps it has done; 0 if nothing was saved.
 
         Raises:
-            RunError: If no saved state can be used, or it belongs to another backend.
+            RunError: If no saved state can be used, it belongs to another backend, or the workers
+                of a job have different ones.
         """
         self.set_model(model)
         model.optimizer.build(model.trainable_variables)
         variables = self._variables()
         found = self.checkpoints.newest([tuple(variable.shape) for variable in variables])
+        self._check_workers(found)
         if found is None and self.metrics_path.exists():
             raise RunError(
                 "A run that was begun must have a checkpoint. Received: "
@@ -112,6 +115,15 @@ class Recovery(keras.callbacks.Callback):
         self.best = -math.inf if about["best"] is None else about["best"]
         self.step = about["step"]
         return self.step
+
+    def _check_workers(self, found: tuple[list[np.ndarray], dict[str, Any]] | None) -> None:
+        """Checks that all workers read the same checkpoint, before one of them changes anything."""
+        if self.placement.workers > 1:
+            arrays, about = found or ([], {"step": 0})
+            digest = 0
+            for array in arrays:
+                digest = zlib.crc32(np.ascontiguousarray(array).tobytes(), digest)
+            self.placement.check_same(about["step"], digest)
 
     def _own_variables(self) -> list[Any]:
         """Returns the variables that may differ between replicas, but for those of the metrics."""
@@ -223,7 +235,7 @@ class Recovery(keras.callbacks.Callback):
             self.checkpoints.save(self.step, arrays, about, best)
 
     def _arrays(self, metrics: list[Any]) -> list[np.ndarray]:
-        """Returns the state: what all replicas share, or its mean, then what each has of its own."""
+        """Returns the state: what replicas share, or its mean, then what each has of its own."""
         variables = [*self._variables(), *metrics]
         arrays = [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in variables]
         differing = self._own_variables()

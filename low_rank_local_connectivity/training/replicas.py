@@ -50,6 +50,12 @@ def add_own_values(variables: Sequence[Any], values: Sequence[np.ndarray], strat
             part.assign_add(rows[place])
 
 
+def from_every_replica(array: np.ndarray, strategy: Any) -> np.ndarray:
+    """Returns an array of every replica's worker, stacked; collective: all workers must call it."""
+    texts = _gathered([[array]] * len(_places(strategy)), strategy)
+    return np.stack([np.frombuffer(text, array.dtype).reshape(array.shape) for text in texts])
+
+
 def together(values: np.ndarray, shared: np.ndarray) -> np.ndarray:
     """Returns one value for those of all replicas: theirs if it is the same, or else the mean.
 
