@@ -30,6 +30,7 @@ from low_rank_local_connectivity.experiments.flags import (
     usual_flags,
 )
 from low_rank_local_connectivity.experiments.folder import (
+    check_clock,
     check_folder,
     check_room,
     check_writable,
@@ -116,6 +117,7 @@ def checked(argv: list[str]) -> tuple[Experiment, dict[str, Any] | None]:
         if not experiment.download:
             DATASETS[experiment.dataset].find(experiment.data_dir)
         check_backend(DATASETS[experiment.dataset])
+        check_clock()
         (check_room if FLAGS.dry_run else check_writable)(Path(experiment.model_dir))
     return experiment, result
 

@@ -1,19 +1,36 @@
 """Standard streams that may be closed, broken or full, without any harm to what a command does."""
 
-import contextlib
 import io
 import os
 import sys
 
 
 class Lossy(io.FileIO):
-    """A file whose writes never fail: what it does not take is lost."""
+    """A file whose writes never fail: what it does not take is lost, and the reason kept."""
+
+    lost: OSError | None = None
 
     def write(self, data) -> int:
         """Writes what the file takes; returns the size of the data."""
-        with contextlib.suppress(OSError):
-            super().write(data)
+        left = memoryview(data).cast("B")
+        try:
+            while left:
+                left = left[super().write(left) or len(left) :]
+        except OSError as error:
+            self.lost = error
         return memoryview(data).nbytes
+
+
+def lost_output() -> str | None:
+    """Returns a sentence if standard output did not take all, unless its reader had enough."""
+    sys.stdout.flush()
+    lost = getattr(getattr(getattr(sys.stdout, "buffer", None), "raw", None), "lost", None)
+    if lost is None or isinstance(lost, BrokenPipeError):
+        return None
+    return (
+        "Standard output must take what is printed. Received: "
+        f"{lost.strerror or lost}. Make room, or print it elsewhere."
+    )
 
 
 def keep_streams_open() -> None:

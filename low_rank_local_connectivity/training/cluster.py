@@ -161,10 +161,11 @@ def _listening(cluster: Cluster) -> Iterator[socket.socket]:
     try:
         listener = _server(int(address.rpartition(":")[2]))
     except OSError as error:
+        why = os.strerror(error.errno or 0)
         raise _TakenError(
             "Each worker of a job must be started once, where its port is free. Received: "
-            f"{cluster.names[cluster.index]}, whose {address} cannot be used: "
-            f"{error.strerror or error}. End what uses it, or choose another port in TF_CONFIG."
+            f"{cluster.names[cluster.index]}, whose {address} cannot be used: {why}. "
+            "End what uses it, or choose another port in TF_CONFIG."
         ) from None
     with listener:
         yield listener

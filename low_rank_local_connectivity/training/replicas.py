@@ -4,6 +4,7 @@ Replicas share weights. Moving statistics of batch normalisation that are not sy
 between them, and so do the sums of metrics; a mean of either would be another state.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,10 +97,24 @@ def _gathered(here: Sequence[Sequence[np.ndarray]], strategy: Any) -> list[bytes
 
     def of_replica(context):
         text = packed[context.replica_id_in_sync_group - first]
-        return tf.constant(np.frombuffer(text.ljust(-(-size // 4) * 4, b"\0"), "int32")[None])
+        return tf.constant(np.frombuffer(text.ljust(-(-size // 8) * 8, b"\0"), "int64")[None])
 
     spread = strategy.experimental_distribute_values_from_function(of_replica)
-    return [row.tobytes()[:size] for row in strategy.gather(spread, axis=0).numpy()]
+    return [row.tobytes()[:size] for row in _gathering(strategy)(spread).numpy()]
+
+
+@functools.cache
+def _gathering(strategy: Any) -> Any:
+    """Returns a function that gathers the rows of all replicas, traced once for each length."""
+    import tensorflow as tf
+
+    def on_each(own):
+        return tf.distribute.get_replica_context().all_gather(tf.identity(own), axis=0)
+
+    def gathered(spread):
+        return strategy.experimental_local_results(strategy.run(on_each, args=(spread,)))[0]
+
+    return tf.function(gathered, autograph=False)
 
 
 def _split(per_replica: Sequence[bytes], index: int, here: Sequence[Any]) -> np.ndarray:
