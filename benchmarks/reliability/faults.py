@@ -1,0 +1,119 @@
+"""Every call that a run makes on its files fails once, as SQLite is tested.
+
+After each failure the run must have ended in a sentence, or as if nothing had failed, and started
+again it must end as an undisturbed one.
+"""
+
+import collections
+import errno
+import random
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.reliability.outcomes import differences, outcome_of_run
+from benchmarks.reliability.processes import SCRIPT, Command, Ended, Harm, finished
+from benchmarks.reliability.tally import Tally
+
+FLAGS = ("--train_examples=192", "--batch_size=64", "--epochs=2", "--filters=4")
+FLAGS += ("--checkpoint_steps=2", "--spatial_rank=2")
+# What each call may fail with: of a full disk and quota, a bad disk, a file system that is
+# read-only, has no locks or is another one, and a process with too many files.
+WRITING = ("ENOSPC", "EDQUOT", "EIO", "EROFS")
+ERRORS = {
+    "open_to_write": (*WRITING, "EMFILE"),
+    "open_to_read": ("EIO", "EMFILE"),
+    "opendir": ("EIO", "EMFILE"),
+    "flock": ("ENOLCK", "EIO", "EOPNOTSUPP", "ENOSYS"),
+    "rename": (*WRITING, "EXDEV"),
+    **dict.fromkeys(("write", "pwrite64", "pwrite", "writev", "fwrite", "fflush"), WRITING[:3]),
+    **dict.fromkeys(("fsync", "fdatasync", "close", "fclose"), WRITING[:3]),
+    **dict.fromkeys(("mkdir", "mkdirat", "ftruncate", "ftruncate64"), WRITING),
+    **dict.fromkeys(("unlink", "unlinkat", "rmdir", "chmod", "fchmod"), ("EIO", "EROFS")),
+}
+OTHERS = ("EIO",)
+ENDINGS = (0, 1, 2, 75)
+
+
+def run(minutes: float, seed: int, folder: Path) -> Tally:
+    """Fails calls, each once before any twice, until the time is over."""
+    tally = Tally("Faults")
+    until = time.monotonic() + 60 * minutes
+    finished(Command([SCRIPT, f"--model_dir={folder / 'whole'}", *FLAGS]))
+    whole = outcome_of_run(folder / "whole")
+    log = folder / "calls.log"
+    finished(
+        Command([SCRIPT, f"--model_dir={folder / 'logged'}", *FLAGS], harm=logged(folder, log))
+    )
+    calls = [line.split()[1] for line in log.read_text().splitlines()]
+    told = collections.Counter(calls).most_common()
+    print(f"{len(calls)} calls: {', '.join(f'{count} {name}' for name, count in told)}", flush=True)
+    done: set[int] = set()
+    for number, name, error in plan(calls, random.Random(seed)):
+        if time.monotonic() > until:
+            break
+        fail(folder / "run", number, name, error, whole, tally)
+        done.add(number)
+    tally.add(
+        "calls of an undisturbed run, of which these failed once", f"{len(done)} of {len(calls)}"
+    )
+    return tally
+
+
+def logged(folder: Path, log: Path) -> Harm:
+    """Returns what fails nothing and writes down every call."""
+    log.unlink(missing_ok=True)
+    return Harm(folder / "logged", log=log)
+
+
+def plan(calls: Sequence[str], draw: random.Random) -> Iterator[tuple[int, str, str]]:
+    """Yields the number and name of a call and an error: each call once, then with other errors."""
+    left = {
+        number: draw.sample(ERRORS.get(name, OTHERS), len(ERRORS.get(name, OTHERS)))
+        for number, name in enumerate(calls, 1)
+    }
+    while left:
+        for number in draw.sample(sorted(left), len(left)):
+            yield number, calls[number - 1], left[number].pop()
+        left = {number: errors for number, errors in left.items() if errors}
+
+
+def fail(folder: Path, number: int, name: str, error: str, whole: dict, tally: Tally) -> None:
+    """Fails one call of a run, then starts it again; counts how both ended."""
+    shutil.rmtree(folder, ignore_errors=True)
+    words = [SCRIPT, f"--model_dir={folder}", *FLAGS]
+    harm = Harm(folder, number, getattr(errno, error))
+    first = finished(Command(words, harm=harm))
+    case = f"call {number}, {name}, {error}"
+    if problem := problem_of(first):
+        tally.add(error, "otherwise", f"{case}: {problem}")
+        return
+    ending = "noticed by nobody" if first.status == 0 else "a sentence"
+    second = finished(Command(words))
+    wrong = wrong_of(second, folder, whole)
+    if wrong:
+        wrong = f"{case}: after {first.errors.splitlines()[-1:]} started again: {wrong}"
+    tally.add(error, "otherwise" if wrong else ending, wrong)
+
+
+def problem_of(ended: Ended) -> str | None:
+    """Returns what is not allowed about the ending of a run that a call failed in."""
+    last = (ended.errors.strip().splitlines() or [""])[-1]
+    if ended.has_traceback:
+        return f"a traceback, {last}"
+    if ended.status not in ENDINGS:
+        return f"status {ended.status}, {last}"
+    if ended.status and not any(
+        line.startswith("run_experiment.py: ") for line in ended.errors.splitlines()
+    ):
+        return f"status {ended.status} without a sentence, {last}"
+    return None
+
+
+def wrong_of(ended: Ended, folder: Path, whole: dict) -> str | None:
+    """Returns what is not allowed about a run that was started again, if anything."""
+    if ended.status:
+        return f"status {ended.status}, {ended.errors.strip().splitlines()[-1:]}"
+    different = differences(outcome_of_run(folder), whole)
+    return f"other {', '.join(different)}" if different else None
