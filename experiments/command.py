@@ -6,6 +6,7 @@ any framework is loaded.
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -47,7 +48,14 @@ from low_rank_local_connectivity.training.endings import refused_file
 def main() -> None:
     """Parses the flags and carries them out; ends the process with a status."""
     keep_streams_open()
+    threading.excepthook = quiet_about_files
     app.run(train_or_tell, flags_parser=parse)
+
+
+def quiet_about_files(told: threading.ExceptHookArgs) -> None:
+    """Shows the error of a thread, unless it is a file's: whoever uses what it wrote tells that."""
+    if told.exc_value is None or refused_file(told.exc_value) is None:
+        threading.__excepthook__(told)
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -43,9 +43,8 @@ def run(minutes: float, seed: int, folder: Path) -> Tally:
     finished(Command([SCRIPT, f"--model_dir={folder / 'whole'}", *FLAGS]))
     whole = outcome_of_run(folder / "whole")
     log = folder / "calls.log"
-    finished(
-        Command([SCRIPT, f"--model_dir={folder / 'logged'}", *FLAGS], harm=logged(folder, log))
-    )
+    harm = Harm(folder / "logged", log=log)
+    finished(Command([SCRIPT, f"--model_dir={harm.folder}", *FLAGS], harm=harm))
     calls = [line.split()[1] for line in log.read_text().splitlines()]
     told = collections.Counter(calls).most_common()
     print(f"{len(calls)} calls: {', '.join(f'{count} {name}' for name, count in told)}", flush=True)
@@ -55,16 +54,8 @@ def run(minutes: float, seed: int, folder: Path) -> Tally:
             break
         fail(folder / "run", number, name, error, whole, tally)
         done.add(number)
-    tally.add(
-        "calls of an undisturbed run, of which these failed once", f"{len(done)} of {len(calls)}"
-    )
+    tally.remarks.append(f"{len(done)} of the {len(calls)} calls of a run failed at least once.")
     return tally
-
-
-def logged(folder: Path, log: Path) -> Harm:
-    """Returns what fails nothing and writes down every call."""
-    log.unlink(missing_ok=True)
-    return Harm(folder / "logged", log=log)
 
 
 def plan(calls: Sequence[str], draw: random.Random) -> Iterator[tuple[int, str, str]]:

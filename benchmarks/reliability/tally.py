@@ -16,6 +16,7 @@ class Tally:
     counts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     kinds: dict[str, collections.Counter] = dataclasses.field(default_factory=dict)
     wrong: list[str] = dataclasses.field(default_factory=list)
+    remarks: list[str] = dataclasses.field(default_factory=list)
 
     def add(self, kind: str, ending: str, wrong: str | None = None) -> None:
         """Counts one; `wrong` says what is not allowed about it."""
@@ -36,4 +37,6 @@ class Tally:
             for kind, counts in rows
         ]
         told = [f"* {line}" for line in self.wrong]
-        return "\n".join([*lines, "", f"Not allowed: {len(told) or 'none'}.", *told, ""])
+        return "\n".join(
+            [*lines, "", *self.remarks, f"Not allowed: {len(told) or 'none'}.", *told, ""]
+        )
