@@ -16,8 +16,8 @@ from benchmarks.reliability.outcomes import differences, outcome_of_run
 from benchmarks.reliability.processes import SCRIPT, Command, Ended, Harm, finished
 from benchmarks.reliability.tally import Tally
 
-FLAGS = ("--train_examples=192", "--batch_size=64", "--epochs=2", "--filters=4")
-FLAGS += ("--checkpoint_steps=2", "--spatial_rank=2")
+FLAGS = ("--train_examples=192", "--batch_size=64", "--epochs=1", "--filters=4")
+FLAGS += ("--checkpoint_steps=1", "--spatial_rank=2")
 # What each call may fail with: of a full disk and quota, a bad disk, a file system that is
 # read-only, has no locks or is another one, and a process with too many files.
 WRITING = ("ENOSPC", "EDQUOT", "EIO", "EROFS")
@@ -33,6 +33,8 @@ ERRORS = {
     **dict.fromkeys(("unlink", "unlinkat", "rmdir", "chmod", "fchmod"), ("EIO", "EROFS")),
 }
 OTHERS = ("EIO",)
+# What the calls of a continued run fail with, and how many of them do in turn.
+OF_ANY, LATER = ("EIO", "ENOSPC", "EROFS", "EDQUOT", "EMFILE"), 3
 ENDINGS = (0, 1, 2, 75)
 
 
@@ -52,7 +54,7 @@ def run(minutes: float, seed: int, folder: Path) -> Tally:
     for number, name, error in plan(calls, random.Random(seed)):
         if time.monotonic() > until:
             break
-        fail(folder / "run", number, name, error, whole, tally)
+        fail(folder / "run", (number, name, error), calls, whole, tally)
         done.add(number)
     tally.remarks.append(f"{len(done)} of the {len(calls)} calls of a run failed at least once.")
     return tally
@@ -70,22 +72,33 @@ def plan(calls: Sequence[str], draw: random.Random) -> Iterator[tuple[int, str, 
         left = {number: errors for number, errors in left.items() if errors}
 
 
-def fail(folder: Path, number: int, name: str, error: str, whole: dict, tally: Tally) -> None:
-    """Fails one call of a run, then starts it again; counts how both ended."""
+def fail(
+    folder: Path, first: tuple[int, str, str], calls: Sequence[str], whole: dict, tally: Tally
+) -> None:
+    """Fails a call of a run, then others of the same run continued, which must end as any other.
+
+    Args:
+        folder: Where to run.
+        first: The number and name of the call that fails first, and its error.
+        calls: The calls of an undisturbed run.
+        whole: What that left.
+        tally: Counts how each ended.
+    """
     shutil.rmtree(folder, ignore_errors=True)
-    words = [SCRIPT, f"--model_dir={folder}", *FLAGS]
-    harm = Harm(folder, number, getattr(errno, error))
-    first = finished(Command(words, harm=harm))
-    case = f"call {number}, {name}, {error}"
-    if problem := problem_of(first):
-        tally.add(error, "otherwise", f"{case}: {problem}")
-        return
-    ending = "noticed by nobody" if first.status == 0 else "a sentence"
-    second = finished(Command(words))
-    wrong = wrong_of(second, folder, whole)
-    if wrong:
-        wrong = f"{case}: after {first.errors.splitlines()[-1:]} started again: {wrong}"
-    tally.add(error, "otherwise" if wrong else ending, wrong)
+    words, told = [SCRIPT, f"--model_dir={folder}", *FLAGS], []
+    draw = random.Random(first[0])
+    later = (draw.randint(1, len(calls)) for _ in range(LATER))
+    cases = [first, *((number, "any", draw.choice(OF_ANY)) for number in later)]
+    for number, name, error in cases:
+        ended = finished(Command(words, harm=Harm(folder, number, getattr(errno, error))))
+        told.append(f"call {number}, {name}, {error}: {ended.errors.strip()[-200:]!r}")
+        if problem := problem_of(ended):
+            tally.add(error, "otherwise", f"{told}: {problem}")
+            return
+        # A run that had less to do may not have come to the call.
+        tally.add(error, "noticed by nobody" if ended.status == 0 else "a sentence")
+    if wrong := wrong_of(finished(Command(words)), folder, whole):
+        tally.add(first[2], "otherwise", f"{told}, started again: {wrong}")
 
 
 def problem_of(ended: Ended) -> str | None:

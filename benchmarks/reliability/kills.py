@@ -25,7 +25,7 @@ from benchmarks.reliability.setups import SETUPS, Setup, make_data
 from benchmarks.reliability.tally import Tally
 
 # Kills of a run before it may finish, and starts until it must have.
-MOST_KILLS, MOST_STARTS = 4, 40
+MOST_KILLS, MOST_STARTS = 8, 40
 SIGNALS = (signal.SIGKILL,) * 4 + (signal.SIGTERM, signal.SIGINT)
 # Seconds that a worker may take to notice that another one is gone.
 NOTICED = 60

@@ -37,6 +37,5 @@ class Tally:
             for kind, counts in rows
         ]
         told = [f"* {line}" for line in self.wrong]
-        return "\n".join(
-            [*lines, "", *self.remarks, f"Not allowed: {len(told) or 'none'}.", *told, ""]
-        )
+        count = f"Not allowed: {len(told) or 'none'}."
+        return "\n".join([*lines, "", *self.remarks, count, *told, ""])
