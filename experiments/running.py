@@ -81,8 +81,7 @@ def run(
                 f"--model_dir={folder}, which another process is training. Wait for it, or choose "
                 "another."
             )
-        # Another process may have trained here since it was checked.
-        result = lacking_evaluation(experiment, check_folder(experiment, allow_other_flags))
+        result = checked_again(experiment, allow_other_flags)
         if result is not None and "failed" not in result:
             return result
         training.remove_unfinished(folder)
@@ -93,6 +92,22 @@ def run(
         model = training.load(folder / "model.keras", saved["model_sha256"])
         images, _ = first_batch(experiment, "test", experiment.batch_size)
         return complete(experiment, model, images, saved)
+
+
+def checked_again(experiment: Experiment, allow_other_flags: bool) -> dict[str, Any] | None:
+    """Returns the result of a run whose folder is now locked, if there is one.
+
+    Another process may have trained there since the folder was checked.
+
+    Raises:
+        RunError: If it belongs to another run now.
+    """
+    from low_rank_local_connectivity import training
+
+    try:
+        return lacking_evaluation(experiment, check_folder(experiment, allow_other_flags))
+    except ValueError as error:
+        raise training.RunError(str(error)) from None
 
 
 def saved_of(unfinished: dict[str, Any] | None) -> dict[str, Any] | None:

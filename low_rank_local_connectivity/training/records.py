@@ -44,9 +44,9 @@ def replacing(path: Path) -> Iterator[Path]:
     check_claims(path)
     with unfinished_file(path.parent, path.suffix) as temporary:
         yield temporary
+        check_claims(path)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        check_claims(path)
         temporary.replace(path)
 
 

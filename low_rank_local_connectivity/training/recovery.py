@@ -182,9 +182,13 @@ class Recovery(keras.callbacks.Callback):
         is_best = score > self.best
         self.best = max(score, self.best)
         self._save(best=is_best)
+        self.write_metrics()
+        self._stop_if(*self.placement.in_any_worker(self.signal is not None))
+
+    def write_metrics(self) -> None:
+        """Writes the metrics of completed epochs, if this is the chief."""
         if self.placement.chief:
             write_metrics(self.metrics_path, self.rows)
-        self._stop_if(*self.placement.in_any_worker(self.signal is not None))
 
     def _add_metrics(self) -> None:
         """Adds the sums and counts of the epoch's steps before the run was interrupted.
