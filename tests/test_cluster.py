@@ -70,9 +70,9 @@ def addresses_of(count):
 
 
 def met(addresses, *processes, timeout=20.0):
-    """What becomes of processes with these indices and facts: None or the sentence of each."""
+    """What becomes of processes with these indices and facts: the sentence of each, if any."""
     names = tuple(f"worker {index}" for index in range(len(addresses)))
-    found = [None] * len(processes)
+    found = [""] * len(processes)
 
     def join(place, index, facts):
         try:
@@ -100,7 +100,7 @@ def test_workers_that_agree_meet_in_any_order_and_leave_their_ports_free():
     addresses = addresses_of(3)
     for _ in range(2):
         found, _ = met(addresses, (2, SAME), (0, SAME), (1, SAME))
-        assert found == [None] * 3
+        assert found == [""] * 3
 
 
 def test_workers_that_differ_are_told_in_what_and_all_end():
@@ -116,14 +116,11 @@ def test_workers_that_differ_are_told_in_what_and_all_end():
 def test_a_worker_that_is_there_twice_ends_the_job_at_once(twice):
     found, seconds = met(addresses_of(3), (0, SAME), (1, SAME), (twice, SAME))
     assert seconds < 5
-    assert (
-        found
-        == [
-            f"Each worker of a job must be started once. Received: worker {twice} twice. Give each "
-            "process another task in TF_CONFIG."
-        ]
-        * 3
+    sentence = (
+        f"Each worker of a job must be started once. Received: worker {twice} twice. Give each "
+        "process another task in TF_CONFIG."
     )
+    assert found == [sentence] * 3
 
 
 @pytest.mark.parametrize("taken", [0, 1])
@@ -164,4 +161,4 @@ def test_what_is_no_worker_is_left_alone(monkeypatch):
     late.start()
     found, _ = met(addresses, (0, SAME))
     late.join()
-    assert found == later[0] == [None]
+    assert found == later[0] == [""]

@@ -46,7 +46,7 @@ def test_a_run_trains_to_its_end_whatever_its_streams_are(streams, tmp_path):
 
 
 @pytest.mark.parametrize(("streams", "status"), [("{} >/dev/full", 2), ("{} | head -0", 0)])
-def test_a_command_whose_rows_are_lost_says_so_unless_nobody_wants_them(streams, status, tmp_path):
+def test_a_command_whose_rows_are_lost_says_so_unless_nobody_wants_them(streams, status):
     code = (
         "import dataclasses\n"
         "from low_rank_local_connectivity.experiments.side_command import carry_out\n"
