@@ -6,7 +6,9 @@ The process itself must be started with the library of `calls.c` preloaded, and 
 import atexit
 import ctypes
 import dataclasses
+import importlib
 import os
+import pkgutil
 import runpy
 import shutil
 import signal
@@ -206,10 +208,14 @@ def preload(folder: Path) -> None:
 
 
 def import_what_runs_import() -> None:
-    """Imports once what every fork would import."""
+    """Imports once what every fork would import, so that all of them run the same code."""
     library = "low_rank_local_connectivity"
     parts = ("layers", "training", "export.exporting", "plots", "data.pipeline")
     beside = ("matplotlib.pyplot", "sklearn.datasets", "sklearn.model_selection", "scipy.ndimage")
     names = ("keras", *(f"{library}.{part}" for part in parts), *beside)
     for name in (*names, f"{library}.experiments.command", f"{library}.experiments.sweeping"):
-        __import__(name)
+        importlib.import_module(name)
+    for package in ("training", "data", "experiments"):
+        found = importlib.import_module(f"{library}.{package}")
+        for one in pkgutil.iter_modules(found.__path__, f"{found.__name__}."):
+            importlib.import_module(one.name)
