@@ -208,7 +208,7 @@ def test_every_error_of_the_system_is_said_in_a_sentence(number):
         "same command again."
     )
     theirs = tf.errors.UnknownError(None, None, f"run/events; {os.strerror(number)}")
-    assert f"Received: run/events; {os.strerror(number)}." in endings.refused_file(theirs)
+    assert f"Received: run/events; {os.strerror(number)}." in str(endings.refused_file(theirs))
     assert endings.refused_file(ValueError(os.strerror(number))) is None
     assert endings.refused_file(FileNotFoundError("A sentence.")) == "A sentence."
 

@@ -38,7 +38,8 @@ class Setup:
     def commands(self, folder: Path, data: Path) -> list[tuple[list[str], dict[str, str]]]:
         """Returns the words and the variables of each of its processes."""
         flags = [flag.format(data=data) for flag in self.flags]
-        words = [SCRIPT, f"--model_dir={folder}", *SMALL, *flags]
+        filters = [] if any(flag.startswith("--network=") for flag in flags) else ["--filters=4"]
+        words = [SCRIPT, f"--model_dir={folder}", *SMALL, *filters, *flags]
         if self.outcome is outcome_of_report:
             words = ["-m", REPORT, str(data / "records"), f"--out={folder}", "--pictures=png"]
         if self.workers == 1:
@@ -51,7 +52,7 @@ class Setup:
         return [(words, {**self.environment, "TF_CONFIG": json.dumps(task)}) for task in tasks]
 
 
-SMALL = ("--train_examples=192", "--batch_size=64", "--epochs=3", "--filters=4")
+SMALL = ("--train_examples=192", "--batch_size=64", "--epochs=3")
 SMALL += ("--spatial_rank=2", "--checkpoint_steps=1", "--every_flag_given")
 NONE = ("--export_formats=none",)
 EVERYTHING = ("--use_ema", "--ema_momentum=0.7", "--optimizer=lion", "--weight_decay=0.1")
@@ -68,12 +69,28 @@ SETUPS: dict[str, Setup] = {
         (*NONE, "--spatial_ranks=1,2", "--epochs=2"), outcome=outcome_of_sweep, is_sweep=True
     ),
     "broken images": Setup(
-        (*NONE, "--dataset=folder", "--data_dir={data}/images", "--image_size=12", "--batch_size=8")
+        (
+            *NONE,
+            "--dataset=folder",
+            "--data_dir={data}/images",
+            "--image_size=12",
+            "--batch_size=8",
+            "--train_examples=48",
+        )
     ),
-    "translated": Setup((*NONE, "--translate", "--canvas_size=14")),
+    "translated": Setup((*NONE, "--translate", "--canvas_size=20")),
     "input-dependent": Setup((*NONE, "--input_dependent")),
     "averages and sums": Setup((*NONE, *EVERYTHING)),
-    "ResNet": Setup((*NONE, "--network=resnet18", "--layer_types=none", "--epochs=1")),
+    "ResNet": Setup(
+        (
+            *NONE,
+            "--network=resnet18",
+            "--layer_types=none",
+            "--epochs=1",
+            "--train_examples=64",
+            "--batch_size=32",
+        )
+    ),
     "mixed_float16": Setup((*NONE, "--precision=mixed_float16")),
     "mixed_bfloat16": Setup((*NONE, "--precision=mixed_bfloat16")),
     "measured SavedModel": Setup(("--epochs=1",)),
