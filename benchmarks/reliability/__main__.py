@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.reliability.processes import import_what_runs_import, preload
 from benchmarks.reliability.tally import Tally
 
-PARTS = ("kills", "faults", "damage", "load")
+PARTS = ("kills", "faults", "damage")
 PACKAGE = "benchmarks.reliability"
 
 
