@@ -134,15 +134,20 @@ class Recovery(keras.callbacks.Callback):
 
         An older checkpoint has nothing of it, but sums of metrics.
         """
-        metrics = arrays[: about.get("metrics", len(arrays))]
-        own = arrays[len(metrics) :]
-        if own and len(own[0]) == self.placement.replicas:
-            variables = self._own_variables()
+        count = about.get("metrics", len(arrays))
+        metrics = arrays[:count] if isinstance(count, int) else arrays
+        own, variables = arrays[len(metrics) :], self._own_variables()
+        if own and self._shapes(variables) == _shapes(own[: len(variables)]):
             self.placement.set_own_values(variables, own[: len(variables)])
             metrics = own[len(variables) :]
         elif self.placement.separate:
             metrics = [np.stack([array, *self._zeros(array)]) for array in metrics]
         self._metrics = metrics
+
+    def _shapes(self, variables: list[Any]) -> list[tuple[int, ...]]:
+        """Returns the shapes of what the replicas have of variables."""
+        first = (self.placement.replicas,) if self.placement.separate else ()
+        return [first + tuple(variable.shape) for variable in variables]
 
     def _zeros(self, array: np.ndarray) -> list[np.ndarray]:
         return [np.zeros_like(array)] * (self.placement.replicas - 1)
@@ -196,6 +201,13 @@ class Recovery(keras.callbacks.Callback):
         This is not done at the start of the epoch, when Keras has not yet made the variables.
         """
         self._synchronize()
+        shapes = self._shapes(self.model.metrics_variables)
+        if shapes != _shapes(self._metrics):
+            raise RunError(
+                "A saved state must have the sums of the run's metrics. Received: one in "
+                f"{self.checkpoints.folder} with {len(self._metrics)} for {len(shapes)}. Remove "
+                "it to continue from the one before, or give another `model_dir`."
+            )
         self.placement.add_own_values(self.model.metrics_variables, self._metrics)
         self._metrics = []
 
@@ -257,6 +269,10 @@ class Recovery(keras.callbacks.Callback):
                 f"Stopped by {here or 'a signal to another worker'} after step {self.step}, which "
                 "is saved. The same command goes on from there."
             )
+
+
+def _shapes(arrays: list[np.ndarray]) -> list[tuple[int, ...]]:
+    return [array.shape for array in arrays]
 
 
 def _scalars(optimizer: Any) -> list[Any]:
