@@ -209,6 +209,11 @@ def test_every_error_of_the_system_is_said_in_a_sentence(number):
     )
     theirs = tf.errors.UnknownError(None, None, f"run/events; {os.strerror(number)}")
     assert f"Received: run/events; {os.strerror(number)}." in str(endings.refused_file(theirs))
+    of_writer = "run is not a directory [Op:CreateSummaryFileWriter]"
+    theirs = tf.errors.FailedPreconditionError(None, None, of_writer)
+    assert of_writer in str(endings.refused_file(theirs))
+    theirs = tf.errors.FailedPreconditionError(None, None, "a variable has no value")
+    assert endings.refused_file(theirs) is None
     assert endings.refused_file(ValueError(os.strerror(number))) is None
     assert endings.refused_file(FileNotFoundError("A sentence.")) == "A sentence."
 

@@ -12,6 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from low_rank_local_connectivity.data.unreadable import skipped_images
+
 # Times and speeds, which no two runs have alike, and digests that depend on them.
 MEASURED = ("seconds", "first_step_seconds", "median_step_seconds", "images_per_second")
 MEASURED += ("peak_memory_bytes", "digest", "model_sha256")
@@ -29,7 +31,7 @@ def outcome_of_run(folder: Path) -> dict[str, Any]:
         "unfinished": sorted(path.name for path in folder.rglob(".*") if path.name != ".lock"),
         "evaluation": _text(folder / "evaluation.json"),
         "pictures": [(folder / name).exists() for name in PICTURES],
-        "skipped": sorted((_text(folder / "skipped.txt") or "").splitlines()),
+        "skipped": skipped_images(folder / "skipped.txt"),
     }
     manifest = folder / "saved_model" / "manifest.json"
     return {**found, "exports": exports(manifest) if manifest.exists() else None}

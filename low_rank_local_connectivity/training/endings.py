@@ -32,6 +32,9 @@ REFUSALS = ("EACCES", "EPERM", "EROFS", "EIO", "EDQUOT", "EMFILE", "ENFILE", "EN
 REFUSALS += ("ENAMETOOLONG", "ENOTDIR", "EISDIR", "ELOOP", "ENODEV", "ENXIO", "ESTALE", "EFBIG")
 REFUSALS += ("ENOSYS", "EOPNOTSUPP", "ENOENT", "EINVAL", "EBUSY", "EEXIST", "ETXTBSY")
 
+# TensorFlow's operations that write files.
+WRITERS = ("SummaryFileWriter", "SummaryWriter", "SaveV2", "MergeV2Checkpoints", "WriteFile")
+
 
 def refused_file(error: BaseException) -> str | None:
     """Returns a sentence if an error, Python's or TensorFlow's, is the system's, such as of a file.
@@ -54,11 +57,11 @@ def _of_system(error: OSError) -> str:
 
 
 def _of_tensorflow(error: BaseException) -> str | None:
-    """Returns an error's message if it is TensorFlow's and repeats one of the system."""
+    """Returns an error's message if it is TensorFlow's, and of a file or of what writes files."""
     words = " ".join(str(error).split())
-    known = (os.strerror(getattr(errno, name)) for name in REFUSALS if hasattr(errno, name))
+    known = [os.strerror(getattr(errno, name)) for name in REFUSALS if hasattr(errno, name)]
     theirs = type(error).__module__.partition(".")[0] == "tensorflow"
-    return words if theirs and any(text in words for text in known) else None
+    return words if theirs and any(text in words for text in (*known, *WRITERS)) else None
 
 
 # How TensorFlow and JAX, PyTorch, and Python report that memory is exhausted.
