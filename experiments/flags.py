@@ -163,6 +163,8 @@ def experiment_from_flags() -> Experiment:
         values["layer_types"] = ()
     if values["replace"] == ("all",):
         values["replace"] = network.stages
+    if ranks():  # a sweep over them does not use the flag of one
+        values["spatial_rank"] = ranks()[0]
     if values["model_dir"] is None:
         last = "sweep" if is_sweep() else values["seed"]
         name = f"{values['dataset']}-{values['network']}-{last}{what_differs()}"

@@ -137,6 +137,20 @@ def test_every_need_is_in_the_table():
     assert set(map(name_of, WITH_AND_WITHOUT)) == {*needs.NEEDS, "allow_other_flags"}
 
 
+@pytest.mark.parametrize(
+    "flags",
+    # In each the low-rank layer has one position.
+    ["--network=resnet18 --replace=conv4", "--kernel_size=6"],
+)
+def test_a_sweep_over_ranks_does_not_ask_the_rank_that_it_leaves_out(flags):
+    with pytest.raises(ValueError, match="--spatial_rank must be at most the layer's number of"):
+        check(*flags.split())
+    experiment = check(*flags.split(), "--spatial_ranks=1")
+    assert [run.spatial_rank for run in runs_asked_for(experiment)] == [1]
+    with pytest.raises(ValueError, match="Received: --spatial_rank=2"):
+        check(*flags.split(), "--spatial_ranks=1,2")
+
+
 @pytest.mark.parametrize("network", MODELS)
 def test_what_is_off_anyway_may_be_said(network):
     canvas = ("--translate", "--canvas_size=40") if "33" in network or "17" in network else ()
