@@ -110,7 +110,8 @@ def checked(argv: list[str]) -> tuple[Experiment, dict[str, Any] | None]:
     result = lacking_evaluation(experiment, result)
     if result is None or "failed" in result:
         check_callbacks(experiment)
-        check_weights(experiment)
+        for one in runs_asked_for(experiment):
+            check_weights(one)
         if not experiment.download:
             DATASETS[experiment.dataset].find(experiment.data_dir)
         check_backend(DATASETS[experiment.dataset])
