@@ -11,6 +11,8 @@ from low_rank_local_connectivity.models import MODELS, in_dimensions
 
 # Datasets that come without files.
 WITHOUT_FILES = ("digits", "synthetic")
+# Flags of a sweep on Ray.
+ON_RAY = ("ray_address", "cpus_per_run", "gpus_per_run", "retries")
 LOW_RANK_KIND = "low_rank_locally_connected2d"
 
 
@@ -140,7 +142,7 @@ def check_flags_have_effect(
             f"the latter. Received: --spatial_rank={given['spatial_rank']} with "
             f"--spatial_ranks={ranks}. Give all ranks with --spatial_ranks."
         )
-    needs = {**NEEDS, "allow_other_flags": Need("a single run", lambda _: not are_sweep)}
+    needs = {**NEEDS, **_needs_beside(given, are_sweep)}
     for name, value in given.items():
         said = not value and value == defaults[name]
         if name in needs and not said and not any(map(needs[name].holds, runs)):
@@ -149,3 +151,13 @@ def check_flags_have_effect(
                 f"--{name} needs {needs[name].what}, and would have no effect here. Received: "
                 f"--{name}={shown}. Leave it out."
             )
+
+
+def _needs_beside(given: Mapping[str, Any], are_sweep: bool) -> dict[str, Need]:
+    """Returns the needs of flags that are no experiment's, among flags that are given."""
+    on_ray = Need("--sweep_engine=ray", lambda _: given.get("sweep_engine") == "ray")
+    return {
+        "allow_other_flags": Need("a single run", lambda _: not are_sweep),
+        "sweep_engine": Need("a sweep, of --spatial_ranks or --num_seeds", lambda _: are_sweep),
+        **dict.fromkeys(ON_RAY, on_ray),
+    }

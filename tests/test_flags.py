@@ -96,6 +96,11 @@ WITH_AND_WITHOUT = {
     "profile=3,9": ("--epochs=1", "--epochs=2 --batch_size=1257"),
     "serving_batch_size=1": ("", "--export_formats=none"),
     "allow_other_flags": ("", "--num_seeds=1"),
+    "sweep_engine=ray": ("--num_seeds=1", ""),
+    "ray_address=10.0.0.1:6379": ("--sweep_engine=ray --num_seeds=2", "--num_seeds=2"),
+    "cpus_per_run=2": ("--sweep_engine=ray --num_seeds=2", "--num_seeds=2"),
+    "gpus_per_run=0.5": ("--sweep_engine=ray --num_seeds=2", "--num_seeds=2"),
+    "retries=0": ("--sweep_engine=ray --num_seeds=2", "--num_seeds=2"),
 }
 
 
@@ -134,7 +139,23 @@ def name_of(flag):
 
 
 def test_every_need_is_in_the_table():
-    assert set(map(name_of, WITH_AND_WITHOUT)) == {*needs.NEEDS, "allow_other_flags"}
+    beside = {"allow_other_flags", "sweep_engine", *needs.ON_RAY}
+    assert set(map(name_of, WITH_AND_WITHOUT)) == {*needs.NEEDS, *beside}
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("retries=-1", "must be at least 0"),
+        ("cpus_per_run=1.5", "must be from 0 to 1, or a whole number"),
+        ("gpus_per_run=-1.0", "must be from 0 to 1, or a whole number"),
+    ],
+)
+def test_flags_of_a_cluster_that_are_out_of_range_are_refused(flag, words):
+    name = name_of(flag)
+    with pytest.raises(ValueError, match=f"--{name} ") as caught:
+        check("--num_seeds=2", "--sweep_engine=ray", f"--{flag}")
+    assert str(caught.value) == f"--{name} {words}. Received: --{flag}."
 
 
 @pytest.mark.parametrize(
