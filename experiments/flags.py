@@ -24,7 +24,7 @@ from low_rank_local_connectivity.experiments.fields import (
     takes_none,
     value_type,
 )
-from low_rank_local_connectivity.models import MODELS
+from low_rank_local_connectivity.models import APPLICATIONS, NETWORKS
 
 FLAGS = flags.FLAGS
 # Folder with the files of flags of the paper's experiments.
@@ -186,7 +186,9 @@ def in_flags(sentence: str) -> str:
 def experiment_from_flags() -> Experiment:
     """Returns the experiment that the flags describe, with all defaults filled in."""
     values = {one.name: value_of(one) for one in dataclasses.fields(Experiment)}
-    network = MODELS[values["network"]]
+    if values["weights"] in APPLICATIONS and FLAGS["network"].using_default_value:
+        values["network"] = values["weights"]
+    network = NETWORKS[values["network"]]
     if not network.num_layers and FLAGS["layer_types"].using_default_value:
         values["layer_types"] = ()
     if values["replace"] == ("all",):

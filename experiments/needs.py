@@ -6,14 +6,13 @@ from typing import Any
 
 from low_rank_local_connectivity.data import DATASETS
 from low_rank_local_connectivity.experiments.backend import backend_name
-from low_rank_local_connectivity.experiments.experiment import Experiment
-from low_rank_local_connectivity.models import MODELS, in_dimensions
+from low_rank_local_connectivity.experiments.experiment import LOW_RANK_KIND, Experiment
+from low_rank_local_connectivity.models import APPLICATIONS, MODELS, NETWORKS, in_dimensions
 
 # Datasets that come without files.
 WITHOUT_FILES = ("digits", "synthetic")
 # Flags of a sweep on Ray.
 ON_RAY = ("ray_address", "cpus_per_run", "gpus_per_run", "retries")
-LOW_RANK_KIND = "low_rank_locally_connected2d"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +30,10 @@ class Need:
 
 def _kinds(run: Experiment) -> set[str]:
     """Returns the kinds of the layers that are chosen by flags, as images have them."""
-    if MODELS[run.network].num_layers:
+    if NETWORKS[run.network].num_layers:
         return {in_dimensions(kind, 2) for kind in run.filled_layer_types}
     inserted = {run.insert_layer} if run.insert_layer else set()
+    inserted |= {LOW_RANK_KIND} if run.relax else set()
     return inserted | ({run.replace_with} if run.replace else set())
 
 
@@ -43,7 +43,7 @@ def _has_rank(run: Experiment) -> bool:
 
 def _has_low_rank(run: Experiment) -> bool:
     """Returns whether a layer is low-rank, or a wide convolution that matches one exactly."""
-    matched = "wide_conv2d" in _kinds(run) and bool(MODELS[run.network].stages)
+    matched = "wide_conv2d" in _kinds(run) and bool(NETWORKS[run.network].stages)
     return LOW_RANK_KIND in _kinds(run) or matched
 
 
@@ -58,7 +58,7 @@ def _option(name: str) -> Need:
 
 
 def _has(run: Experiment, option: str) -> bool:
-    return option in MODELS[run.network].options
+    return option in NETWORKS[run.network].options
 
 
 def _is_simulated(run: Experiment) -> bool:
@@ -83,6 +83,7 @@ NEEDS: dict[str, Need] = {
         lambda run: run.dataset not in WITHOUT_FILES and DATASETS[run.dataset].complete is None,
     ),
     "replace_with": Need("--replace", lambda run: bool(run.replace)),
+    "relax": Need("a network of keras.applications", lambda run: run.network in APPLICATIONS),
     "spatial_rank": RANK,
     "spatial_ranks": RANK,
     "kernel_size": _option("kernel_size"),

@@ -18,6 +18,7 @@ from low_rank_local_connectivity.data import DATASETS
 from low_rank_local_connectivity.experiments import backend, folder, memory, needs
 from low_rank_local_connectivity.experiments.command import (
     check_flags,
+    checked,
     runs_asked_for,
     train_or_tell,
 )
@@ -69,6 +70,7 @@ WITH_AND_WITHOUT = {
     "data_dir=DATA": ("--dataset=mnist", "--dataset=digits"),
     "download": ("--dataset=mnist", "--dataset=synthetic --image_size=32"),
     "replace_with=conv2d": ("--network=resnet18 --replace=conv2", "--network=resnet18"),
+    "relax=all": ("--network=VGG16 --dataset=synthetic --image_size=32", "--network=resnet18"),
     "spatial_rank=2": ("--layer_types=wide_conv2d", "--network=group_network"),
     "spatial_ranks=2": ("", "--layer_types=locally_connected2d"),
     "kernel_size=3": ("--network=scale_network", "--network=group_resnet18"),
@@ -170,6 +172,18 @@ def test_a_sweep_over_ranks_does_not_ask_the_rank_that_it_leaves_out(flags):
     assert [run.spatial_rank for run in runs_asked_for(experiment)] == [1]
     with pytest.raises(ValueError, match="Received: --spatial_rank=2"):
         check(*flags.split(), "--spatial_ranks=1,2")
+
+
+def test_a_sweep_whose_runs_have_begun_no_longer_needs_the_weights(tmp_path):
+    flags = ("--num_seeds=2", f"--weights={tmp_path / 'gone.keras'}", f"--model_dir={tmp_path}")
+    runs = runs_asked_for(check(*flags))
+    with pytest.raises(ValueError, match=r"--weights must be a \.keras file"):
+        checked(["run_experiment.py"])
+    for run in runs:
+        state = Path(run.model_dir) / "checkpoints" / "step_000000001.npz"
+        state.parent.mkdir(parents=True)
+        state.touch()
+    assert checked(["run_experiment.py"])[0].weights == str(tmp_path / "gone.keras")
 
 
 @pytest.mark.parametrize("network", MODELS)
