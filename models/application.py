@@ -59,7 +59,9 @@ def application(
     """
     known = APPLICATIONS[name].inputs
     images = keras.Input(image_shape, name="image")
-    x = layers.Rescaling(*to_scale_of(known, value_range), name="to_pixels")(images)
+    scale, offset = to_scale_of(known, value_range)
+    # In float32 under every policy: 8 bits of a pixel fill all that bfloat16 has.
+    x = layers.Rescaling(scale, offset, name="to_pixels", dtype="float32")(images)
     make = getattr(keras.applications, name)
     body = make(include_top=False, weights=None, input_tensor=x, pooling="avg")
     if relax:
