@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ from low_rank_local_connectivity.training.endings import RunError, StoppedError
 
 # Seconds between two looks at whether a signal has come.
 POLL = 0.5
+# Seconds in which a cluster must answer.
+ANSWER = 10.0
 # Settings of frameworks that reach the runs, wherever the nodes were started.
 PASSED_ON = ("KERAS_", "JAX_", "XLA_", "TF_", "TORCH_", "PYTORCH_", "MLFLOW_", "WANDB_")
 # A process that becomes a run. Ray starts its workers with SIGINT blocked; and Linux sends the run
@@ -114,6 +117,7 @@ def connected(ray: Any, cluster: Cluster) -> Iterator[None]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         quiet["include_dashboard"] = False
     try:
+        require_answer(cluster.address)
         ray.init(cluster.address or "local", runtime_env={"env_vars": variables}, **quiet)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise RunError(_refusal(cluster.address, error)) from None
@@ -122,6 +126,13 @@ def connected(ray: Any, cluster: Cluster) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def require_answer(address: str | None) -> None:
+    """Raises an `OSError` if nothing answers at an address, for which Ray would wait minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
 
 
 def _refusal(address: str | None, error: Exception) -> str:

@@ -1,8 +1,10 @@
 """Sweeps on Ray: what a task does, what becomes of it, and a cluster of two nodes."""
 
+import errno
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -210,31 +212,43 @@ def wait_until(holds, seconds=120):
         time.sleep(0.05)
 
 
-def test_the_settings_of_frameworks_reach_the_runs(monkeypatch):
+@pytest.fixture
+def address():
+    """An address where something answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_the_settings_of_frameworks_reach_the_runs(monkeypatch, address):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     monkeypatch.setenv("UNRELATED", "value")
     ray = FakeRay()
-    with ray_sweeping.connected(ray, Cluster("10.0.0.1:6379")):
+    with ray_sweeping.connected(ray, Cluster(address)):
         assert ray.opened
         passed_on = ray.options["runtime_env"]["env_vars"]
         assert passed_on["KERAS_BACKEND"] == "jax"
         assert "UNRELATED" not in passed_on
-        assert ray.address == "10.0.0.1:6379"
+        assert ray.address == address
     assert not ray.opened
     with ray_sweeping.connected(ray, Cluster()):
         assert ray.address == "local"
 
 
-def test_a_cluster_that_is_not_there_is_refused_in_a_sentence():
+def test_a_cluster_that_is_not_there_is_refused_in_a_sentence(address):
     ray = FakeRay(refusal=ConnectionError("Could not connect.\nA long story."))
-    with (
-        pytest.raises(RunError) as caught,
-        ray_sweeping.connected(ray, Cluster("10.0.0.1:6379")),
-    ):
+    with pytest.raises(RunError) as caught, ray_sweeping.connected(ray, Cluster(address)):
         pass
-    assert str(caught.value) == (
+    sentence = (
         "--ray_address must be the address of a running cluster with the same releases of Ray and "
-        "Python. Received: --ray_address=10.0.0.1:6379: Could not connect."
+        "Python. Received: --ray_address="
+    )
+    assert str(caught.value) == f"{sentence}{address}: Could not connect."
+    # Ray would try for minutes to reach what does not answer.
+    unused = address.rpartition(":")[0] + ":1"
+    with pytest.raises(RunError) as caught, ray_sweeping.connected(ray, Cluster(unused)):
+        pass
+    assert (
+        str(caught.value) == f"{sentence}{unused}: [Errno {errno.ECONNREFUSED}] Connection refused."
     )
     ray = FakeRay(refusal=OSError("AF_UNIX path length cannot exceed 107 bytes"))
     with pytest.raises(RunError) as caught, ray_sweeping.connected(ray, Cluster()):
