@@ -129,7 +129,7 @@ def test_data_that_is_not_there_is_told_before_anything_is_trained(trained, tmp_
 
 @pytest.mark.slow
 def test_a_run_that_the_time_ended_goes_on(prepared, tmp_path):
-    given = options(tmp_path, data_dir=prepared, minutes=0.4)
+    given = options(tmp_path, data_dir=prepared, minutes=1)
     for _ in range(2):
         assert campaign.carry_on(given, []) == STOPPED_STATUS
     (log,) = (tmp_path / "logs").iterdir()
