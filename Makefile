@@ -36,7 +36,7 @@ test-torch: .venv/torch.installed
 	KERAS_BACKEND=torch $(BIN)/python -m pytest -n 2 -m "not slow and not once" $(PYTEST)
 
 # What needs minutes: repeats the README's commands, compiles every layer.
-test-slow: .venv/dev.installed
+test-slow: .venv/dev-slow.installed
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m slow $(PYTEST)
 
 # What every dependency is for, on the lowest releases that pyproject.toml declares. What is new
@@ -80,6 +80,10 @@ format: .venv/dev.installed
 .venv/dev.installed: pyproject.toml setup.py | .venv/bin/python
 	$(BIN)/pip install --quiet --editable ".[experiments,dev]"
 	@touch $@ .venv/experiments.installed
+
+.venv/dev-slow.installed: pyproject.toml setup.py | .venv/bin/python
+	$(BIN)/pip install --quiet --editable ".[experiments,dev-slow]"
+	@touch $@ .venv/dev.installed .venv/experiments.installed
 
 .venv/tpu-check.installed: pyproject.toml setup.py | .venv/bin/python
 	$(BIN)/pip install --quiet --editable ".[experiments,dev,tpu-check]"
