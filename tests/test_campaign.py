@@ -7,8 +7,9 @@ import time
 import pytest
 
 from low_rank_local_connectivity.experiments import campaign, sweeping
+from low_rank_local_connectivity.training.claims import claimed
 from low_rank_local_connectivity.training.endings import STOPPED_STATUS, StoppedError
-from low_rank_local_connectivity.training.records import append_record, claimed
+from low_rank_local_connectivity.training.records import append_record
 
 pytestmark = pytest.mark.once
 
