@@ -1,0 +1,1 @@
+"""Files from elsewhere: what must hold before anything that they declare is believed."""
