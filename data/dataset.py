@@ -12,6 +12,9 @@ from .augmentations import AUGMENTATIONS, MIXING, are_known, strengths_among, vi
 SPLITS = ("train", "valid", "test")
 # Subsets of a training split are drawn once and for all; a run's seed does not change them.
 SUBSET_SEED = 0
+# Pixels that an image may have, and bytes that its file may: compressed, 50 kB can be gigabytes. A
+# camera's photograph has up to 61 million pixels.
+MOST_PIXELS, MOST_BYTES = 2**26, 2**28
 # Of an input or a stored value: one number, or one per channel.
 Bound = float | tuple[float, ...]
 
@@ -126,6 +129,8 @@ class Dataset:
         left_out: Function from a folder to the names of the files in it that are not examples,
             where there can be any.
         needs_tensorflow: Whether only TensorFlow can read it, whatever the backend.
+        max_pixels: Pixels that an image in a file may have; those with more are not decoded, and
+            count as unreadable.
         complete: Function of the dataset and a folder that fills in what depends on the folder,
             or None if nothing does; it loads no framework.
     """
@@ -147,6 +152,7 @@ class Dataset:
     view: Callable[[Any], Any] | None = None
     left_out: Callable[[str | None], list[str]] | None = None
     needs_tensorflow: bool = False
+    max_pixels: int = MOST_PIXELS
     complete: Callable[["Dataset", str | None], "Dataset"] | None = None
 
     def at(self, data_dir: str | None = None, image_size: int | None = None) -> "Dataset":

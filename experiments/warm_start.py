@@ -5,6 +5,7 @@ layer of the same name; where the file has a convolution and the network a low-r
 as that convolution.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -12,6 +13,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from low_rank_local_connectivity.untrusted.sizes import read_text
 
 if TYPE_CHECKING:
     from low_rank_local_connectivity.experiments.experiment import Experiment
@@ -35,7 +38,7 @@ def file_of(weights: str) -> Path:
 def digest_of(weights: str) -> str | None:
     """Returns the SHA-256 of the file of `--weights`; None if it is no longer there."""
     path = file_of(weights)
-    if not path.is_file():
+    if not path.is_file():  # nor a pipe
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -72,7 +75,7 @@ def _is_archive(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as file:
             return set(file.namelist()) >= MEMBERS
-    except (zipfile.BadZipFile, OSError):
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
         return False
 
 
@@ -218,24 +221,25 @@ def start_as_convolution(layer: Any, convolution: Any, seed: int) -> None:
         layer.bias.assign(ops.convert_to_numpy(convolution.bias))
 
 
-def read(weights: str) -> Any:
+def read(weights: str, max_bytes: int | None = None) -> Any:
     """Returns the model in the file of `--weights`; no code from it is run.
+
+    Args:
+        weights: The file, or the folder of a run.
+        max_bytes: Bytes that its arrays may take in memory, or None for the usual limit.
 
     Raises:
         RunError: If it cannot be loaded.
     """
     from low_rank_local_connectivity import training
-    from low_rank_local_connectivity.training.checkpoints import DAMAGE
 
     path = file_of(weights)
     try:
-        return training.load(path, training.file_digest(path))
-    except training.RunError:
-        raise
-    except DAMAGE as error:
+        return training.load(path, training.file_digest(path), max_bytes)
+    except OSError as error:
         raise training.RunError(
-            f"`weights` must be a file that is whole. Received: weights={weights}: "
-            f"{str(error).splitlines()[0]}."
+            f"`weights` must be a file that can be read. Received: weights={weights}: "
+            f"{error.strerror or error}."
         ) from error
 
 
@@ -243,7 +247,7 @@ def source_of(experiment: "Experiment") -> Any:
     """Returns the model whose weights a run will read; None if it has no need of one."""
     if experiment.weights is None or is_begun(Path(experiment.model_dir)):
         return None
-    return read(experiment.weights)
+    return read(experiment.weights, experiment.max_bytes)
 
 
 def begin(experiment: "Experiment", model: Any, chief: bool = True) -> list[Any]:
@@ -268,7 +272,8 @@ def begin(experiment: "Experiment", model: Any, chief: bool = True) -> list[Any]
     if is_begun(folder):
         names = _recorded(folder / LOADED) if experiment.freeze_epochs else []
         return [layer for layer in with_weights(model) if layer.name in names]
-    found = match(model, read(experiment.weights), experiment.weights)
+    source = read(experiment.weights, experiment.max_bytes)
+    found = match(model, source, experiment.weights)
     check_something_learns(experiment, found)
     for pair in found.pairs:
         assign(pair, experiment.seed)
@@ -302,10 +307,11 @@ def _recorded(path: Path) -> list[str]:
     """Returns the names of the layers that were loaded when a run began."""
     from low_rank_local_connectivity import training
 
-    try:
-        return list(json.loads(path.read_text())["loaded"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise training.RunError(
-            "A run that began with `weights` must have the record of what was loaded. Received: "
-            f"{path}, which is missing or damaged. Put it back, or give another `model_dir`."
-        ) from None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        names = json.loads(read_text(path))["loaded"]
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return names
+    raise training.RunError(
+        "A run that began with `weights` must have the record of what was loaded. Received: "
+        f"{path}, which is missing or damaged. Put it back, or give another `model_dir`."
+    )

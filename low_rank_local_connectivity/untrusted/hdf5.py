@@ -75,7 +75,7 @@ def identity(item: Any) -> Any:
 def _inside(group: h5py.Group, name: str, path: str) -> Any:
     """Returns what a name in a group stands for, which must be in the group."""
     try:
-        link = group.get(name, getlink=True)
+        link: Any = group.get(name, getlink=True)
     except (TypeError, KeyError):
         link = None
     leaves = isinstance(link, h5py.SoftLink) and link.path.startswith("/")
