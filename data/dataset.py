@@ -129,10 +129,10 @@ class Dataset:
         left_out: Function from a folder to the names of the files in it that are not examples,
             where there can be any.
         needs_tensorflow: Whether only TensorFlow can read it, whatever the backend.
-        max_pixels: Pixels that an image in a file may have; those with more are not decoded, and
-            count as unreadable.
         complete: Function of the dataset and a folder that fills in what depends on the folder,
             or None if nothing does; it loads no framework.
+        max_pixels: Pixels that an image in a file may have; those with more are not decoded, and
+            count as unreadable.
     """
 
     name: str
@@ -152,8 +152,8 @@ class Dataset:
     view: Callable[[Any], Any] | None = None
     left_out: Callable[[str | None], list[str]] | None = None
     needs_tensorflow: bool = False
-    max_pixels: int = MOST_PIXELS
     complete: Callable[["Dataset", str | None], "Dataset"] | None = None
+    max_pixels: int = MOST_PIXELS
 
     def at(self, data_dir: str | None = None, image_size: int | None = None) -> "Dataset":
         """Returns the dataset with the shapes, class names and sizes found in a folder.

@@ -35,7 +35,8 @@ def decode(encoded, channels: int = 3, max_pixels: int = MOST_PIXELS):
 
     Raises:
         tf.errors.InvalidArgumentError: If the bytes are not a complete image, one of more
-            pixels than it may have, or one of another kind, such as an animated WebP, a compressed BMP or a TIFF.
+            pixels than it may have, or one of another kind, such as an animated WebP, a
+            compressed BMP or a TIFF.
     """
     encoded = tf.convert_to_tensor(encoded, tf.string)
 

@@ -267,9 +267,7 @@ def _files(examples: Split) -> ImageFiles:
     return examples
 
 
-def _decoded(
-    files: ImageFiles, index: int, channels: int, max_pixels: int
-) -> np.ndarray | None:
+def _decoded(files: ImageFiles, index: int, channels: int, max_pixels: int) -> np.ndarray | None:
     """Returns an image of a split, or None if it cannot be read."""
     try:
         return decode(files.contents(index), channels, max_pixels)

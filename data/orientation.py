@@ -4,6 +4,8 @@ A file is read segment by segment, since bytes that look like EXIF data may be a
 picture, or of a thumbnail of it.
 """
 
+from typing import Any
+
 import tensorflow as tf
 
 # Zeros after the file's bytes, so that a number can be read even where the file is truncated.
@@ -113,7 +115,7 @@ def _noted(octets, begin):
     return tf.cast(tf.where(found > 8, 1, found), tf.int64)
 
 
-def number_at(octets, at, count: int, little: bool = False):
+def number_at(octets, at, count: int, little: bool = False) -> Any:
     """Returns the number that a few bytes encode; 0 past the end."""
     at = tf.minimum(tf.cast(at, tf.int64), tf.size(octets, tf.int64) - MARGIN)
     digits = tf.cast(octets[at : at + count], tf.int64)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .augmentations import VIEWS
-from .dataset import MOST_BYTES, MOST_PIXELS, Bound, Dataset
+from .dataset import MOST_PIXELS, Bound, Dataset
 from .views import AREA_RANGE, ASPECT_RANGE, ATTEMPTS, CENTRAL_FRACTION, Size, sides_of
 
 # Modes of 16 bits or more, and what one of their values is divided by to leave the upper 8 bits.
@@ -138,8 +138,6 @@ def as_input(dataset: Dataset, encoded: bytes) -> np.ndarray:
     Raises:
         ValueError: If the bytes are not a complete image, or have more pixels than they may.
     """
-    if len(encoded) > MOST_BYTES:
-        raise ValueError(f"It has more than {MOST_BYTES:,} bytes.")
     image = decode(encoded, dataset.image_shape[-1], dataset.max_pixels)
     if dataset.view is not None:
         stored = np.asarray(dataset.view(image), "float32")

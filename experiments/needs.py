@@ -80,6 +80,8 @@ NEEDS: dict[str, Need] = {
         "a dataset of tensorflow-datasets",
         lambda run: run.dataset not in WITHOUT_FILES and DATASETS[run.dataset].complete is None,
     ),
+    "max_pixels": Need("a dataset of image files", lambda run: DATASETS[run.dataset].encoded),
+    "max_bytes": Need("--weights", lambda run: run.weights is not None),
     "replace_with": Need("--replace", lambda run: bool(run.replace)),
     "spatial_rank": RANK,
     "spatial_ranks": RANK,

@@ -7,11 +7,11 @@ processes, also on several machines that share the folder, divide the runs among
 
 import contextlib
 import dataclasses
-import json
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -20,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.folder import is_result, read_result
 from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error, percent
 from low_rank_local_connectivity.experiments.runs import command_line, run_name
 from low_rank_local_connectivity.training.endings import STOPPED_STATUS, StoppedError
@@ -105,7 +106,7 @@ def sweep(runs: Sequence[Run], folder: Path) -> tuple[list[dict[str, Any]], list
             result = _result(run)
             if result and (problem is None or "failed" in result):
                 # A later failure is tried again, and is no part of the measurement.
-                kept = {name: result[name] for name in result if name not in ("digest", "failed")}
+                kept = {name: result[name] for name in result if name != "failed"}
                 append_record(path, {"name": run.name, "config": run.config, "result": kept})
                 _say(label + f"{_accuracies(result)}, {time.monotonic() - started:.0f} s")
             if problem is not None:
@@ -120,13 +121,22 @@ def sweep(runs: Sequence[Run], folder: Path) -> tuple[list[dict[str, Any]], list
 def _result(run: Run) -> dict[str, Any]:
     """Returns the result that a run has written; empty if there is none or it is damaged."""
     try:
-        return dict(json.loads((run.folder / "result.json").read_text()))
-    except (OSError, ValueError, TypeError):
+        return read_result(run.folder / "result.json")
+    except (OSError, ValueError):
         return {}
 
 
 def _recorded(path: Path) -> list[dict[str, Any]]:
-    return read_records(path) if path.exists() else []
+    """Returns the records that have a result, and warns of others."""
+    records = read_records(path) if path.exists() else []
+    for record in records:
+        if not is_result(record.get("result")):
+            warnings.warn(
+                f"The record {record['name']!r} of {path} has no result and is left out. Remove "
+                "its line to record the run again.",
+                stacklevel=2,
+            )
+    return [record for record in records if is_result(record.get("result"))]
 
 
 def _train(run: Run, log: Path, lock: IO) -> str | None:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from low_rank_local_connectivity.untrusted.sizes import MOST_RECORDS, read_text, require_regular
+
 
 def given_path(text: str) -> Path:
     """Returns a path from a command line, with a leading `~` as the home folder.
@@ -110,10 +112,12 @@ def append_record(path: Path, record: dict[str, Any]) -> bool:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(record, sort_keys=True)
+    if path.exists():
+        require_regular(path)
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
-        text = file.read()
+        text = file.read(MOST_RECORDS)
         if record["name"] in {known["name"] for known in _parse(text, path)}:
             return False
         ending = b"" if not text or text.endswith(b"\n") else b"\n"
@@ -129,7 +133,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     Raises:
         FileNotFoundError: If there is no such file.
     """
-    return _parse(path.read_bytes(), path)
+    return _parse(read_text(path, MOST_RECORDS), path)
 
 
 def _parse(text: bytes, path: Path) -> list[dict[str, Any]]:
@@ -137,9 +141,9 @@ def _parse(text: bytes, path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(text.splitlines(), 1):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
-        if isinstance(record, dict) and "name" in record:
+        if isinstance(record, dict) and isinstance(record.get("name"), str):
             records.append(record)
         elif line.strip():
             warnings.warn(f"Line {number} of {path} is not a record and is left out.", stacklevel=3)

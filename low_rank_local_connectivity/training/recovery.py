@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from low_rank_local_connectivity.training.checkpoints import Checkpoints, all_finite
+from low_rank_local_connectivity.training.checkpoints import FACTS, Checkpoints, all_finite
 from low_rank_local_connectivity.training.endings import RunError, StoppedError
 from low_rank_local_connectivity.training.records import write_metrics
 from low_rank_local_connectivity.training.strategy import ONE_DEVICE, Placement
@@ -84,7 +84,9 @@ class Recovery(keras.callbacks.Callback):
         self.set_model(model)
         model.optimizer.build(model.trainable_variables)
         variables = self._variables()
-        found = self.checkpoints.newest([tuple(variable.shape) for variable in variables])
+        shapes = [tuple(variable.shape) for variable in variables]
+        dtypes = [keras.backend.standardize_dtype(variable.dtype) for variable in variables]
+        found = self.checkpoints.newest(shapes, dtypes, FACTS)
         if found is None and self.metrics_path.exists():
             raise RunError(
                 "A run that was begun must have a checkpoint. Received: "
@@ -155,6 +157,13 @@ class Recovery(keras.callbacks.Callback):
         This is not done at the start of the epoch, when Keras has not yet made the variables.
         """
         self._synchronize()
+        shapes = [tuple(variable.shape) for variable in self.model.metrics_variables]
+        if shapes != [array.shape for array in self._metrics]:
+            raise RunError(
+                "A saved state must have the sums of the run's metrics. Received: one in "
+                f"{self.checkpoints.folder} with {len(self._metrics)} for {len(shapes)}. Remove "
+                "it to continue from the one before, or give another `model_dir`."
+            )
         for variable, array in zip(self.model.metrics_variables, self._metrics, strict=True):
             variable.assign(variable + array)
         self._metrics = []

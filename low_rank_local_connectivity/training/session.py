@@ -296,6 +296,13 @@ def train(
                 recovery.restore(model)  # as the end of `fit` puts the averages in the model
     if recipe.use_ema:
         use_averages(model)
+    last = recovery.rows[-1] if recovery.rows else {}
+    if not {"accuracy", "val_accuracy"} <= set(last):
+        raise RunError(
+            "A trained run must have its last metrics. Received: a saved state in "
+            f"{recovery.checkpoints.folder} without them. Remove it to continue from the one "
+            "before, or give another `model_dir`."
+        )
     return recovery
 
 

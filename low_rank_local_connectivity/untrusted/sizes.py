@@ -15,6 +15,7 @@ MOST_TEXT = 2**24
 # The longest file of records, of which each run adds 2 kB.
 MOST_RECORDS = 2**26
 BLOCK = 512
+TRUST = "Allow as many by `max_bytes` if you trust the file."
 KINDS: dict[str, Callable[[int], bool]] = {
     "a pipe": stat.S_ISFIFO,
     "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
@@ -85,8 +86,14 @@ def room_for(stored: int, max_bytes: int | None = None) -> int:
     return max(ALWAYS, TIMES * stored) if max_bytes is None else max_bytes
 
 
-def require_room(needed: int, room: int, path: Any) -> None:
+def require_room(needed: int, room: int, path: Any, remedy: str = TRUST) -> None:
     """Refuses to read what would take more memory than it may.
+
+    Args:
+        needed: Bytes that it would take.
+        room: Bytes that it may.
+        path: The file.
+        remedy: What to do, in a sentence.
 
     Raises:
         ValueError: If it would.
@@ -94,6 +101,5 @@ def require_room(needed: int, room: int, path: Any) -> None:
     if needed > room:
         raise ValueError(
             f"The arrays of a file must take at most {room:,} bytes of memory. Received: "
-            f"{str(path)!r}, which declares {needed:,}. Allow as many by `max_bytes` if you trust "
-            "the file."
+            f"{str(path)!r}, which declares {needed:,}. {remedy}"
         )
