@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,11 @@ class EncodedExamples(abc.ABC):
     @abc.abstractmethod
     def encoded(self, example: dict[str, Any]) -> Any:
         """Returns the bytes of an example's image, a string tensor."""
+
+    @property
+    def image_files(self) -> Sequence[str]:
+        """The files that are an image each; none if images are parts of other files."""
+        return ()
 
     def subset(self, count: int) -> "EncodedExamples":
         """Returns `count` of the examples, always the same.

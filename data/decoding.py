@@ -80,6 +80,11 @@ def _rare(encoded, channels: int, max_pixels: int):
     return upright(tf.ensure_shape(image, [None, None, channels]), encoded)
 
 
+def require_few_pixels(encoded):
+    """Returns an operation that fails if a JPEG or PNG file has more pixels than usual ones."""
+    return _few_enough(declared_pixels(encoded), MOST_PIXELS)
+
+
 def _few_enough(pixels, max_pixels: int):
     return tf.debugging.Assert(pixels <= max_pixels, ["An image of too many pixels:", pixels])
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .dataset import MOST_BYTES, EncodedExamples, Split
-from .folder import ImageFiles
 
 SCORED = "Every image that is scored must be readable. Received: {}. Replace or remove that file."
 ALL_SCORED = (
@@ -60,7 +59,7 @@ def refuse_too_large(splits: Iterable[Split]) -> None:
         UnreadableError: If there are any; the error names the first.
     """
     for examples in splits:
-        for path in examples.paths if isinstance(examples, ImageFiles) else ():
+        for path in examples.image_files if isinstance(examples, EncodedExamples) else ():
             size = _size_of(path)
             if size > MOST_BYTES:
                 raise UnreadableError(TOO_LARGE.format(MOST_BYTES, path, size))
