@@ -239,13 +239,18 @@ def _decoded_in_batches(features: Any, file: Any) -> Any:
 
 
 def _damaged_file(builder: Any, instruction: str) -> str | None:
-    """Returns the first file of a split that is damaged or truncated."""
+    """Returns the first file of a split that is missing, damaged or truncated."""
     import tensorflow as tf
 
     for file in builder.info.splits[instruction].file_instructions:
-        path, wanted = str(file.filename), file.take
-        records = tf.data.TFRecordDataset(path).skip(file.skip).take(wanted).ignore_errors()
-        if records.reduce(np.int64(0), lambda count, _: count + 1) != wanted:
+        path, wanted, found = str(file.filename), file.take, 0
+        records = tf.data.TFRecordDataset(path).skip(file.skip).take(wanted).batch(READ_BATCH)
+        try:
+            for batch in records.as_numpy_iterator():
+                found += len(batch)
+        except tf.errors.OpError:
+            return path
+        if found != wanted:
             return path
     return None
 

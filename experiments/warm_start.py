@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from low_rank_local_connectivity.untrusted.sizes import read_text
+from low_rank_local_connectivity.untrusted.sizes import on_disk, read_text, require_room, room_for
 
 if TYPE_CHECKING:
     from low_rank_local_connectivity.experiments.experiment import Experiment
@@ -36,10 +36,15 @@ def file_of(weights: str) -> Path:
 
 
 def digest_of(weights: str) -> str | None:
-    """Returns the SHA-256 of the file of `--weights`; None if it is no longer there."""
+    """Returns the SHA-256 of the file of `--weights`; None if it is no longer there.
+
+    Raises:
+        ValueError: If it is mostly holes.
+    """
     path = file_of(weights)
     if not path.is_file():  # nor a pipe
         return None
+    require_room(path.stat().st_size, room_for(on_disk(path)), path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -49,8 +49,9 @@ def assign(model: Any, stored: Stored, path: str, described: Description | None 
         (variable, matching.value(variable, weight)) for variable, weight in matching.found.values()
     ]
     _warn_of_what_is_not_finite(model, values, path)
-    for variable, value in values:
-        variable.assign(value)
+    with np.errstate(over="ignore"):  # of which the warning tells
+        for variable, value in values:
+            variable.assign(value)
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()

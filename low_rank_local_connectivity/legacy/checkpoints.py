@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from low_rank_local_connectivity.legacy.checksums import crc32c, masked
 from low_rank_local_connectivity.legacy.messages import fields, number, octets, texts, varint
 from low_rank_local_connectivity.legacy.stored import NOT_WEIGHTS, Weight
 from low_rank_local_connectivity.legacy.tables import read_table
+from low_rank_local_connectivity.untrusted.checksums import crc32c, masked
 from low_rank_local_connectivity.untrusted.sizes import (
     MOST_RECORDS,
     MOST_TEXT,

@@ -7,8 +7,8 @@ that says where the others are.
 
 from collections.abc import Iterator
 
-from low_rank_local_connectivity.legacy.checksums import crc32c, masked
 from low_rank_local_connectivity.legacy.messages import varint
+from low_rank_local_connectivity.untrusted.checksums import crc32c, masked
 
 FOOTER, TRAILER, NUMBER = 48, 5, 4
 MAGIC = bytes.fromhex("57fb808b247547db")

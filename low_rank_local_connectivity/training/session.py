@@ -21,8 +21,7 @@ from low_rank_local_connectivity.training.records import replacing
 from low_rank_local_connectivity.training.recovery import Recovery, heeding_signals
 from low_rank_local_connectivity.training.schedule import warmup_then
 from low_rank_local_connectivity.training.strategy import ONE_DEVICE, Placement
-from low_rank_local_connectivity.untrusted.models import layers_not_finite, load_model
-from low_rank_local_connectivity.untrusted.sizes import require_regular
+from low_rank_local_connectivity.untrusted.models import layers_not_finite, load_model, room_of
 
 OPTIMIZERS = {
     "adam": keras.optimizers.Adam,
@@ -409,7 +408,7 @@ def save(model: keras.Model, path: Path) -> None:
 
 def file_digest(path: Path) -> str:
     """Returns the SHA-256 of a file."""
-    require_regular(path)
+    room_of(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -431,6 +430,10 @@ def load(path: Path, digest: str, max_bytes: int | None = None) -> keras.Model:
         RunError: If it is another file, refers to other files, takes more memory than it may, has
             weights that are not finite, or would run code of its own.
     """
+    try:
+        room_of(path, max_bytes)
+    except ValueError as error:
+        raise RunError(str(error)) from error
     found = file_digest(path)
     if found != digest:
         raise RunError(

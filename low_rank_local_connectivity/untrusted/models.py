@@ -42,9 +42,7 @@ def load_model(path: Path, max_bytes: int | None = None) -> Any:
         ValueError: If it refers to other files, or takes more memory than it may.
         Exception: Whatever else Keras raises.
     """
-    require_regular(path)
-    room = room_for(on_disk(path), max_bytes)
-    require_room(path.stat().st_size, room, path)
+    room = room_of(path, max_bytes)
     with zipfile.ZipFile(path) as archive:
         require_honest(archive, room, path)
         described = json.loads(archive.read(CONFIG))
@@ -56,6 +54,18 @@ def load_model(path: Path, max_bytes: int | None = None) -> Any:
     del content
     with weights_within(room, path):
         return keras.models.load_model(path, compile=False, safe_mode=True)
+
+
+def room_of(path: Path, max_bytes: int | None = None) -> int:
+    """Returns the bytes that a file's arrays may take in memory.
+
+    Raises:
+        ValueError: If it is no file, or itself larger, as one is that is mostly holes.
+    """
+    require_regular(path)
+    room = room_for(on_disk(path), max_bytes)
+    require_room(path.stat().st_size, room, path)
+    return room
 
 
 def layers_not_finite(model: Any) -> list[str]:

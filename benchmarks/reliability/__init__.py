@@ -1,0 +1,1 @@
+"""Whether anything is lost: runs that are killed, and runs whose files fail, end as others do."""
