@@ -131,7 +131,7 @@ def _read(path: Path, max_bytes: int | None) -> Any:
 
     if path.suffix == ".keras" and path.is_file():
         try:
-            return training.load(path, training.file_digest(path), max_bytes)
+            return training.load(path, None, max_bytes)
         except training.RunError as error:
             try:
                 return legacy.load_model(str(path), max_bytes=max_bytes)

@@ -240,7 +240,7 @@ def read(weights: str, max_bytes: int | None = None) -> Any:
 
     path = file_of(weights)
     try:
-        return training.load(path, training.file_digest(path), max_bytes)
+        return training.load(path, None, max_bytes)
     except OSError as error:
         raise training.RunError(
             f"`weights` must be a file that can be read. Received: weights={weights}: "

@@ -110,7 +110,8 @@ def in_npz(rng: Rng, whole: bytes) -> bytes:
 
 def _saved(arrays: dict[str, np.ndarray]) -> bytes:
     written = io.BytesIO()
-    np.savez(written, **arrays)
+    named: dict[str, Any] = dict(arrays)
+    np.savez(written, **named)
     return written.getvalue()
 
 

@@ -135,7 +135,7 @@ def write_whole(folder: Path) -> None:
     (run / "warm_start.json").write_text(json.dumps({"loaded": ["a", "b"], "new": []}))
     record = {"name": "run", "config": config, "result": {**RESULT, "train_accuracy": 1.0}}
     (folder / "records.jsonl").write_text(json.dumps(record) + "\n" + json.dumps(record) + "\n")
-    arrays = [rng.normal(size=(3, 4)), np.arange(5), np.float32([1, 2])]
+    arrays = [rng.normal(size=(3, 4)), np.arange(5), np.ones(2, "float32")]
     checkpoints.Checkpoints(folder / "states").save(7, arrays, STATE)
     write_weights(folder / "weights.h5", rng)
     write_checkpoint(folder / "weights", rng)

@@ -22,6 +22,7 @@ from low_rank_local_connectivity.training.recovery import Recovery, heeding_sign
 from low_rank_local_connectivity.training.schedule import warmup_then
 from low_rank_local_connectivity.training.strategy import ONE_DEVICE, Placement
 from low_rank_local_connectivity.untrusted.models import layers_not_finite, load_model, room_of
+from low_rank_local_connectivity.untrusted.sizes import require_regular
 
 OPTIMIZERS = {
     "adam": keras.optimizers.Adam,
@@ -408,17 +409,18 @@ def save(model: keras.Model, path: Path) -> None:
 
 def file_digest(path: Path) -> str:
     """Returns the SHA-256 of a file."""
-    room_of(path)
+    require_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load(path: Path, digest: str, max_bytes: int | None = None) -> keras.Model:
+def load(path: Path, digest: str | None, max_bytes: int | None = None) -> keras.Model:
     """Loads a `.keras` file after checking its digest; no code from it is run.
 
     Args:
         path: The file.
-        digest: Its SHA-256, which `result.json` has under `model_sha256`.
+        digest: Its SHA-256, which `result.json` has under `model_sha256`; None of a file that is
+            no run's.
         max_bytes: Bytes that its arrays, and the weights of the model that it describes, may take
             in memory. If None, 256 MiB and 16 times what the file takes on disk, whichever is
             more.
@@ -434,8 +436,8 @@ def load(path: Path, digest: str, max_bytes: int | None = None) -> keras.Model:
         room_of(path, max_bytes)
     except ValueError as error:
         raise RunError(str(error)) from error
-    found = file_digest(path)
-    if found != digest:
+    found = digest if digest is None else file_digest(path)
+    if digest is not None and found is not None and found != digest:
         raise RunError(
             f"A model must be the file that was written. Received: {path} with SHA-256 "
             f"{found[:12]}... for {digest[:12]}..., so it is damaged or another. Train it again in "
