@@ -196,6 +196,11 @@ def test_layers_pad_with_what_pytorch_s_compiler_sees_through():
             assert "ops.pad(" not in path.read_text(), f"{path}: use ops.padding.pad"
 
 
+def test_of_ours_data_imports_the_checks_of_files_alone():
+    for path in modules("data"):
+        assert rooms_imported(path) <= {"data", "untrusted"}, path.name
+
+
 def test_data_does_not_depend_on_keras_and_its_global_settings():
     for path in modules("data"):
         if path.name != "batch_changes.py":  # Keras's layers, told what the settings would tell

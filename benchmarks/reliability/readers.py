@@ -18,7 +18,8 @@ import numpy as np
 from benchmarks.reliability import damages
 from low_rank_local_connectivity import layers, legacy, training
 from low_rank_local_connectivity.data import DATASETS
-from low_rank_local_connectivity.data.pillow_images import as_input
+from low_rank_local_connectivity.data.folder import ImageFiles
+from low_rank_local_connectivity.data.unreadable import refuse_too_large
 from low_rank_local_connectivity.experiments import trained, warm_start
 from low_rank_local_connectivity.experiments.experiment import Experiment
 from low_rank_local_connectivity.experiments.folder import (
@@ -27,6 +28,7 @@ from low_rank_local_connectivity.experiments.folder import (
     result_digest,
 )
 from low_rank_local_connectivity.experiments.paper import sources
+from low_rank_local_connectivity.experiments.predicting import input_of
 from low_rank_local_connectivity.legacy.checkpoints import read_checkpoint
 from low_rank_local_connectivity.training import checkpoints
 
@@ -265,23 +267,30 @@ def of_image(name: str, pillow: bool = True) -> Callable[[Path], Told]:
         path = folder / "images" / f"image.{name}"
         try:
             if pillow:
-                return digests([as_input(DATASETS["digits"], path.read_bytes())])
-            from low_rank_local_connectivity.data.decoding import decode
-
-            return digests([decode(path.read_bytes()).numpy()])
+                return digests([input_of(DATASETS["digits"], path)])
+            return digests([_by_tensorflow(path)])
         except Exception as error:
-            known = ValueError if pillow else _refusals()
-            if not isinstance(error, known):
+            if not isinstance(error, (ValueError, OSError) if pillow else _refusals()):
                 raise
             raise ValueError(f"{path} was skipped: {error}") from error
 
     return read
 
 
-def _refusals() -> type[Exception]:
+def _by_tensorflow(path: Path) -> np.ndarray:
+    """Returns an image as a folder of images is read, which lists files and nothing else."""
+    from low_rank_local_connectivity.data.decoding import decode
+
+    if not path.is_file():
+        raise ValueError("it is no file")
+    refuse_too_large([ImageFiles((str(path),), np.zeros(1, "int64"))])
+    return decode(path.read_bytes()).numpy()
+
+
+def _refusals() -> tuple[type[Exception], ...]:
     import tensorflow as tf
 
-    return tf.errors.OpError
+    return ValueError, tf.errors.OpError
 
 
 ANYTHING = ["anything"]
@@ -376,7 +385,7 @@ def told_by(kind: str, folder: Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             told = reader.read(folder)
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         name = reader.named or reader.file
         return {"refused": str(error), "named": name in str(error)}
     except Exception as error:  # noqa: BLE001 - which is what is looked for
