@@ -26,8 +26,8 @@ def decode(encoded: bytes, channels: int = 3, max_pixels: int = MOST_PIXELS) -> 
     """Decodes a JPEG, PNG, GIF, BMP, WebP or TIFF file to RGB or gray of 8 bits.
 
     Palettes are looked up, CMYK is converted, gray is repeated, 16 bits are reduced to the upper
-    8, transparency is dropped, the first frame of an animation is used, and the image is rotated
-    and mirrored as its EXIF orientation says.
+    8, transparency is dropped, the first frame of an animation or page of a TIFF is used, and the
+    image is rotated and mirrored as its EXIF orientation says.
 
     Args:
         encoded: The file's bytes.
@@ -39,7 +39,8 @@ def decode(encoded: bytes, channels: int = 3, max_pixels: int = MOST_PIXELS) -> 
         A uint8 array of shape `(height, width, channels)`.
 
     Raises:
-        ValueError: If the bytes are not a complete image, or have more pixels than they may.
+        ValueError: If the bytes are not a complete image, have more pixels than they may, or are
+            floating-point values.
     """
     try:
         with warnings.catch_warnings():
@@ -64,10 +65,13 @@ def _loaded(image: Image.Image, channels: int) -> np.ndarray:
         with warnings.catch_warnings(), image:
             warnings.simplefilter("ignore")
             image.load()
+            fractions = image.mode == "F"
             flat = _of_8_bits(ImageOps.exif_transpose(image))
             converted = flat.convert("RGB" if channels == 3 else "L")
     except Exception as error:
         raise ValueError(INCOMPLETE) from error
+    if fractions:
+        raise ValueError("Its values have fractions, and it does not say which of them is white.")
     return np.asarray(converted).reshape(converted.height, converted.width, channels)
 
 

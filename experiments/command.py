@@ -4,6 +4,7 @@ All settings are flags, which `--help` lists. They become an `Experiment`, which
 any framework is loaded.
 """
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from low_rank_local_connectivity.experiments.experiment import Experiment
 from low_rank_local_connectivity.experiments.finishing import lacking_evaluation
 from low_rank_local_connectivity.experiments.flags import (
     FLAGS,
+    check_besides,
     experiment_from_flags,
     given_flags,
     help_text,
@@ -35,8 +37,10 @@ from low_rank_local_connectivity.experiments.folder import (
     check_writable,
 )
 from low_rank_local_connectivity.experiments.needs import check_flags_have_effect
+from low_rank_local_connectivity.experiments.ray_sweeping import Cluster, check_ray, sweep_on_ray
 from low_rank_local_connectivity.experiments.running import run
 from low_rank_local_connectivity.experiments.runs import runs_of_sweep
+from low_rank_local_connectivity.experiments.sweeping import run_sweep
 from low_rank_local_connectivity.experiments.warm_start import check_weights
 from low_rank_local_connectivity.experiments.watching import check_callbacks
 
@@ -89,7 +93,9 @@ def train_or_tell(argv: list[str]) -> NoReturn:
     try:
         if FLAGS.dry_run:
             sys.exit(ending_in_a_sentence(dry_run, runs_asked_for(experiment)))
-        sys.exit(sweep(experiment) if is_sweep() else run_or_tell(experiment, result))
+        if is_sweep():
+            sys.exit(ending_in_a_sentence(sweep, experiment))
+        sys.exit(run_or_tell(experiment, result))
     except KeyboardInterrupt:
         print("Stopped by SIGINT. The same command continues from the saved state.", flush=True)
         sys.exit(os.EX_TEMPFAIL)
@@ -110,10 +116,13 @@ def checked(argv: list[str]) -> tuple[Experiment, dict[str, Any] | None]:
     result = lacking_evaluation(experiment, result)
     if result is None or "failed" in result:
         check_callbacks(experiment)
-        check_weights(experiment)
+        for one in runs_asked_for(experiment):
+            check_weights(one)
         if not experiment.download:
             DATASETS[experiment.dataset].find(experiment.data_dir)
         check_backend(DATASETS[experiment.dataset])
+        if FLAGS.sweep_engine == "ray":
+            check_ray()
         (check_room if FLAGS.dry_run else check_writable)(Path(experiment.model_dir))
     return experiment, result
 
@@ -124,6 +133,7 @@ def check_flags(experiment: Experiment) -> None:
     Raises:
         ValueError: If a flag is out of its range or has no effect.
     """
+    check_besides()
     runs = runs_asked_for(experiment)
     if not FLAGS.every_flag_given:
         check_flags_have_effect(given_flags(), usual_flags(), runs, is_sweep())
@@ -138,10 +148,11 @@ def runs_asked_for(experiment: Experiment) -> list[Experiment]:
 
 def sweep(experiment: Experiment) -> int:
     """Trains the runs of a sweep that are missing and returns an exit status."""
-    load_framework()
-    from low_rank_local_connectivity.experiments.sweeping import run_sweep
-
-    return run_sweep(runs_asked_for(experiment), Path(experiment.model_dir))
+    runs, folder = runs_asked_for(experiment), Path(experiment.model_dir)
+    if FLAGS.sweep_engine == "ray":
+        cluster = Cluster(FLAGS.ray_address, FLAGS.cpus_per_run, FLAGS.gpus_per_run, FLAGS.retries)
+        return run_sweep(runs, folder, functools.partial(sweep_on_ray, cluster))
+    return run_sweep(runs, folder)
 
 
 def run_or_tell(experiment: Experiment, result: dict[str, Any] | None) -> int:

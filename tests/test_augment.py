@@ -276,6 +276,9 @@ def write_blobs(root, rng):
             (folder / f"{number}.png").write_bytes(stream.getvalue())
 
 
+# That images are neither mirrored nor cropped by default, and that the network learns, is tested
+# apart in the quick suite.
+@pytest.mark.slow
 def test_the_default_network_learns_in_which_half_of_an_image_something_is(tmp_path, rng):
     write_blobs(tmp_path / "blobs", rng)
     flags = ["--dataset=folder", f"--data_dir={tmp_path / 'blobs'}", "--image_size=16"]

@@ -68,6 +68,18 @@ def room_of(path: Path, max_bytes: int | None = None) -> int:
     return room
 
 
+def require_whole_weights(path: Path, max_bytes: int | None = None) -> None:
+    """Refuses a file of weights that Keras would read, as `load_model` refuses a model's.
+
+    Raises:
+        ValueError: If it refers to other files, or takes more memory than it may.
+        OSError: If it is no HDF5 file.
+    """
+    room = room_of(path, max_bytes)
+    with h5py.File(path, "r") as file:
+        require_own_content(file, path.read_bytes(), on_disk(path), room, str(path))
+
+
 def layers_not_finite(model: Any) -> list[str]:
     """Returns the names of the layers with weights that are infinite or not numbers."""
     layers = model._flatten_layers(include_self=False, recursive=False)
