@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .dataset import EncodedExamples
+from .dataset import MOST_PIXELS, EncodedExamples
 from .tiff import decode_of
 from .unreadable import SCORED, TRAINED, WHOLE
 
@@ -22,13 +22,13 @@ from .unreadable import SCORED, TRAINED, WHOLE
 AT_ONCE = max(os.cpu_count() or 1, 2)
 
 
-def unreadable_images(examples: EncodedExamples) -> list[str]:
-    """Returns the names of the images that cannot be decoded, in order."""
+def unreadable_images(examples: EncodedExamples, max_pixels: int = MOST_PIXELS) -> list[str]:
+    """Returns the names of the images that cannot be decoded, or are too large, in order."""
     decode = decode_of(examples)
 
     def read(example):
         # The value must be used, or TensorFlow would skip the decoding.
-        return example["name"], tf.size(decode(examples.encoded(example))) > 0
+        return example["name"], tf.size(decode(examples.encoded(example), 3, max_pixels)) > 0
 
     def give_up(example):
         return example["name"], tf.constant(False)

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ from .augmentations import AUGMENTATIONS, MIXING, are_known, strengths_among, vi
 SPLITS = ("train", "valid", "test")
 # Subsets of a training split are drawn once and for all; a run's seed does not change them.
 SUBSET_SEED = 0
+# Pixels that an image may have, and bytes that its file may: compressed, 50 kB can be gigabytes. A
+# camera's photograph has up to 61 million pixels.
+MOST_PIXELS, MOST_BYTES = 2**26, 2**28
 # Of an input or a stored value: one number, or one per channel.
 Bound = float | tuple[float, ...]
 
@@ -65,6 +68,11 @@ class EncodedExamples(abc.ABC):
     @abc.abstractmethod
     def encoded(self, example: dict[str, Any]) -> Any:
         """Returns the bytes of an example's image, a string tensor."""
+
+    @property
+    def image_files(self) -> Sequence[str]:
+        """The files that are an image each; none if images are parts of other files."""
+        return ()
 
     def subset(self, count: int) -> "EncodedExamples":
         """Returns `count` of the examples, always the same.
@@ -128,6 +136,8 @@ class Dataset:
         needs_tensorflow: Whether only TensorFlow can read it, whatever the backend.
         complete: Function of the dataset and a folder that fills in what depends on the folder,
             or None if nothing does; it loads no framework.
+        max_pixels: Pixels that an image in a file may have; those with more are not decoded, and
+            count as unreadable.
     """
 
     name: str
@@ -148,6 +158,7 @@ class Dataset:
     left_out: Callable[[str | None], list[str]] | None = None
     needs_tensorflow: bool = False
     complete: Callable[["Dataset", str | None], "Dataset"] | None = None
+    max_pixels: int = MOST_PIXELS
 
     def at(self, data_dir: str | None = None, image_size: int | None = None) -> "Dataset":
         """Returns the dataset with the shapes, class names and sizes found in a folder.

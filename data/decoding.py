@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from .dataset import MOST_PIXELS
+from .declared_pixels import bmp_pixels, declared_pixels, gif_pixels, webp_pixels
 from .orientation import upright
 
 # In a BMP file: where its numbers are, and how many bytes each has.
@@ -16,7 +18,7 @@ TRANSPARENCY, ANIMATION = 0x10, 0x02
 RARE = r"(RIFF|BM|GIF)\C*|\C*(Exif\x00\x00|eXIf)\C*"
 
 
-def decode(encoded, channels: int = 3):
+def decode(encoded, channels: int = 3, max_pixels: int = MOST_PIXELS):
     """Decodes a JPEG, PNG, GIF, BMP or WebP file of any format to RGB or gray of 8 bits.
 
     Palettes are looked up, CMYK is converted, gray is repeated, 16 bits are reduced to the upper
@@ -26,46 +28,65 @@ def decode(encoded, channels: int = 3):
     Args:
         encoded: The file's bytes, a string tensor.
         channels: 3 for RGB, 1 for gray.
+        max_pixels: The most pixels that it may have; nothing of a larger one is decoded.
 
     Returns:
         A uint8 tensor of shape `(height, width, channels)`.
 
     Raises:
-        tf.errors.InvalidArgumentError: If the bytes are not a complete image, or one of another
-            kind, such as an animated WebP, a compressed BMP or a TIFF.
+        tf.errors.InvalidArgumentError: If the bytes are not a complete image, one of more
+            pixels than it may have, or one of another kind, such as an animated WebP, a
+            compressed BMP or a TIFF.
     """
     encoded = tf.convert_to_tensor(encoded, tf.string)
 
     def usual():
-        return tf.io.decode_image(encoded, channels, expand_animations=False)
+        with tf.control_dependencies([_few_enough(declared_pixels(encoded), max_pixels)]):
+            return tf.io.decode_image(encoded, channels, expand_animations=False)
 
     rare = tf.strings.regex_full_match(encoded, RARE)
-    image = tf.cond(rare, lambda: _rare(encoded, channels), usual)
+    image = tf.cond(rare, lambda: _rare(encoded, channels, max_pixels), usual)
     return tf.ensure_shape(image, [None, None, channels])
 
 
 # One operation in the graph: its parts would cost more than a small JPEG, even if not run.
 @tf.function(autograph=False, experimental_attributes={"_noinline": True})
-def _rare(encoded, channels: int):
+def _rare(encoded, channels: int, max_pixels: int):
     """Decodes a file that is not a JPEG or PNG, or that has an orientation."""
 
     def is_a(signature: bytes):
         return tf.strings.substr(encoded, 0, len(signature)) == signature
 
     def usual():
-        return tf.io.decode_image(encoded, channels, expand_animations=False)
+        with tf.control_dependencies([_few_enough(declared_pixels(encoded), max_pixels)]):
+            return tf.io.decode_image(encoded, channels, expand_animations=False)
 
-    def other(read):
-        return lambda: _in(channels, tf.ensure_shape(read(encoded), [None, None, 3]))
+    def other(read, pixels):
+        def checked():
+            with tf.control_dependencies([_few_enough(pixels(encoded), max_pixels)]):
+                return _in(channels, tf.ensure_shape(read(encoded), [None, None, 3]))
+
+        return checked
 
     image = tf.cond(
         is_a(b"RIFF"),
-        other(_webp),
+        other(_webp, webp_pixels),
         lambda: tf.cond(
-            is_a(b"BM"), other(_bmp), lambda: tf.cond(is_a(b"GIF"), other(_gif), usual)
+            is_a(b"BM"),
+            other(_bmp, bmp_pixels),
+            lambda: tf.cond(is_a(b"GIF"), other(_gif, gif_pixels), usual),
         ),
     )
     return upright(tf.ensure_shape(image, [None, None, channels]), encoded)
+
+
+def require_few_pixels(encoded):
+    """Returns an operation that fails if a JPEG or PNG file has more pixels than usual ones."""
+    return _few_enough(declared_pixels(encoded), MOST_PIXELS)
+
+
+def _few_enough(pixels, max_pixels: int):
+    return tf.debugging.Assert(pixels <= max_pixels, ["An image of too many pixels:", pixels])
 
 
 def _in(channels: int, rgb):

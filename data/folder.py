@@ -40,6 +40,11 @@ class ImageFiles(EncodedExamples):
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def image_files(self) -> tuple[str, ...]:
+        """The files."""
+        return self.paths
+
     def subset(self, count: int) -> "ImageFiles":
         """Returns `count` of the examples, always the same, in the stored order."""
         chosen = fixed_choice(len(self), count)

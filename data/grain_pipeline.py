@@ -18,7 +18,15 @@ from typing import Any
 import grain
 import numpy as np
 
-from .dataset import Dataset, EncodedExamples, Examples, Split, require_batch, steps_per_epoch
+from .dataset import (
+    MOST_PIXELS,
+    Dataset,
+    EncodedExamples,
+    Examples,
+    Split,
+    require_batch,
+    steps_per_epoch,
+)
 from .folder import ImageFiles
 from .pillow_images import decode, evaluation_view, place_in_noise, training_view
 from .unreadable import SCORED, TRAINED, UnreadableError
@@ -94,12 +102,12 @@ def evaluation_batches(
     return _read_ahead(_EvaluationBatches(_Reader(dataset, examples, seed), batch_size))
 
 
-def unreadable_images(examples: EncodedExamples) -> list[str]:
-    """Returns the names of the images that cannot be decoded, in order."""
+def unreadable_images(examples: EncodedExamples, max_pixels: int = MOST_PIXELS) -> list[str]:
+    """Returns the names of the images that cannot be decoded, or are too large, in order."""
     files = _files(examples)
 
     def is_readable(index: int) -> bool:
-        return _decoded(files, index, 3) is not None
+        return _decoded(files, index, 3, max_pixels) is not None
 
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as threads:
         found = list(threads.map(is_readable, range(len(files))))
@@ -151,15 +159,16 @@ class _Reader:
         return self._input_of(image, epoch, place), int(label)
 
     def _readable(self, index: int, epoch: int, place: int) -> tuple[int, np.ndarray]:
-        files, channels = _files(self.examples), self.dataset.image_shape[-1]
-        image = _decoded(files, index, channels)
+        files = _files(self.examples)
+        wanted = self.dataset.image_shape[-1], self.dataset.max_pixels
+        image = _decoded(files, index, *wanted)
         if image is not None:
             return index, image
         if epoch == EVALUATION:
             raise UnreadableError(SCORED.format(files.name(index)))
         self._note(files.name(index))
         for following in np.roll(self.order(epoch), -place - 1)[:-1].tolist():
-            image = _decoded(files, following, channels)
+            image = _decoded(files, following, *wanted)
             if image is not None:
                 return following, image
         raise UnreadableError(TRAINED.format(len(files)))
@@ -258,10 +267,10 @@ def _files(examples: Split) -> ImageFiles:
     return examples
 
 
-def _decoded(files: ImageFiles, index: int, channels: int) -> np.ndarray | None:
+def _decoded(files: ImageFiles, index: int, channels: int, max_pixels: int) -> np.ndarray | None:
     """Returns an image of a split, or None if it cannot be read."""
     try:
-        return decode(files.contents(index), channels)
+        return decode(files.contents(index), channels, max_pixels)
     except (OSError, ValueError):
         return None
 

@@ -3,7 +3,7 @@
 import functools
 
 from .dataset import Dataset, Split
-from .tfds_files import find_prepared, open_prepared
+from .tfds_files import described_whole, find_prepared, open_prepared
 
 IMAGES, TEST_IMAGES = 1_281_167, 50_000
 # Held out for choices such as the rank: the first 1 % of train in the order of
@@ -41,9 +41,10 @@ def read_imagenet(data_dir: str | None = None, download: bool = False) -> dict[s
     builder = open_prepared("imagenet2012", data_dir, download)
     from .tfds_records import PreparedRecords
 
-    return {
-        split: PreparedRecords.of(builder, instruction) for split, instruction in SPLITS.items()
-    }
+    with described_whole(builder):
+        return {
+            split: PreparedRecords.of(builder, instruction) for split, instruction in SPLITS.items()
+        }
 
 
 IMAGENET2012 = Dataset(

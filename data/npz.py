@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from low_rank_local_connectivity.untrusted.archives import read_arrays
+
 from .dataset import SPLITS, Dataset, Examples, Split, fixed_choice
 
 NEEDED = ("x_train", "y_train", "x_test", "y_test")
@@ -19,6 +21,7 @@ FORM = (
     "Save one with numpy.savez(file, x_train=..., y_train=..., x_test=..., y_test=...), and "
     "perhaps x_valid, y_valid and class_names."
 )
+UNCOMPRESSED = "Save it with numpy.savez, which does not compress."
 # With three axes only, a second axis so many times as long as the third is a signal's.
 LONG = 4
 AXES = (
@@ -123,9 +126,7 @@ def _read(path: str, changed: int) -> tuple[dict[str, Examples], tuple[str, ...]
 
 def _arrays(path: str) -> dict[str, np.ndarray]:
     try:
-        # NumPy leaves a damaged file open that it has opened itself.
-        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files if name in KNOWN}
+        arrays = read_arrays(Path(path), KNOWN, UNCOMPRESSED)
     except Exception as error:  # NumPy raises whatever a damaged file leads it to
         raise _refused(path, "A file of arrays must be a whole .npz file", str(error)) from error
     wanted = (*NEEDED, *HELD) if arrays.keys() & {*HELD} else NEEDED

@@ -4,6 +4,8 @@ A file is read segment by segment, since bytes that look like EXIF data may be a
 picture, or of a thumbnail of it.
 """
 
+from typing import Any
+
 import tensorflow as tf
 
 # Zeros after the file's bytes, so that a number can be read even where the file is truncated.
@@ -75,24 +77,24 @@ def _walk(octets, first: int, step):
 
 
 def _jpeg_segment(octets, at):
-    marker = _number(octets, at + 1, 1)
+    marker = number_at(octets, at + 1, 1)
     is_note = (marker == APPLICATION_1) & _equal(octets, at + 4, EXIF)
-    over = (_number(octets, at, 1) != 0xFF) | (marker == START_OF_SCAN) | (marker == END_OF_IMAGE)
+    over = (number_at(octets, at, 1) != 0xFF) | (marker == START_OF_SCAN) | (marker == END_OF_IMAGE)
     # Any number of 0xFF may come before a marker.
-    length = tf.where(marker == 0xFF, tf.constant(1, tf.int64), 2 + _number(octets, at + 2, 2))
+    length = tf.where(marker == 0xFF, tf.constant(1, tf.int64), 2 + number_at(octets, at + 2, 2))
     return tf.where(is_note, at + 10, 0), tf.where(over, tf.size(octets, tf.int64), at + length)
 
 
 def _png_chunk(octets, at):
     note = tf.where(_equal(octets, at + 4, b"eXIf"), at + 8, 0)
-    return note, at + 12 + _number(octets, at, 4)
+    return note, at + 12 + number_at(octets, at, 4)
 
 
 def _webp_chunk(octets, at):
     is_note = _equal(octets, at, b"EXIF")
     # Some programs repeat the word that precedes EXIF data in JPEG files.
     begin = tf.where(_equal(octets, at + 8, EXIF), at + 8 + len(EXIF), at + 8)
-    length = _number(octets, at + 4, 4, little=True)
+    length = number_at(octets, at + 4, 4, little=True)
     return tf.where(is_note, begin, 0), at + 8 + length + tf.math.floormod(length, 2)
 
 
@@ -101,10 +103,10 @@ def _noted(octets, begin):
     little = _equal(octets, begin, b"II")
     low, high = tf.cond(little, lambda: (1, 256), lambda: (256, 1))
     there = begin + tf.where(
-        little, _number(octets, begin + 4, 4, little=True), _number(octets, begin + 4, 4)
+        little, number_at(octets, begin + 4, 4, little=True), number_at(octets, begin + 4, 4)
     )
     there = tf.minimum(there, tf.size(octets, tf.int64) - MARGIN)
-    count = tf.where(little, _number(octets, there, 2, little=True), _number(octets, there, 2))
+    count = tf.where(little, number_at(octets, there, 2, little=True), number_at(octets, there, 2))
     count = tf.minimum(count, (tf.size(octets, tf.int64) - there - 2) // 12)
     entries = tf.reshape(octets[there + 2 : there + 2 + 12 * count], [-1, 12])
     entries = tf.cast(entries, tf.int32)
@@ -113,9 +115,9 @@ def _noted(octets, begin):
     return tf.cast(tf.where(found > 8, 1, found), tf.int64)
 
 
-def _number(octets, at, count: int, little: bool = False):
+def number_at(octets, at, count: int, little: bool = False) -> Any:
     """Returns the number that a few bytes encode; 0 past the end."""
-    at = tf.minimum(at, tf.size(octets, tf.int64) - MARGIN)
+    at = tf.minimum(tf.cast(at, tf.int64), tf.size(octets, tf.int64) - MARGIN)
     digits = tf.cast(octets[at : at + count], tf.int64)
     places = [256**place for place in range(count)]
     return tf.reduce_sum(digits * (places if little else places[::-1]))

@@ -11,16 +11,19 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .augmentations import VIEWS
-from .dataset import Bound, Dataset
+from .dataset import MOST_PIXELS, Bound, Dataset
 from .views import AREA_RANGE, ASPECT_RANGE, ATTEMPTS, CENTRAL_FRACTION, Size, sides_of
 
 # Modes of 16 bits or more, and what one of their values is divided by to leave the upper 8 bits.
 DEEP = {"I;16": 256, "I;16B": 256, "I;16L": 256, "I;16N": 256, "I": 256}
+# Pillow reads others too, some of them by running programs.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+INCOMPLETE = "It is no complete image of a known format."
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def decode(encoded: bytes, channels: int = 3) -> np.ndarray:
-    """Decodes an image file of any format that Pillow reads to RGB or gray of 8 bits.
+def decode(encoded: bytes, channels: int = 3, max_pixels: int = MOST_PIXELS) -> np.ndarray:
+    """Decodes a JPEG, PNG, GIF, BMP, WebP or TIFF file to RGB or gray of 8 bits.
 
     Palettes are looked up, CMYK is converted, gray is repeated, 16 bits are reduced to the upper
     8, transparency is dropped, the first frame of an animation or page of a TIFF is used, and the
@@ -29,23 +32,44 @@ def decode(encoded: bytes, channels: int = 3) -> np.ndarray:
     Args:
         encoded: The file's bytes.
         channels: 3 for RGB, 1 for gray.
+        max_pixels: The most pixels that it may have; nothing of a larger one is decoded. Pillow
+            itself refuses more than 178,956,970.
 
     Returns:
         A uint8 array of shape `(height, width, channels)`.
 
     Raises:
-        ValueError: If the bytes are not a complete image, or one of floating-point values.
+        ValueError: If the bytes are not a complete image, have more pixels than they may, or are
+            floating-point values.
     """
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(encoded)) as image:
+        with warnings.catch_warnings():
             # Of damaged metadata, or of a size that Pillow refuses only if it is doubled.
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        pixels = image.width * image.height
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
+    except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
+        raise ValueError(INCOMPLETE) from error
+    if pixels > max_pixels:
+        raise ValueError(
+            f"An image must have at most {max_pixels:,} pixels. Received: {pixels:,}. Allow as "
+            "many by `max_pixels` if you trust it."
+        )
+    return _loaded(image, channels)
+
+
+def _loaded(image: Image.Image, channels: int) -> np.ndarray:
+    try:
+        with warnings.catch_warnings(), image:
             warnings.simplefilter("ignore")
             image.load()
             fractions = image.mode == "F"
             flat = _of_8_bits(ImageOps.exif_transpose(image))
             converted = flat.convert("RGB" if channels == 3 else "L")
-    except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
-        raise ValueError("It is no complete image of a known format.") from error
+    except Exception as error:
+        raise ValueError(INCOMPLETE) from error
     if fractions:
         raise ValueError("Its values have fractions, and it does not say which of them is white.")
     return np.asarray(converted).reshape(converted.height, converted.width, channels)
@@ -116,9 +140,9 @@ def as_input(dataset: Dataset, encoded: bytes) -> np.ndarray:
     If the images of the dataset have one size, an image of any size is resized to it.
 
     Raises:
-        ValueError: If the bytes are not a complete image.
+        ValueError: If the bytes are not a complete image, or have more pixels than they may.
     """
-    image = decode(encoded, dataset.image_shape[-1])
+    image = decode(encoded, dataset.image_shape[-1], dataset.max_pixels)
     if dataset.view is not None:
         stored = np.asarray(dataset.view(image), "float32")
     elif dataset.encoded:

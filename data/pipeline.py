@@ -131,7 +131,7 @@ def input_from_bytes(dataset: Dataset) -> Any:
     low, high = dataset.stored_range
 
     def to_input(encoded):
-        image = decode(encoded, channels)
+        image = decode(encoded, channels, dataset.max_pixels)
         if dataset.view is not None:
             stored = dataset.view(image)
         elif dataset.resizable:
@@ -222,7 +222,7 @@ def _read(dataset: Dataset, examples: EncodedExamples, seed: int, epoch, order) 
 
     def decoded(position, example):
         key = random.experimental.stateless_fold_in(_epoch_key(seed, epoch), position)
-        image = decode(examples.encoded(example), channels)
+        image = decode(examples.encoded(example), channels, dataset.max_pixels)
         return marked(example, _input_of(dataset, image, key, epoch), True)
 
     def give_up(_, example):

@@ -1,16 +1,21 @@
 """Image datasets prepared by tensorflow-datasets, read from disk."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .dataset import Examples, Split
+from .prepared_files import require_whole, require_whole_records
+from .unreadable import WHOLE, UnreadableError
 
 # Examples decoded at a time.
 READ_BATCH = 1024
+# Letters of an error that are shown.
+SHOWN = 200
 
 
 def default_data_dir() -> str:
@@ -49,15 +54,31 @@ def open_prepared(name: str, data_dir: str | None, download: bool) -> Any:
 
     Raises:
         FileNotFoundError: If the data has not been prepared and may not be downloaded.
+        UnreadableError: If a file that describes it is damaged; the error names it.
     """
+    folder = Path(data_dir or default_data_dir()).expanduser()
     if not download:
         find_prepared(name, data_dir)
+        for described in sorted(folder.glob(f"{name}/*/dataset_info.json")):
+            require_whole(described.parent)
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder(name, data_dir=str(Path(data_dir or default_data_dir()).expanduser()))
     if download:
+        builder = tfds.builder(name, data_dir=str(folder))
         builder.download_and_prepare()
-    return builder
+        return builder
+    try:
+        return tfds.builder(name, data_dir=str(folder))
+    except Exception as error:  # whatever a damaged description leads to
+        raise _unreadable(folder / name, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UnreadableError:
+    why = " ".join(f"{type(error).__name__}: {error}".split())[:SHOWN]
+    return UnreadableError(
+        f"A prepared dataset must be as it was written. Received: {path}, which cannot be read "
+        f"({why}). Put it back, or prepare the dataset again."
+    )
 
 
 def read_prepared(
@@ -100,20 +121,48 @@ def collect_splits(
     Raises:
         UnreadableError: If a file is damaged or truncated; the error names it.
     """
-    import tensorflow as tf
-
-    from .unreadable import WHOLE, UnreadableError
-
     splits: dict[str, Split] = {}
     for split, instruction in instructions.items():
         try:
+            for file in _files_of(builder, instruction):
+                require_whole_records(Path(str(file.filename)), file.skip + file.take)
             splits[split] = _collect(builder, instruction, change)
-        except tf.errors.OpError:
-            damaged = _damaged_file(builder, instruction)
-            if damaged is None:
-                raise
-            raise UnreadableError(WHOLE.format(damaged)) from None
+        except UnreadableError:
+            raise
+        except Exception as error:  # of TensorFlow, or whatever a damaged description leads to
+            raise _told_of(builder, instruction, error) from error
     return splits
+
+
+@contextlib.contextmanager
+def described_whole(builder: Any) -> Iterator[None]:
+    """Turns whatever a damaged description leads to into an error that names the folder."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError):
+        raise
+    except Exception as error:
+        raise _unreadable(Path(str(builder.data_dir)), error) from error
+
+
+def _files_of(builder: Any, instruction: str) -> list[Any]:
+    """Returns the files of a split; none of tensorflow-datasets' own mock data."""
+    info = builder.info
+    if instruction.partition("[")[0] not in info.splits or info.file_format.value != "tfrecord":
+        return []
+    return info.splits[instruction].file_instructions
+
+
+def _told_of(builder: Any, instruction: str, error: Exception) -> UnreadableError:
+    """Returns an error that names the damaged file of a split, or what was read of it."""
+    try:
+        damaged = _damaged_file(builder, instruction)
+        paths = [Path(str(file.filename)) for file in _files_of(builder, instruction)]
+    except Exception:  # noqa: BLE001 - the first error says more
+        damaged, paths = None, []
+    if damaged is not None:
+        return UnreadableError(WHOLE.format(damaged))
+    return _unreadable(paths[0] if paths else Path(str(builder.data_dir)), error)
 
 
 def _collect(builder: Any, instruction: str, change: Callable[[Any], Any] | None) -> Examples:
@@ -123,10 +172,31 @@ def _collect(builder: Any, instruction: str, change: Callable[[Any], Any] | None
     file = None if change else _only_file(builder, instruction)
     if file is not None:
         return _in_arrays(_decoded_in_batches(builder.info.features, file), file.take)
-    examples = builder.as_dataset(split=instruction)
+    examples = _decoded(builder, instruction)
     if change is not None:
         examples = examples.map(change, num_parallel_calls=tf.data.AUTOTUNE)
     return _in_arrays(examples.batch(READ_BATCH), len(examples))
+
+
+def _decoded(builder: Any, instruction: str) -> Any:
+    """Returns the examples of a split, whose images have as many pixels as they may."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    from .decoding import require_few_pixels
+
+    image = builder.info.features["image"]
+    undecoded = {"image": tfds.decode.SkipDecoding()}
+
+    def decode(example):
+        with tf.control_dependencies([require_few_pixels(example["image"])]):
+            encoded = tf.identity(example["image"])
+        return {**example, "image": image.decode_example(encoded)}
+
+    examples = builder.as_dataset(split=instruction, decoders=undecoded)
+    count = len(examples)
+    decoded = examples.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    return decoded.apply(tf.data.experimental.assert_cardinality(count))
 
 
 def _only_file(builder: Any, instruction: str) -> Any | None:
@@ -146,16 +216,22 @@ def _decoded_in_batches(features: Any, file: Any) -> Any:
     """
     import tensorflow as tf
 
+    from .decoding import require_few_pixels
+
     image = features["image"]
     stored = {
         "image": tf.io.FixedLenFeature((), tf.string),
         "label": tf.io.FixedLenFeature((), tf.int64),
     }
 
+    def decode_one(encoded):
+        with tf.control_dependencies([require_few_pixels(encoded)]):
+            return image.decode_example(tf.identity(encoded))
+
     def decode(records):
         examples = tf.io.parse_example(records, stored)
         spec = tf.TensorSpec(image.shape, image.tf_dtype)
-        images = tf.map_fn(image.decode_example, examples["image"], fn_output_signature=spec)
+        images = tf.map_fn(decode_one, examples["image"], fn_output_signature=spec)
         return {**examples, "image": images}
 
     records = tf.data.TFRecordDataset(str(file.filename)).skip(file.skip).take(file.take)
@@ -163,13 +239,18 @@ def _decoded_in_batches(features: Any, file: Any) -> Any:
 
 
 def _damaged_file(builder: Any, instruction: str) -> str | None:
-    """Returns the first file of a split that is damaged or truncated."""
+    """Returns the first file of a split that is missing, damaged or truncated."""
     import tensorflow as tf
 
     for file in builder.info.splits[instruction].file_instructions:
-        path, wanted = str(file.filename), file.take
-        records = tf.data.TFRecordDataset(path).skip(file.skip).take(wanted).ignore_errors()
-        if records.reduce(np.int64(0), lambda count, _: count + 1) != wanted:
+        path, wanted, found = str(file.filename), file.take, 0
+        records = tf.data.TFRecordDataset(path).skip(file.skip).take(wanted).batch(READ_BATCH)
+        try:
+            for batch in records.as_numpy_iterator():
+                found += len(batch)
+        except tf.errors.OpError:
+            return path
+        if found != wanted:
             return path
     return None
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from .dataset import EncodedExamples, Split
+from .dataset import MOST_BYTES, EncodedExamples, Split
 
 SCORED = "Every image that is scored must be readable. Received: {}. Replace or remove that file."
 ALL_SCORED = (
@@ -14,6 +14,10 @@ ALL_SCORED = (
 WHOLE = (
     "Every file of a prepared dataset must be whole. Received: {}, which is damaged or truncated. "
     "Put it back, or prepare the dataset again."
+)
+TOO_LARGE = (
+    "Every file of an image must have at most {:,} bytes. Received: {}, which has {:,}. Replace or "
+    "remove that file."
 )
 TRAINED = "At least one training image must be readable. Received: none of {}. Check the files."
 # The two sentences in TensorFlow's message: in brackets, with quotes and backslashes escaped.
@@ -46,6 +50,27 @@ def refuse_unreadable(
         raise UnreadableError(SCORED.format(names[0]))
     if names:
         raise UnreadableError(ALL_SCORED.format(len(names), ", ".join(names)))
+
+
+def refuse_too_large(splits: Iterable[Split]) -> None:
+    """Refuses files of images that are too large to be read, of any split.
+
+    Raises:
+        UnreadableError: If there are any; the error names the first.
+    """
+    for examples in splits:
+        for path in examples.image_files if isinstance(examples, EncodedExamples) else ():
+            size = _size_of(path)
+            if size > MOST_BYTES:
+                raise UnreadableError(TOO_LARGE.format(MOST_BYTES, path, size))
+
+
+def _size_of(path: str) -> int:
+    """Returns the size of a file; 0 if it is gone, which is told when it is read."""
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
 
 
 def skipped_images(skipped: str | Path) -> list[str]:

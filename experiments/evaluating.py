@@ -9,6 +9,7 @@ folder: `evaluation.json`, `evaluation.md`, `confusion.csv` and `confusion.png`.
 
 import csv
 import dataclasses
+import functools
 import io
 import math
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from low_rank_local_connectivity.data import DATASETS, Dataset
-from low_rank_local_connectivity.data.dataset import SPLITS
-from low_rank_local_connectivity.data.unreadable import refuse_unreadable
+from low_rank_local_connectivity.data.dataset import MOST_PIXELS, SPLITS
+from low_rank_local_connectivity.data.unreadable import refuse_too_large, refuse_unreadable
 from low_rank_local_connectivity.experiments.backend import (
     check_backend,
     load_framework,
@@ -54,6 +55,19 @@ class Options:
     data_dir: str | None = field(None, "Where they are. [the run's]", Group.DATA, path=True)
     split: str = field("test", "Which examples.", Group.DATA, one_of((*SPLITS, ALL)))
     batch_size: int | None = field(None, "Examples per step. [the run's]", Group.DATA, AT_LEAST_1)
+    max_bytes: int | None = field(
+        None,
+        "Bytes that the model's arrays may take in memory. [256 MiB and 16 times its file's size, "
+        "whichever is more]",
+        Group.INPUT,
+        AT_LEAST_1,
+    )
+    max_pixels: int = field(
+        MOST_PIXELS,
+        "Pixels that an image in a file may have; those with more count as unreadable.",
+        Group.DATA,
+        AT_LEAST_1,
+    )
     out: str | None = field(
         None,
         "Folder for the tables and the picture. [evaluation-<split> in the run's folder]",
@@ -150,8 +164,15 @@ def evaluate(options: Options, words: Sequence[str]) -> int:
     splits = dataset.load(data_dir)
     chosen = SPLITS if options.split == ALL else (options.split,)
     batches = pipeline_for(dataset)
-    refuse_unreadable([splits[name] for name in chosen], batches.unreadable_images)
-    network, size = load_network(folder), options.batch_size or config["batch_size"]
+    scored = [splits[name] for name in chosen]
+    refuse_too_large(scored)
+    refuse_unreadable(
+        scored, functools.partial(batches.unreadable_images, max_pixels=options.max_pixels)
+    )
+    network, size = (
+        load_network(folder, options.max_bytes),
+        options.batch_size or config["batch_size"],
+    )
     labels, scores = [], []
     for name in chosen:
         for inputs, their_labels in batches.evaluation_batches(
@@ -191,6 +212,7 @@ def examples_of(
             )
     alike = {one: getattr(trained_on, one) for one in ("value_range", "stored_range", "canvas")}
     kept = {"eval_crop": trained_on.eval_crop} if there.encoded else {}
+    kept |= {"max_pixels": options.max_pixels}
     return dataclasses.replace(there, **alike, **kept), data_dir
 
 

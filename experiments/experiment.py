@@ -11,6 +11,7 @@ from typing import Any
 
 from low_rank_local_connectivity.data import AUGMENTATIONS, DATASETS, Dataset
 from low_rank_local_connectivity.data.augmentations import are_known
+from low_rank_local_connectivity.data.dataset import MOST_PIXELS
 from low_rank_local_connectivity.experiments.backend import backend_name
 from low_rank_local_connectivity.experiments.fields import (
     AT_LEAST_0,
@@ -43,7 +44,7 @@ from low_rank_local_connectivity.models import (
 LAYER_TYPES = tuple(dict.fromkeys(name for kinds in BY_DIMENSIONS.values() for name in kinds))
 LOW_RANK_KIND = "low_rank_locally_connected2d"
 # A run is the same wherever its data and results are stored, and however often it is saved.
-PLACES = ("data_dir", "download", "model_dir", "tpu", "peers_timeout")
+PLACES = ("data_dir", "download", "model_dir", "tpu", "peers_timeout", "max_bytes")
 SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints", "evaluation", "no_lock")
 # Nor does watching it change a run.
 WATCHING = ("callbacks", "profile")
@@ -52,7 +53,7 @@ LIMITS = ("clipnorm", "global_clipnorm", "clipvalue")
 REPLICATED = ("mirrored", "multi_worker", "tpu")
 # Newer fields, whose defaults are what runs did before.
 LATER = (*LIMITS, "gradient_accumulation_steps", "use_ema", "ema_momentum")
-LATER += ("stem", "relax", "weights", "freeze_epochs")
+LATER += ("stem", "relax", "weights", "freeze_epochs", "max_pixels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +110,12 @@ class Experiment:
         "as a fraction of the shorter side; 0.875 is usual with --augment=crop. [the whole image]",
         Group.DATA,
         Accepted("must be above 0 and at most 1", lambda share: 0 < share <= 1),
+    )
+    max_pixels: int = field(
+        MOST_PIXELS,
+        "Pixels that an image in a file may have; those with more count as unreadable.",
+        Group.DATA,
+        AT_LEAST_1,
     )
     translate: bool = field(
         False, "Whether images are placed at random in a canvas of noise.", Group.DATA
@@ -293,6 +300,13 @@ class Experiment:
         f"{', '.join(APPLICATIONS)}. [random weights]",
         Group.OPTIMISATION,
         path=True,
+    )
+    max_bytes: int | None = field(
+        None,
+        "Bytes that the arrays in the file of --weights may take in memory. [256 MiB and 16 times "
+        "its size, whichever is more]",
+        Group.OPTIMISATION,
+        AT_LEAST_1,
     )
     freeze_epochs: int = field(
         0,
@@ -608,6 +622,7 @@ class Experiment:
     def data(self) -> Dataset:
         """The dataset, augmented, cropped and translated as the flags say."""
         dataset = self.placed.augmented(self.augment).cropped(self.eval_crop)
+        dataset = dataclasses.replace(dataset, max_pixels=self.max_pixels)
         if not self.translate:
             return dataset
         side = self.canvas_size or 3 * max(dataset.image_shape[:2]) // 2

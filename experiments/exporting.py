@@ -44,6 +44,13 @@ class Options:
     serving_batch_size: int | None = field(
         None, "Batch size at which that is measured. [1]", Group.EXPORT, AT_LEAST_1
     )
+    max_bytes: int | None = field(
+        None,
+        "Bytes that the model's arrays may take in memory. [256 MiB and 16 times its file's size, "
+        "whichever is more]",
+        Group.INPUT,
+        AT_LEAST_1,
+    )
     to_keras: str | None = field(
         None, "File to which to save the model as Keras 3 does. [none]", Group.OUTPUT, path=True
     )
@@ -80,9 +87,9 @@ def export(options: Options, words: Sequence[str]) -> int:
     served: dict[str, Any] = {}
     if of_run.is_file():
         folder = folder_of(options.model)
-        model, served = load_network(folder), _preprocessing(folder)
+        model, served = load_network(folder, options.max_bytes), _preprocessing(folder)
     else:
-        model = _read(path)
+        model = _read(path, options.max_bytes)
     if options.to_keras is not None:
         from low_rank_local_connectivity.training.records import replacing
 
@@ -118,21 +125,19 @@ def _preprocessing(folder: Path) -> dict[str, Any]:
     return {"preprocess": input_from_bytes(dataset), "class_names": dataset.class_names}
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, max_bytes: int | None) -> Any:
     """Returns the model in a file, of Keras 3 or 2; no code from it is run."""
-    import keras
+    from low_rank_local_connectivity import legacy, training
 
-    from low_rank_local_connectivity import legacy
-
-    if path.suffix == ".keras":
+    if path.suffix == ".keras" and path.is_file():
         try:
-            return keras.models.load_model(path, compile=False, safe_mode=True)
-        except (ValueError, TypeError) as error:
+            return training.load(path, None, max_bytes)
+        except training.RunError as error:
             try:
-                return legacy.load_model(str(path))
+                return legacy.load_model(str(path), max_bytes=max_bytes)
             except ValueError:
                 raise error from None
-    return legacy.load_model(str(path))
+    return legacy.load_model(str(path), max_bytes=max_bytes)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from low_rank_local_connectivity.experiments.evaluating import Evaluation, draw_
 from low_rank_local_connectivity.experiments.experiment import Experiment
 from low_rank_local_connectivity.experiments.flags import in_flags
 from low_rank_local_connectivity.experiments.folder import write_result
+from low_rank_local_connectivity.untrusted.sizes import room_for
 
 # What a run writes besides its result, and what the result says of each until it is written.
 LEFT = ("model", "evaluation", "picture", "export")
@@ -64,7 +65,7 @@ def leave_behind(
     with attempting("model", folder, result):
         training.save(model, path)
         # As on a server, without the strategy that trained it.
-        plain = training.load(path, training.file_digest(path))
+        plain = training.load(path, training.file_digest(path), room_for(path.stat().st_size))
         result["model_sha256"] = training.file_digest(path)
     return result if plain is None else complete(experiment, plain, images, result, answers)
 

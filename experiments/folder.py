@@ -1,11 +1,15 @@
 """The folder of a run: which run it belongs to, and the result of a finished run in it."""
 
+import dataclasses
 import errno
 import hashlib
 import json
+import math
 import os
+import re
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,8 @@ from low_rank_local_connectivity.experiments.experiment import (
     Experiment,
     defaults_of,
 )
+from low_rank_local_connectivity.experiments.fields import takes_none, value_type
+from low_rank_local_connectivity.untrusted.sizes import read_text
 
 # In which archives date their files; a time zone may be a day behind.
 FIRST_YEAR = 1980
@@ -84,12 +90,35 @@ def read_config(path: Path) -> dict[str, Any]:
         ValueError: If the file is damaged.
     """
     try:
-        return _with_later_flags(dict(json.loads(path.read_text())))
+        config = json.loads(read_text(path))
+        if is_config(config):
+            return _with_later_flags(config)
     except (ValueError, TypeError, RecursionError):
-        raise ValueError(
-            f"A run's flags must be readable. Received: {path}, which is damaged. Put it "
-            "back, or choose another --model_dir."
-        ) from None
+        pass
+    raise ValueError(
+        f"A run's flags must be readable. Received: {path}, which is damaged. Put it back, or "
+        "choose another --model_dir."
+    )
+
+
+def is_config(config: Any) -> bool:
+    """Returns whether these are flags with values of the types that they have."""
+    if not isinstance(config, dict):
+        return False
+    known = {one.name: one for one in dataclasses.fields(Experiment)}
+    return all(_is_value(known[name], config[name]) for name in known if name in config)
+
+
+def _is_value(one: dataclasses.Field, value: Any) -> bool:
+    """Whether a field of an experiment may have had this value, as JSON spells it."""
+    kind = value_type(one)
+    if value is None:
+        return one.default is None or takes_none(one)
+    if kind is tuple:
+        return isinstance(value, list) and all(isinstance(item, (str, int)) for item in value)
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is kind
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
@@ -177,6 +206,46 @@ def result_digest(result: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
 
 
+def is_result(result: Any) -> bool:
+    """Returns whether a result has what is told of it, of the types that it has."""
+    return (
+        isinstance(result, dict)
+        and all(name in result for name in TOLD)
+        and all(holds(result[name]) for name, holds in RESULT.items() if name in result)
+    )
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+TOLD = ("valid_accuracy", "test_accuracy", "parameters", "seconds")
+RESULT: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("valid_accuracy", "test_accuracy", "train_accuracy"), _is_share),
+    **dict.fromkeys(("parameters", "skipped_images", "peak_memory_bytes"), _is_count),
+    **dict.fromkeys(("seconds", "first_step_seconds", "median_step_seconds"), _is_time),
+    **dict.fromkeys(("versions", "failed"), _are_texts),
+    "images_per_second": _is_time,
+    "model_sha256": _is_digest,
+}
+
+
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Writes the result of a run and its digest in one step; needs a framework."""
     from low_rank_local_connectivity.training import write_json
@@ -191,8 +260,8 @@ def read_result(path: Path) -> dict[str, Any]:
         ValueError: If the file is damaged.
     """
     try:
-        result = json.loads(path.read_text())
-        if result.pop("digest") == result_digest(result):
+        result = json.loads(read_text(path))
+        if result.pop("digest") == result_digest(result) and is_result(result):
             return result
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         pass

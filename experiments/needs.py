@@ -82,6 +82,8 @@ NEEDS: dict[str, Need] = {
         "a dataset of tensorflow-datasets",
         lambda run: run.dataset not in WITHOUT_FILES and DATASETS[run.dataset].complete is None,
     ),
+    "max_pixels": Need("a dataset of image files", lambda run: DATASETS[run.dataset].encoded),
+    "max_bytes": Need("--weights", lambda run: run.weights is not None),
     "replace_with": Need("--replace", lambda run: bool(run.replace)),
     "relax": Need("a network of keras.applications", lambda run: run.network in APPLICATIONS),
     "spatial_rank": RANK,

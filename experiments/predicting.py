@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from low_rank_local_connectivity.data import Dataset
+from low_rank_local_connectivity.data.dataset import MOST_BYTES, MOST_PIXELS
 from low_rank_local_connectivity.experiments.backend import check_backend, load_framework
 from low_rank_local_connectivity.experiments.fields import AT_LEAST_1, Group, field, one_of
 from low_rank_local_connectivity.experiments.side_command import carry_out
@@ -39,6 +40,19 @@ class Options:
     output: str | None = field(
         None, "File for the rows. [standard output]", Group.OUTPUT, path=True
     )
+    max_bytes: int | None = field(
+        None,
+        "Bytes that the model's arrays may take in memory. [256 MiB and 16 times its file's size, "
+        "whichever is more]",
+        Group.INPUT,
+        AT_LEAST_1,
+    )
+    max_pixels: int = field(
+        MOST_PIXELS,
+        "Pixels that an image in a file may have; those with more count as unreadable.",
+        Group.INPUT,
+        AT_LEAST_1,
+    )
     batch_size: int = field(32, "Images per step.", Group.INPUT, AT_LEAST_1)
 
 
@@ -54,7 +68,7 @@ def predict(options: Options, words: Sequence[str]) -> int:
         ValueError: If there is no network or no image, or the network takes no images.
     """
     folder = folder_of(options.model)
-    dataset = dataset_of(folder)
+    dataset = dataclasses.replace(dataset_of(folder), max_pixels=options.max_pixels)
     _require_images(dataset, folder)
     paths = list(files_of(words))
     if not paths:
@@ -63,7 +77,7 @@ def predict(options: Options, words: Sequence[str]) -> int:
         )
     check_backend()
     load_framework()
-    network = load_network(folder)
+    network = load_network(folder, options.max_bytes)
     unreadable: list[str] = []
     rows = [
         row
@@ -135,7 +149,11 @@ def input_of(dataset: Dataset, path: Path) -> np.ndarray:
         ValueError: If it is not an image.
     """
     from low_rank_local_connectivity.data.pillow_images import as_input
+    from low_rank_local_connectivity.untrusted.sizes import require_regular
 
+    require_regular(path)
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"It has more than {MOST_BYTES:,} bytes.")
     return as_input(dataset, path.read_bytes())
 
 

@@ -1,12 +1,13 @@
 """A single run: makes data, network and strategy from an experiment, then trains and evaluates."""
 
+import functools
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from low_rank_local_connectivity.data import Dataset
 from low_rank_local_connectivity.data.dataset import steps_per_epoch
-from low_rank_local_connectivity.data.unreadable import refuse_unreadable
+from low_rank_local_connectivity.data.unreadable import refuse_too_large, refuse_unreadable
 from low_rank_local_connectivity.experiments.backend import (
     backend_name,
     load_framework,
@@ -199,7 +200,11 @@ def splits_of(experiment: Experiment) -> dict[str, Any]:
     if experiment.train_examples:
         splits["train"] = splits["train"].subset(experiment.train_examples)
     unreadable_images = pipeline_for(experiment.data).unreadable_images
-    refuse_unreadable((splits["valid"], splits["test"]), unreadable_images)
+    refuse_too_large(splits.values())
+    refuse_unreadable(
+        (splits["valid"], splits["test"]),
+        functools.partial(unreadable_images, max_pixels=experiment.max_pixels),
+    )
     return splits
 
 

@@ -7,11 +7,11 @@ processes, also on several machines that share the folder, divide the runs among
 
 import contextlib
 import dataclasses
-import json
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -20,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.folder import is_result, read_result
 from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error, percent
 from low_rank_local_connectivity.experiments.runs import command_line, run_name
 from low_rank_local_connectivity.training.claims import claimed
@@ -163,7 +164,7 @@ def _attempt_alone(run: Run, folder: Path, lock: IO) -> Outcome:
     result, said = _result(run), []
     if result and (status == 0 or "failed" in result):
         # A later failure is tried again, and is no part of the measurement.
-        kept = {name: result[name] for name in result if name not in ("digest", "failed")}
+        kept = {name: result[name] for name in result if name != "failed"}
         record = {"name": run.name, "config": run.config, "result": kept}
         append_record(path, record, run.locking)
         said = [f"{_accuracies(result)}, {time.monotonic() - started:.0f} s"]
@@ -193,13 +194,22 @@ def gathered(runs: Sequence[Run], folder: Path, outcomes: dict[str, Outcome]) ->
 def _result(run: Run) -> dict[str, Any]:
     """Returns the result that a run has written; empty if there is none or it is damaged."""
     try:
-        return dict(json.loads((run.folder / "result.json").read_text()))
-    except (OSError, ValueError, TypeError):
+        return read_result(run.folder / "result.json")
+    except (OSError, ValueError):
         return {}
 
 
 def _recorded(path: Path) -> list[dict[str, Any]]:
-    return read_records(path) if path.exists() else []
+    """Returns the records that have a result, and warns of others."""
+    records = read_records(path) if path.exists() else []
+    for record in records:
+        if not is_result(record.get("result")):
+            warnings.warn(
+                f"The record {record['name']!r} of {path} has no result and is left out. Remove "
+                "its line to record the run again.",
+                stacklevel=2,
+            )
+    return [record for record in records if is_result(record.get("result"))]
 
 
 def _train(run: Run, log: Path, lock: IO) -> int:

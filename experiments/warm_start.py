@@ -6,6 +6,7 @@ as that convolution. In place of a file there may be a network of keras.applicat
 are where Keras keeps what it has downloaded.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from low_rank_local_connectivity.models import APPLICATIONS, NETWORKS
+from low_rank_local_connectivity.untrusted.sizes import on_disk, read_text, require_room, room_for
 
 if TYPE_CHECKING:
     from low_rank_local_connectivity.experiments.experiment import Experiment
@@ -38,10 +40,15 @@ def file_of(weights: str) -> Path:
 
 
 def digest_of(weights: str) -> str | None:
-    """Returns the SHA-256 of the file of `--weights`; None if it is no longer there."""
+    """Returns the SHA-256 of the file of `--weights`; None if it is no longer there.
+
+    Raises:
+        ValueError: If it is mostly holes.
+    """
     path = file_of(weights)
-    if not path.is_file():
+    if not path.is_file():  # nor a pipe
         return None
+    require_room(path.stat().st_size, room_for(on_disk(path)), path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -91,7 +98,7 @@ def _is_archive(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as file:
             return set(file.namelist()) >= MEMBERS
-    except (zipfile.BadZipFile, OSError):
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
         return False
 
 
@@ -237,24 +244,25 @@ def start_as_convolution(layer: Any, convolution: Any, seed: int) -> None:
         layer.bias.assign(ops.convert_to_numpy(convolution.bias))
 
 
-def read(weights: str) -> Any:
+def read(weights: str, max_bytes: int | None = None) -> Any:
     """Returns the model in the file of `--weights`; no code from it is run.
+
+    Args:
+        weights: The file, or the folder of a run.
+        max_bytes: Bytes that its arrays may take in memory, or None for the usual limit.
 
     Raises:
         RunError: If it cannot be loaded.
     """
     from low_rank_local_connectivity import training
-    from low_rank_local_connectivity.training.checkpoints import DAMAGE
 
     path = file_of(weights)
     try:
-        return training.load(path, training.file_digest(path))
-    except training.RunError:
-        raise
-    except DAMAGE as error:
+        return training.load(path, None, max_bytes)
+    except OSError as error:
         raise training.RunError(
-            f"`weights` must be a file that is whole. Received: weights={weights}: "
-            f"{str(error).splitlines()[0]}."
+            f"`weights` must be a file that can be read. Received: weights={weights}: "
+            f"{error.strerror or error}."
         ) from error
 
 
@@ -273,21 +281,23 @@ def source(experiment: "Experiment") -> Any:
     """
     weights = experiment.weights or ""
     if weights not in APPLICATIONS:
-        return read(weights)
+        return read(weights, experiment.max_bytes)
     from low_rank_local_connectivity import training
-    from low_rank_local_connectivity.training.checkpoints import DAMAGE
+    from low_rank_local_connectivity.untrusted.models import require_whole_weights
 
     try:
+        require_whole_weights(file_of(weights), experiment.max_bytes)
         return NETWORKS[weights].build(
             experiment.data.input_shape,
             None,
             value_range=experiment.data.value_range,
             weights=file_of(weights),
         )
-    except DAMAGE as error:
+    except Exception as error:  # whatever a damaged file leads Keras to
+        told = (str(error).splitlines() or [type(error).__name__])[0]
         raise training.RunError(
             f"The weights of {weights} must be those of this network without its classifier. "
-            f"Received: {file_of(weights)}: {str(error).splitlines()[0]}."
+            f"Received: {file_of(weights)}: {told}."
         ) from error
 
 
@@ -347,10 +357,11 @@ def _recorded(path: Path) -> list[str]:
     """Returns the names of the layers that were loaded when a run began."""
     from low_rank_local_connectivity import training
 
-    try:
-        return list(json.loads(path.read_text())["loaded"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise training.RunError(
-            "A run that began with `weights` must have the record of what was loaded. Received: "
-            f"{path}, which is missing or damaged. Put it back, or give another `model_dir`."
-        ) from None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        names = json.loads(read_text(path))["loaded"]
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return names
+    raise training.RunError(
+        "A run that began with `weights` must have the record of what was loaded. Received: "
+        f"{path}, which is missing or damaged. Put it back, or give another `model_dir`."
+    )

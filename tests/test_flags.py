@@ -69,6 +69,8 @@ NO_EFFECT = {
 WITH_AND_WITHOUT = {
     "data_dir=DATA": ("--dataset=mnist", "--dataset=digits"),
     "download": ("--dataset=mnist", "--dataset=synthetic --image_size=32"),
+    "max_pixels=9": ("--dataset=imagenet2012", "--dataset=mnist"),
+    "max_bytes=9": ("--weights=DATA", ""),
     "replace_with=conv2d": ("--network=resnet18 --replace=conv2", "--network=resnet18"),
     "relax=all": ("--network=VGG16 --dataset=synthetic --image_size=32", "--network=resnet18"),
     "spatial_rank=2": ("--layer_types=wide_conv2d", "--network=group_network"),

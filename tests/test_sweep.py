@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from low_rank_local_connectivity.experiments import sweeping as sweep
+from low_rank_local_connectivity.experiments.folder import result_digest
 from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error
 from low_rank_local_connectivity.training import StoppedError, records
 
@@ -42,6 +43,8 @@ def fake_run(folder, name, code, rank=1, seed=0):
 
 def writing(folder, name, valid, test=0.5):
     result = {"valid_accuracy": valid, "test_accuracy": test, "train_accuracy": 1.0}
+    result |= {"parameters": 7, "seconds": 0.5}
+    result["digest"] = result_digest(result)
     target = folder / name
     return (
         f"import json, pathlib; p = pathlib.Path({str(target)!r}); p.mkdir(); "
@@ -106,21 +109,23 @@ def test_a_failing_run_is_told_and_tried_again_and_stops_no_other(tmp_path, capf
 
 
 def test_a_run_whose_export_fails_is_recorded_and_its_export_tried_again(tmp_path, capfd):
-    result = {"valid_accuracy": 0.5, "test_accuracy": 0.25, "train_accuracy": 1.0, "digest": "x"}
+    result = {"valid_accuracy": 0.5, "test_accuracy": 0.25, "train_accuracy": 1.0}
+    result |= {"parameters": 7, "seconds": 0.5}
+    failed = {**result, "failed": {"export": "No room."}}
+    whole, lacking = ({**one, "digest": result_digest(one)} for one in (result, failed))
     target = tmp_path / "one"
     code = (
         "import json, pathlib\n"
-        f"folder, result = pathlib.Path({str(target)!r}), {result}\n"
+        f"folder, whole, lacking = pathlib.Path({str(target)!r}), {whole}, {lacking}\n"
         "again = (folder / 'result.json').exists()\n"
         "folder.mkdir(exist_ok=True)\n"
-        "failed = {} if again else {'failed': {'export': 'No room.'}}\n"
-        "(folder / 'result.json').write_text(json.dumps(result | failed))\n"
+        "(folder / 'result.json').write_text(json.dumps(whole if again else lacking))\n"
         "raise SystemExit(0 if again else 'The export failed: No room.')\n"
     )
     run = fake_run(tmp_path, "one", code)
     found, failed, _ = sweep.sweep([run], tmp_path)
     assert failed == ["one"]
-    assert found[0]["result"] == {name: result[name] for name in result if name != "digest"}
+    assert found[0]["result"] == result
     output = capfd.readouterr().out
     assert "one: valid 0.5000, test 0.2500" in output
     assert "one: failed: exit status 1, The export failed: No room." in output

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from low_rank_local_connectivity.data import DATASETS
 from low_rank_local_connectivity.experiments.experiment import recorded
-from low_rank_local_connectivity.experiments.folder import read_config, read_result
+from low_rank_local_connectivity.experiments.folder import is_config, read_config, read_result
 from low_rank_local_connectivity.training.records import read_records
+from low_rank_local_connectivity.untrusted.sizes import MOST_RECORDS, read_text
 
 Record = dict[str, Any]
 # Name of a sweep's file of records.
@@ -126,7 +128,7 @@ def _record_of_run(folder: Path) -> Record:
 def with_metrics(record: Record, folder: Path) -> Record:
     """Returns a record with the metrics of each epoch, if they are in the run's folder."""
     try:
-        lines = (folder / "metrics.csv").read_text().splitlines()
+        lines = read_text(folder / "metrics.csv", MOST_RECORDS).decode().splitlines()
         rows = [
             {name: float(value) for name, value in row.items() if value}
             for row in csv.DictReader(lines)
@@ -176,8 +178,10 @@ def _lacks(record: Record) -> str | None:
         for name in names:
             if name not in values:
                 return f"{name!r} in its {part}"
+    if not is_config(record["config"]) or record["config"]["dataset"] not in DATASETS:
+        return "known settings in its config"
     for name in MEASURED:
         value = record["result"][name]
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
+        if type(value) not in (int, float) or not math.isfinite(value):
             return f"number as {name!r} in its result"
     return None

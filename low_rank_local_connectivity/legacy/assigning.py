@@ -2,6 +2,7 @@
 
 import collections
 import re
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,10 @@ from low_rank_local_connectivity.legacy.parts import (
     pair_in_order,
     weights_of,
 )
-from low_rank_local_connectivity.legacy.reading import explained
 from low_rank_local_connectivity.legacy.stored import Description, LayerWeights, Stored, Weight
 
+# What has weights, or things that have.
+PARTS = (keras.Layer, keras.Variable, list, tuple)
 TWICE = "_layer_checkpoint_dependencies"
 
 
@@ -43,15 +45,44 @@ def assign(model: Any, stored: Stored, path: str, described: Description | None 
             f"{path!r} holds nothing for the weight {missing[0].path!r} of the model "
             f"{model.name!r}."
         )
-    values = []
-    with explained(path):
-        for variable, weight in matching.found.values():
-            values.append((variable, matching.value(variable, weight)))
-    for variable, value in values:
-        variable.assign(value)
+    values = [
+        (variable, matching.value(variable, weight)) for variable, weight in matching.found.values()
+    ]
+    _warn_of_what_is_not_finite(model, values, path)
+    with np.errstate(over="ignore"):  # of which the warning tells
+        for variable, value in values:
+            variable.assign(value)
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
+
+
+def _warn_of_what_is_not_finite(
+    model: Any, values: Sequence[tuple[Any, np.ndarray]], path: str
+) -> None:
+    """Names the layers whose weights are infinite or not numbers, or become so in their dtype."""
+    wrong = {
+        id(variable): variable for variable, value in values if not _is_finite(value, variable)
+    }
+    if not wrong:
+        return
+    layers = model._flatten_layers(include_self=False, recursive=False)
+    names = [one.name for one in layers if any(id(weight) in wrong for weight in one.weights)]
+    named = ", ".join(map(repr, names))
+    warnings.warn(
+        f"Weights in {path!r} are infinite or not numbers, and so is what the model computes from "
+        f"them: those of {named}.",
+        stacklevel=4,
+    )
+
+
+def _is_finite(value: np.ndarray, variable: Any) -> bool:
+    """Whether all numbers are finite in a variable's dtype; bfloat16 has float32's range."""
+    if value.dtype.kind != "f" or value.size == 0:
+        return True
+    dtype = "float32" if variable.dtype == "bfloat16" else variable.dtype
+    most = np.finfo(dtype).max if "float" in dtype else np.inf
+    return bool(np.isfinite(value).all() and np.abs(value).max() <= most)
 
 
 def locally_connected(layer: Any) -> list[LocallyConnected]:
@@ -72,6 +103,7 @@ class _Matching:
         self.is_described = described is not None
         self.described = described or Description()
         self.visited: set[int] = set()
+        self.matched: set[tuple[int, int]] = set()
         self.found: dict[int, tuple[Any, Weight]] = {}
         self.local = {id(layer.kernel): layer for layer in locally_connected(model)}
 
@@ -141,6 +173,10 @@ class _Matching:
 
     def tree(self, owner: Any, stored: Mapping[str, Any]) -> None:
         """Matches the weights of an object by the names of its attributes."""
+        # What a file reaches by many names has not to be matched again by each.
+        if (id(owner), id(stored)) in self.matched:
+            return
+        self.matched.add((id(owner), id(stored)))
         self.visited.add(id(owner))
         if isinstance(owner, keras.Model):
             self._model(owner, stored)
@@ -207,7 +243,7 @@ class _Matching:
         bare = name.removeprefix("_")
         for one in (f"adapt_{name}", name, bare, f"_{bare}", bare.removeprefix("depthwise_")):
             part = getattr(owner, one, None)
-            if part is not None:
+            if isinstance(part, PARTS):
                 return part
         called = getattr(owner, "name", type(owner).__name__)
         raise ValueError(

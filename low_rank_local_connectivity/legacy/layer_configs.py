@@ -9,6 +9,7 @@ import keras
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.activations import keras2_hard_sigmoid
 from low_rank_local_connectivity.keras_settings import changed_settings
+from low_rank_local_connectivity.untrusted.descriptions import FOREIGN, NAMING_FILES
 
 Config = dict[str, Any]
 LOCALLY_CONNECTED = ("LocallyConnected1D", "LocallyConnected2D")
@@ -21,6 +22,7 @@ REFUSED = {
     "resizes it, and Keras 3's leaves images as they are. Build the model again in Keras 3 with "
     "Resizing(height, width, crop_to_aspect_ratio=True) in its place and use load_weights()",
 }
+REFUSED |= dict.fromkeys(FOREIGN, f"it stands for what is not in the file. {REBUILD}")
 CALLS = ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty")
 REFUSED |= dict.fromkeys(
     CALLS, f"it calls a function of TensorFlow, which Keras 3 has in keras.ops. {REBUILD}"
@@ -71,6 +73,7 @@ SUPERFLUOUS |= dict.fromkeys(SEPARABLE, OF_A_CONVOLUTION)
 SUPERFLUOUS |= {"LeakyReLU": ("alpha",), "ReLU": ("theta",), "Discretization": ("trainable",)}
 ADAPTED = """its bin boundaries were adapted to data and are stored as a weight, where Keras 3 has \
 an argument. Save the model again in Keras 2 with Discretization(bin_boundaries=...)"""
+ELSEWHERE = """its {} is in another file, {!r}, which is not read. Give the values themselves"""
 # Interpolations by which UpSampling2D and Resizing compute TensorFlow's numbers. Keras 3 refuses
 # others only when called, and "bicubic" differs by 0.002 on JAX and by 0.3 on PyTorch.
 EVERYWHERE = ("nearest", "bilinear")
@@ -251,6 +254,9 @@ class LayerConfig:
             raise self.refusal(f"Keras 3 has no axis={axis}")
         if class_name in ("UpSampling2D", "Resizing") and "interpolation" in config:
             self._require_interpolation(config["interpolation"], keras.backend.backend())
+        for argument in NAMING_FILES:
+            if isinstance(config.get(argument), str):
+                raise self.refusal(ELSEWHERE.format(argument, config[argument]))
         if class_name == "Discretization" and config.get("bin_boundaries") is None:
             raise self.refusal(ADAPTED)
 

@@ -5,12 +5,11 @@ Nothing that could run is loaded: descriptions are JSON, and weights are arrays.
 
 import contextlib
 import dataclasses
-import io
 import itertools
 import json
+import mmap
 import os
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,25 @@ from typing import Any
 import h5py
 import numpy as np
 
-from low_rank_local_connectivity.legacy.checkpoints import read_checkpoint, read_description
+from low_rank_local_connectivity.legacy.checkpoints import (
+    files_of,
+    read_checkpoint,
+    read_description,
+)
 from low_rank_local_connectivity.legacy.stored import NOT_WEIGHTS, LayerWeights, Stored, Weight
 from low_rank_local_connectivity.ops.arguments import received
-
-# Errors that reading damaged files raises, besides those of TensorFlow.
-DAMAGE = (OSError, KeyError, IndexError, RuntimeError, EOFError, UnicodeError, AttributeError)
-DAMAGE = (*DAMAGE, TypeError, NotImplementedError, OverflowError, zipfile.BadZipFile, zlib.error)
-DAMAGE = (*DAMAGE, json.JSONDecodeError, ArithmeticError, MemoryError)
+from low_rank_local_connectivity.untrusted.archives import in_memory, require_honest
+from low_rank_local_connectivity.untrusted.hdf5 import (
+    identity,
+    require_own_content,
+    require_text,
+)
+from low_rank_local_connectivity.untrusted.sizes import (
+    on_disk,
+    require_regular,
+    require_room,
+    room_for,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,18 +44,19 @@ class Saved:
 
     Args:
         path: The path.
+        room: Bytes that arrays may take in memory.
         describe: Function that returns the model's description, or None if there is none.
         weights: Function that returns the stored weights.
     """
 
     path: str
+    room: int
     describe: Callable[[], Any]
     weights: Callable[[], Stored]
 
     def config(self) -> Any:
         """Returns the model's description."""
-        with explained(self.path):
-            config = self.describe()
+        config = self.describe()
         if config is None:
             raise ValueError(
                 f"{self.path!r} holds weights without a description of their model. Build the "
@@ -55,16 +66,17 @@ class Saved:
 
     def stored(self) -> Stored:
         """Returns the weights."""
-        with explained(self.path):
-            return self.weights()
+        return self.weights()
 
 
 @contextlib.contextmanager
 def explained(path: str) -> Iterator[None]:
-    """Turns errors of reading a file into one that says that it is damaged."""
+    """Turns whatever reading a file leads to into an error that names the file."""
     try:
         yield
-    except DAMAGE as error:
+    except Exception as error:
+        if isinstance(error, ValueError) and repr(path) in str(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{path!r} is damaged: it cannot be read ({type(error).__name__}: {reason})."
@@ -72,35 +84,63 @@ def explained(path: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_saved(path: str | os.PathLike[str]) -> Iterator[Saved]:
-    """Opens a file or folder that Keras 2 saved, of any kind."""
+def open_saved(path: str | os.PathLike[str], max_bytes: int | None = None) -> Iterator[Saved]:
+    """Opens a file or folder that Keras 2 saved, of any kind.
+
+    Within the context all errors name the file.
+
+    Args:
+        path: The file or folder.
+        max_bytes: Bytes that its arrays may take in memory, or None for the usual limit.
+    """
     if not isinstance(path, (str, os.PathLike)):
         raise ValueError(
             f"`path` must be the path of a file or folder. Received: {received('path', path)}."
         )
+    require_size(max_bytes)
     name = os.fspath(path)
-    place, prefix = Path(name), name.removesuffix(".index")
+    with explained(name), _opened(Path(name), name, max_bytes) as saved:
+        yield saved
+
+
+def require_size(max_bytes: Any) -> None:
+    """Refuses limits that are not numbers of bytes."""
+    whole = isinstance(max_bytes, int) and not isinstance(max_bytes, bool)
+    if max_bytes is not None and not (whole and max_bytes >= 0):
+        raise ValueError(
+            "`max_bytes` must be a number of bytes, or None. Received: "
+            f"{received('max_bytes', max_bytes)}."
+        )
+
+
+@contextlib.contextmanager
+def _opened(place: Path, name: str, max_bytes: int | None) -> Iterator[Saved]:
+    prefix = name.removesuffix(".index")
     # First: a checkpoint called "checkpoint" stands beside a file of that name.
     if Path(f"{prefix}.index").is_file():
-        yield Saved(name, lambda: None, lambda: read_checkpoint(prefix))
+        room = _room(files_of(prefix), max_bytes, name)
+        yield Saved(name, room, lambda: None, lambda: read_checkpoint(prefix, room))
     elif place.is_dir():
-        yield _saved_model(place, name)
-    elif not place.is_file():
+        yield _saved_model(place, name, max_bytes)
+    elif not place.exists():
         raise ValueError(f"There is no file or folder to load at {name!r}.")
-    elif zipfile.is_zipfile(place):
-        with explained(name):
-            saved = _archive(place, name)
-        yield saved
     else:
-        try:
-            file = h5py.File(place, "r")
-        except OSError as error:
-            raise ValueError(
-                f"{name!r} is damaged, or not a file of Keras: it is neither HDF5 nor a .keras "
-                "archive."
-            ) from error
-        with file:
-            yield _hdf5(file, name)
+        room = _room([place], max_bytes, name)
+        if zipfile.is_zipfile(place):
+            with _archive(place, name, room) as saved:
+                yield saved
+        else:
+            with _hdf5(place, name, room) as saved:
+                yield saved
+
+
+def _room(files: list[Path], max_bytes: int | None, path: str) -> int:
+    """Returns the bytes that arrays of some files may take, which must be files."""
+    for file in files:
+        require_regular(file)
+    room = room_for(on_disk(*files), max_bytes)
+    require_room(sum(file.stat().st_size for file in files), room, path)
+    return room
 
 
 def _text(value: Any) -> str:
@@ -114,18 +154,37 @@ def _require_keras_2(version: Any, path: str) -> None:
         )
 
 
-def _hdf5(file: Any, path: str) -> Saved:
+@contextlib.contextmanager
+def _hdf5(place: Path, path: str, room: int) -> Iterator[Saved]:
+    try:
+        file = h5py.File(place, "r")
+    except OSError as error:
+        raise ValueError(
+            f"{path!r} is damaged, or not a file of Keras: it is neither HDF5 nor a .keras archive."
+        ) from error
+    with file, place.open("rb") as stored:
+        with mmap.mmap(stored.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            require_own_content(file, content, on_disk(place), room, path)
+        yield _in_hdf5(file, path, room)
+
+
+def _in_hdf5(file: Any, path: str, room: int) -> Saved:
     def describe() -> Any:
         _require_keras_2(file.attrs.get("keras_version"), path)
         config = file.attrs.get("model_config")
-        return None if config is None else json.loads(_text(config))
+        return None if config is None else _described(config, path)
 
     def weights() -> Stored:
         root = file.get("model_weights", file)
         listed = {"layer_names", "layer_names0"} & set(root.attrs)
-        return _by_layer(root) if listed else _tree(root)
+        return _by_layer(root) if listed else _Trees().of(root)
 
-    return Saved(path, describe, weights)
+    return Saved(path, room, describe, weights)
+
+
+def _described(config: Any, path: str) -> Any:
+    require_text(config, path)
+    return json.loads(_text(config))
 
 
 def _names(group: Any, attribute: str) -> list[str]:
@@ -155,29 +214,44 @@ def _weight(dataset: Any, path: str = "") -> Weight:
     return Weight(tuple(dataset.shape), lambda: np.asarray(dataset[()]), path)
 
 
-def _tree(group: Any) -> dict[str, Any]:
-    """Returns the content of a group, without groups that have no weights."""
-    tree: dict[str, Any] = {}
-    for name, inner in group.items():
+class _Trees:
+    """The content of groups, each read once by however many names it can be reached."""
+
+    def __init__(self) -> None:
+        self.known: dict[Any, Any] = {}
+
+    def of(self, group: Any) -> dict[str, Any]:
+        """Returns the content of a group, without groups that have no weights."""
+        key = identity(group)
+        if key not in self.known:
+            self.known[key] = {}  # a group within itself has nothing more
+            tree = {name: self._part(name, inner) for name, inner in group.items()}
+            self.known[key] = {name: inner for name, inner in tree.items() if inner}
+        return self.known[key]
+
+    def _part(self, name: str, inner: Any) -> Any:
         if name == "vars":
-            tree[name] = [_weight(inner[str(number)]) for number in range(len(inner))]
-        elif isinstance(inner, h5py.Group) and name not in NOT_WEIGHTS:
-            tree[name] = _tree(inner)
-    return {name: inner for name, inner in tree.items() if inner}
+            return [_weight(inner[str(number)]) for number in range(len(inner))]
+        known = isinstance(inner, h5py.Group) and name not in NOT_WEIGHTS
+        return self.of(inner) if known else None
 
 
-def _archive(place: Path, path: str) -> Saved:
+@contextlib.contextmanager
+def _archive(place: Path, path: str, room: int) -> Iterator[Saved]:
     with zipfile.ZipFile(place) as archive:
+        require_honest(archive, room, path)
         metadata = json.loads(archive.read("metadata.json"))
         config = json.loads(archive.read("config.json"))
-        # read() checks the CRC-32 of all of it.
-        stored = io.BytesIO(archive.read("model.weights.h5"))
+        # Its checksum is that of all of it.
+        stored = in_memory(archive, "model.weights.h5")
     _require_keras_2(metadata.get("keras_version"), path)
-    file = h5py.File(stored, "r")
-    return Saved(path, lambda: config, lambda: _tree(file))
+    content = stored.getvalue()
+    with h5py.File(stored, "r") as file:
+        require_own_content(file, content, len(content), room, path)
+        yield Saved(path, room, lambda: config, lambda: _Trees().of(file))
 
 
-def _saved_model(place: Path, path: str) -> Saved:
+def _saved_model(place: Path, path: str, max_bytes: int | None) -> Saved:
     described = place / "keras_metadata.pb"
     if not (place / "saved_model.pb").is_file():
         raise ValueError(
@@ -186,12 +260,14 @@ def _saved_model(place: Path, path: str) -> Saved:
         )
 
     def describe() -> Any:
-        if not described.is_file():
+        if not described.exists():
             raise ValueError(
                 f"The SavedModel {path!r} holds no keras_metadata.pb, and so no description of its "
                 "layers: it was exported for serving, not saved by Keras 2's model.save(). Build "
                 "the model again in Keras 3 and use load_weights()."
             )
-        return json.loads(read_description(described))
+        return _described(read_description(described), path)
 
-    return Saved(path, describe, lambda: read_checkpoint(str(place / "variables" / "variables")))
+    prefix = str(place / "variables" / "variables")
+    room = _room(files_of(prefix), max_bytes, path)
+    return Saved(path, room, describe, lambda: read_checkpoint(prefix, room))

@@ -1,7 +1,8 @@
 """Rebuilding a model in Keras 3 from Keras 2's description."""
 
+import collections
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -23,7 +24,6 @@ from low_rank_local_connectivity.legacy.stored import Description
 # In a call, marks a constant: it takes the place of a layer's name, before -1 and the value.
 CONSTANT = "_CONSTANT_VALUE"
 RECURRENT = (keras.layers.RNN, keras.layers.Bidirectional)
-REFUSALS = (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError)
 
 
 def rebuild(
@@ -89,7 +89,9 @@ class _Rebuilding:
         config = plain(described["config"])
         try:
             return self._container(described["class_name"], config)
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
+        except ValueError:
+            raise
+        except Exception as error:
             raise ValueError(
                 f"{self.path!r} is damaged: it does not say how the layers of a model are wired "
                 f"({type(error).__name__}: {error})."
@@ -128,8 +130,8 @@ class _Rebuilding:
         """Calls a function of a layer; errors are raised again with the layer's name."""
         try:
             return function(*args, **kwargs)
-        except REFUSALS as error:
-            if f"in {self.path!r} cannot be loaded" in str(error):
+        except Exception as error:  # Keras and its backends raise errors of many kinds
+            if isinstance(error, ValueError) and repr(self.path) in str(error):
                 raise
             layer = LayerConfig(described, self.context)
             raise layer.refusal(str(error)) from error
@@ -143,12 +145,26 @@ class _Rebuilding:
             if shape is not None:
                 inputs = {"class_name": "InputLayer", "config": {"batch_input_shape": shape}}
                 described.insert(0, inputs)
-        model = keras.Sequential(name=self._name(config))
-        for one in described:
-            self._apply(one, model.add, self._layer(one))
+        layers = [self._layer(one) for one in described]
+        try:
+            # At once: each layer that is added to a model has all of it built anew.
+            model = keras.Sequential(layers, name=self._name(config))
+        except Exception as error:
+            if repr(self.path) not in str(error):
+                self._blame(described, layers)
+            raise
         if not model.built and config.get("build_input_shape") is not None:
             model.build(tuple(config["build_input_shape"]))
         return model
+
+    def _blame(self, described: Sequence[Config], layers: Sequence[Any]) -> None:
+        """Raises an error with the name of the first layer that cannot follow those before it."""
+        x = None
+        for one, layer in zip(described, layers, strict=True):
+            if isinstance(layer, keras.layers.InputLayer):
+                x = layer.output
+            elif x is not None:
+                x = self._apply(one, layer, x)
 
     def _name(self, config: Config) -> str | None:
         return self.names.new(config["name"]) if config.get("name") else None
@@ -156,14 +172,7 @@ class _Rebuilding:
     def _functional(self, config: Config) -> Any:
         described = {one.get("name") or one["config"]["name"]: one for one in config["layers"]}
         graph = _Graph({name: self._layer(one) for name, one in described.items()})
-        waiting = {name: list(one.get("inbound_nodes", [])) for name, one in described.items()}
-        while any(waiting.values()):
-            before = sum(map(len, waiting.values()))
-            for name, nodes in waiting.items():
-                while nodes and graph.is_ready(nodes[0]):
-                    self._apply(described[name], graph.call, name, nodes.pop(0))
-            if sum(map(len, waiting.values())) == before:
-                raise KeyError(", ".join(name for name, nodes in waiting.items() if nodes))
+        self._call_all(graph, described)
         inputs, outputs = (graph.tensors(config[key]) for key in ("input_layers", "output_layers"))
         model = keras.Model(_alone(inputs), _alone(outputs), name=self._name(config))
         if config.get("trainable") is False:
@@ -171,6 +180,21 @@ class _Rebuilding:
         layers = [one for one in graph.layers.values() if isinstance(one, keras.layers.Layer)]
         self.described.order[id(model)] = layers
         return model
+
+    def _call_all(self, graph: "_Graph", described: Mapping[str, Config]) -> None:
+        """Calls layers as often as they are described to be, each when its inputs are there."""
+        nodes = {name: list(one.get("inbound_nodes", []))[::-1] for name, one in described.items()}
+        waiting: dict[str, list[str]] = collections.defaultdict(list)
+        names = collections.deque(nodes)
+        while names:
+            name = names.popleft()
+            while nodes[name] and (missing := graph.missing(nodes[name][-1])) is None:
+                self._apply(described[name], graph.call, name, nodes[name].pop())
+                names.extend(waiting.pop(name, ()))
+            if nodes[name]:
+                waiting[missing].append(name)
+        if any(nodes.values()):
+            raise KeyError(", ".join(name for name, left in nodes.items() if left))
 
 
 class _Graph:
@@ -189,12 +213,12 @@ class _Graph:
             elif isinstance(layer, keras.Model):
                 self.returned[name].append(None)  # Keras 2 counts a model's making as a call.
 
-    def is_ready(self, node: Any) -> bool:
-        """Whether all tensors that a call refers to have been computed."""
-        return all(
-            name in self.layers and call < len(self.returned[name])
-            for name, call in _references(node)
-        )
+    def missing(self, node: Any) -> str | None:
+        """Returns a layer whose result a call refers to before it is computed; None if none."""
+        for name, call in _references(node):
+            if name not in self.layers or call >= len(self.returned[name]):
+                return name
+        return None
 
     def call(self, name: str, node: Any) -> None:
         """Calls a layer as a node says."""
@@ -210,6 +234,7 @@ class _Graph:
             inputs, *states = inputs
             kwargs = {key: one for key, one in kwargs.items() if one is not None}
             kwargs["initial_state"] = states if len(states) > 1 else states[0]
+        _require_symbolic(inputs, kwargs)
         self.returned[name].append(layer(inputs, **kwargs))
 
     def tensors(self, value: Any) -> Any:
@@ -222,6 +247,12 @@ class _Graph:
         if isinstance(value, dict):
             return {key: self.tensors(one) for key, one in value.items()}
         return [self.tensors(one) for one in value] if isinstance(value, list) else value
+
+
+def _require_symbolic(*arguments: Any) -> None:
+    """Refuses to compute anything: a model is described by what it would compute."""
+    if not any(isinstance(one, keras.KerasTensor) for one in keras.tree.flatten(arguments)):
+        raise ValueError("it is called on numbers alone, not on the result of a layer")
 
 
 def _is_constant(value: Any) -> bool:

@@ -11,9 +11,7 @@ import math
 import re
 import shutil
 import warnings
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +19,30 @@ import numpy as np
 
 from low_rank_local_connectivity.training.endings import RunError
 from low_rank_local_connectivity.training.records import replacing
+from low_rank_local_connectivity.untrusted.archives import read_arrays
 
 NAME = re.compile(r"step_(\d{9})\.npz")
 BEST = "best.npz"
-# Errors of reading a damaged file: not a zip file, or a member's wrong checksum, header or size.
-DAMAGE = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    EOFError,
-    MemoryError,
-    NotImplementedError,
-    SyntaxError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+# What belongs to a run's state besides its arrays, and what must hold of it, whatever its digest.
+FACTS: dict[str, Callable[[Any], bool]] = {
+    "backend": lambda value: isinstance(value, str),
+    "step": lambda value: type(value) is int and value >= 0,
+    "rows": lambda value: isinstance(value, list) and all(map(_is_row, value)),
+    "seconds": lambda value: _is_number(value) and 0 <= value < math.inf,
+    "best": lambda value: value is None or (_is_number(value) and math.isfinite(value)),
+    "metrics": lambda value: type(value) is int and value >= 0,
+}
+# Older states lack the last.
+NEEDED = tuple(name for name in FACTS if name != "metrics")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _is_row(value: Any) -> bool:
+    """Whether these are the metrics of an epoch, whose validation may be infinite."""
+    return isinstance(value, dict) and "epoch" in value and all(map(_is_number, value.values()))
 
 
 class DamagedError(ValueError):
@@ -112,12 +117,17 @@ class Checkpoints:
         return path
 
     def newest(
-        self, shapes: Sequence[tuple[int, ...]]
+        self,
+        shapes: Sequence[tuple[int, ...]],
+        dtypes: Sequence[str] | None = None,
+        facts: Collection[str] = (),
     ) -> tuple[list[np.ndarray], dict[str, Any]] | None:
         """Reads the newest checkpoint that is whole.
 
         Args:
             shapes: The shapes that its first arrays must have.
+            dtypes: Their dtypes, of which the kinds must agree; not checked if None.
+            facts: The names of the facts that must belong to it.
 
         Returns:
             Arrays and the facts that belong to them; None if there are no checkpoints at all.
@@ -129,7 +139,7 @@ class Checkpoints:
         problems = []
         for path in paths:
             try:
-                found = read(path, shapes)
+                found = read(path, shapes, dtypes, facts)
             except DamagedError as problem:
                 problems.append(str(problem))
                 continue
@@ -145,13 +155,18 @@ class Checkpoints:
 
 
 def read(
-    path: Path, shapes: Sequence[tuple[int, ...]] | None = None
+    path: Path,
+    shapes: Sequence[tuple[int, ...]] | None = None,
+    dtypes: Sequence[str] | None = None,
+    facts: Collection[str] = (),
 ) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Reads a checkpoint and checks that it is intact and fits.
 
     Args:
         path: The file.
         shapes: The shapes that its first arrays must have; not checked if None.
+        dtypes: Their dtypes, of which the kinds must agree; not checked if None.
+        facts: The names of the facts that must belong to it, of `FACTS`.
 
     Returns:
         Arrays, and the facts that belong to them.
@@ -160,19 +175,34 @@ def read(
         DamagedError: If it is damaged, does not fit or contains numbers that are not finite.
     """
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            about = json.loads(str(file["about"][()]))
-            count, expected = about.pop("arrays"), about.pop("digest")
-            arrays = [file[f"array_{index}"] for index in range(count)]
-    except DAMAGE as error:
+        stored = read_arrays(path, remedy="No run writes so much in so little.")
+        about = json.loads(str(stored["about"][()]))
+        count, expected = about.pop("arrays"), about.pop("digest")
+        arrays = [stored[f"array_{index}"] for index in range(count)]
+    except Exception as error:  # NumPy raises whatever a damaged file leads it to
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DamagedError(f"{path} is damaged ({why}).") from error
     if any(array.dtype.kind not in "fiub" for array in arrays):
         raise DamagedError(f"{path} holds arrays that are not numbers.")
     if arrays_digest(arrays, about) != expected:
         raise DamagedError(f"{path} is damaged (its digest does not fit its values).")
+    _check_facts(path, about, facts)
     _check(path, arrays, about, shapes)
+    _check_kinds(path, arrays, dtypes or ())
     return arrays, about
+
+
+def _check_facts(path: Path, about: dict[str, Any], needed: Collection[str]) -> None:
+    wrong = [name for name in FACTS if name in about and not FACTS[name](about[name])]
+    wrong += [name for name in needed if name not in about]
+    if wrong:
+        raise DamagedError(f"{path} says nothing that can be meant of its {wrong[0]}.")
+
+
+def _check_kinds(path: Path, arrays: Sequence[np.ndarray], dtypes: Sequence[str]) -> None:
+    for array, dtype in zip(arrays, dtypes, strict=False):
+        if array.dtype.kind != np.dtype(dtype).kind:
+            raise DamagedError(f"{path} belongs to another model ({array.dtype} for {dtype}).")
 
 
 def arrays_digest(arrays: Sequence[np.ndarray], about: dict[str, Any]) -> str:

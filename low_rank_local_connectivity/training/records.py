@@ -14,6 +14,7 @@ from typing import Any
 
 from low_rank_local_connectivity.training.claims import check_claims, waiting_turn
 from low_rank_local_connectivity.unfinished import unfinished_file
+from low_rank_local_connectivity.untrusted.sizes import MOST_RECORDS, read_text, require_regular
 
 
 def given_path(text: str) -> Path:
@@ -89,9 +90,11 @@ def append_record(path: Path, record: dict[str, Any], locking: bool = True) -> b
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(record, sort_keys=True)
+    if path.exists():
+        require_regular(path)
     with path.open("a+b") as file, waiting_turn(file, path, locking):
         file.seek(0)
-        text = file.read()
+        text = file.read(MOST_RECORDS)
         if record["name"] in {known["name"] for known in _parse(text, path)}:
             return False
         ending = b"" if not text or text.endswith(b"\n") else b"\n"
@@ -107,7 +110,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     Raises:
         FileNotFoundError: If there is no such file.
     """
-    return _parse(path.read_bytes(), path)
+    return _parse(read_text(path, MOST_RECORDS), path)
 
 
 def _parse(text: bytes, path: Path) -> list[dict[str, Any]]:
@@ -115,9 +118,9 @@ def _parse(text: bytes, path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(text.splitlines(), 1):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
-        if isinstance(record, dict) and "name" in record:
+        if isinstance(record, dict) and isinstance(record.get("name"), str):
             records.append(record)
         elif line.strip():
             warnings.warn(f"Line {number} of {path} is not a record and is left out.", stacklevel=3)

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from low_rank_local_connectivity.training.checkpoints import Checkpoints, all_finite
+from low_rank_local_connectivity.training.checkpoints import NEEDED, Checkpoints, all_finite
 from low_rank_local_connectivity.training.endings import RunError, StoppedError
 from low_rank_local_connectivity.training.records import write_metrics
 from low_rank_local_connectivity.training.replicas import together
@@ -89,7 +89,9 @@ class Recovery(keras.callbacks.Callback):
         self.set_model(model)
         model.optimizer.build(model.trainable_variables)
         variables = self._variables()
-        found = self.checkpoints.newest([tuple(variable.shape) for variable in variables])
+        shapes = [tuple(variable.shape) for variable in variables]
+        dtypes = [keras.backend.standardize_dtype(variable.dtype) for variable in variables]
+        found = self.checkpoints.newest(shapes, dtypes, NEEDED)
         self._check_workers(found)
         if found is None and self.metrics_path.exists():
             raise RunError(

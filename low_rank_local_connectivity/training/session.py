@@ -21,6 +21,8 @@ from low_rank_local_connectivity.training.records import replacing
 from low_rank_local_connectivity.training.recovery import Recovery, heeding_signals
 from low_rank_local_connectivity.training.schedule import warmup_then
 from low_rank_local_connectivity.training.strategy import ONE_DEVICE, Placement
+from low_rank_local_connectivity.untrusted.models import layers_not_finite, load_model, room_of
+from low_rank_local_connectivity.untrusted.sizes import require_regular
 
 OPTIMIZERS = {
     "adam": keras.optimizers.Adam,
@@ -296,6 +298,13 @@ def train(
                 recovery.restore(model)  # as the end of `fit` puts the averages in the model
     if recipe.use_ema:
         use_averages(model)
+    last = recovery.rows[-1] if recovery.rows else {}
+    if not {"accuracy", "val_accuracy"} <= set(last):
+        raise RunError(
+            "A trained run must have its last metrics. Received: a saved state in "
+            f"{recovery.checkpoints.folder} without them. Remove it to continue from the one "
+            "before, or give another `model_dir`."
+        )
     return recovery
 
 
@@ -402,35 +411,53 @@ def save(model: keras.Model, path: Path) -> None:
 
 def file_digest(path: Path) -> str:
     """Returns the SHA-256 of a file."""
+    require_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load(path: Path, digest: str) -> keras.Model:
+def load(path: Path, digest: str | None, max_bytes: int | None = None) -> keras.Model:
     """Loads a `.keras` file after checking its digest; no code from it is run.
 
     Args:
         path: The file.
-        digest: Its SHA-256, which `result.json` has under `model_sha256`.
+        digest: Its SHA-256, which `result.json` has under `model_sha256`; None of a file that is
+            no run's.
+        max_bytes: Bytes that its arrays, and the weights of the model that it describes, may take
+            in memory. If None, 256 MiB and 16 times what the file takes on disk, whichever is
+            more.
 
     Returns:
         The model, not compiled.
 
     Raises:
-        RunError: If it is another file, or would run code of its own.
+        RunError: If it is another file, refers to other files, takes more memory than it may, has
+            weights that are not finite, or would run code of its own.
     """
-    found = file_digest(path)
-    if found != digest:
+    try:
+        room_of(path, max_bytes)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    found = digest if digest is None else file_digest(path)
+    if digest is not None and found is not None and found != digest:
         raise RunError(
             f"A model must be the file that was written. Received: {path} with SHA-256 "
             f"{found[:12]}... for {digest[:12]}..., so it is damaged or another. Train it again in "
             "another folder."
         )
     try:
-        model: Any = keras.models.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError) as error:
+        model = load_model(path, max_bytes)
+    except Exception as error:  # Keras raises whatever a damaged file leads it to
+        told = f"{error}".splitlines() or [type(error).__name__]
+        if isinstance(error, ValueError) and repr(str(path)) in told[0]:
+            raise RunError(told[0]) from error
         raise RunError(
             f"A model must be loadable without running code of its own. Received: {path}: "
-            f"{str(error).splitlines()[0]} Replace such layers by registered ones."
+            f"{told[0]} Replace such layers by registered ones."
         ) from error
+    if names := layers_not_finite(model):
+        raise RunError(
+            f"The weights of a model must be finite. Received: {path}, where those of "
+            f"{', '.join(names)} are not. Train it again in another folder."
+        )
     return model
