@@ -1,0 +1,5 @@
+"""
+How much rank does a layer use?
+===============================
+"""
+print(1)
