@@ -167,7 +167,9 @@ def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
     """Turns Markdown's backticks into literals, and public names into links."""
     del app, what, name, obj, options
     text = "\n".join(lines)
-    text = text.replace("Weights, in this order:", "Weights in this order:")
+    # A list of names and meanings; some layers describe their weights in a sentence instead.
+    names = r"^Weights(?:, in this order)?:\n(?= +\w[\w/, ()`]*: )"
+    text = re.sub(names, "Weights in this order:\n", text, flags=re.MULTILINE)
     parts = re.split(r"((?:^ *(?:>>>|\.\.\.) .*\n(?:(?! *\n).*\n?)*)+)", text, flags=re.MULTILINE)
     parts[::2] = [re.sub(r"(.?)`([^`]+)`(\w?)", _marked, part) for part in parts[::2]]
     lines[:] = "".join(parts).split("\n")

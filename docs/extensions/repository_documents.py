@@ -20,7 +20,7 @@ DOCUMENTS = {
     "experiments/paper/RESULTS.md": "results",
 }
 INCLUDED = re.compile(r"^<!-- the document (\S+) -->$", re.MULTILINE)
-LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#\s]+)((?:#[^)\s]*)?\))")
+LINK = re.compile(r"(!?)\[([^\]]*)\]\((?![a-z]+:|#)([^)#\s]+)((?:#[^)\s]*)?)\)")
 
 
 def relinked(text: str, folder: Path, root: Path, docs: Path) -> str:
@@ -34,13 +34,15 @@ def relinked(text: str, folder: Path, root: Path, docs: Path) -> str:
     """
 
     def link(match: re.Match) -> str:
-        target = (folder / match[2]).resolve()
-        name = target.relative_to(root).as_posix() if target.is_relative_to(root) else match[2]
-        if name in DOCUMENTS:
-            return f"{match[1]}{DOCUMENTS[name]}.md{match[3]}"
-        if target.is_dir():
-            return f"{match[1]}contributing.md)"
-        return f"{match[1]}{os.path.relpath(target, docs)}{match[3]}"
+        mark, words, given, anchor = match.groups()
+        target = (folder / given).resolve()
+        name = target.relative_to(root).as_posix() if target.is_relative_to(root) else given
+        if name in DOCUMENTS or target.is_dir():
+            return f"[{words}]({DOCUMENTS.get(name, 'contributing')}.md{anchor})"
+        path = os.path.relpath(target, docs)
+        if target.suffix == ".md" and not target.is_relative_to(docs):
+            return f"{{download}}`{words} <{path}>`"
+        return f"{mark}[{words}]({path}{anchor})"
 
     return LINK.sub(link, text)
 
