@@ -3,9 +3,9 @@
     python docs/check.py build/docs/html
     python docs/check.py build/docs/html --shots=FOLDER
 
-Fails on an error in the console, a missing picture or file, a page wider than a telephone, a link within
-the site that leads nowhere, a search without a hit, and messages of a framework on a page. Needs
-chromium, of Debian's package of that name; `CHROMIUM` may name another.
+Fails on an error in the console, a missing picture or file, a page wider than a telephone, a link
+within the site that leads nowhere, a search without a hit, and messages of a framework on a page.
+Needs chromium, of Debian's package of that name; `CHROMIUM` may name another.
 """
 
 import argparse
@@ -25,7 +25,14 @@ from playwright.sync_api import Page, sync_playwright
 SCREEN, TELEPHONE = (1280, 900), (390, 844)
 SEARCHED = "LowRankLocallyConnected2D"
 # What frameworks write about a machine.
-MESSAGES = ("absl::InitializeLog", "oneDNN", "cuInit", "TF-TRT", "WARNING:tensorflow", "UserWarning")
+MESSAGES = (
+    "absl::InitializeLog",
+    "oneDNN",
+    "cuInit",
+    "TF-TRT",
+    "WARNING:tensorflow",
+    "UserWarning",
+)
 SHOWN = (
     "index",
     "first_run",
@@ -91,7 +98,7 @@ class Visit:
         for source in facts["missing"]:
             self.say(f"the picture {source} is missing")
         for message in MESSAGES:
-            if message in facts["text"]:
+            if message in facts["text"] and not name.startswith("_modules"):
                 self.say(f"the page holds {message!r}")
         self.page.set_viewport_size(_size(TELEPHONE))
         width = self.page.evaluate("document.documentElement.scrollWidth")
@@ -131,7 +138,7 @@ def photograph(page: Page, address: str, folder: Path) -> None:
         for size in (SCREEN, TELEPHONE):
             page.set_viewport_size(_size(size))
             page.goto(f"{address}/{name}.html", wait_until="load")
-            page.screenshot(path=folder / f"{name.rpartition('/')[2]}-{size[0]}.png")
+            page.screenshot(path=folder / f"{name.replace('/', '-')}-{size[0]}.png")
 
 
 def main() -> None:

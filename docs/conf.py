@@ -2,7 +2,6 @@
 
 import os
 import sys
-import warnings
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -32,10 +31,12 @@ extensions = [
 ]
 exclude_patterns = ["gallery", "extensions"]
 default_role = "code"
+highlight_language = "text"
 nitpicky = True
 
 html_theme = "furo"
-html_title = f"low_rank_local_connectivity {release}"
+html_title = f"Low-rank local connectivity {release}"
+html_favicon = "static/icon.svg"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
@@ -67,6 +68,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "reset_modules": ("matplotlib", "gallery_start.reset"),
     "min_reported_time": 0,
+    "default_thumb_file": str(HERE / "combining_weights.png"),
     "show_memory": False,
     "write_computation_times": False,
     "show_signature": False,
@@ -79,6 +81,3 @@ sphinx_gallery_conf = {
     ),
     "plot_gallery": os.environ.get("GALLERY", "True"),
 }
-# Warnings of libraries would stand on the pages of the gallery.
-warnings.filterwarnings("ignore", category=DeprecationWarning)
-warnings.filterwarnings("ignore", message="You are saving your model as an HDF5 file")

@@ -16,9 +16,10 @@ KINDS = {
 }
 INTRODUCTION = """# Flags
 
-Look here when you know what you want to change in a run and not what it is called. The list is that of
-`python run_experiment.py --help` (or `lrlc-train --help`): the same fields, names and defaults. A flag that would
-have no effect in a run is refused. Brackets hold what a flag means where it is not given.
+Look here when you know what you want to change in a run and not what it is called. The list is that
+of `python run_experiment.py --help` (or `lrlc-train --help`): the same fields, names and defaults.
+A flag that would have no effect in a run is refused. Brackets hold what a flag means where it is
+not given.
 
 ```sh
 python run_experiment.py --layer_types=conv2d,conv2d,locally_connected2d --model_dir=runs/local

@@ -149,9 +149,7 @@ def signature(
         found = inspect.signature(obj)
     except ValueError:  # an exception's, which is Python's
         return None
-    plain = [
-        one.replace(annotation=inspect.Parameter.empty) for one in found.parameters.values()
-    ]
+    plain = [one.replace(annotation=inspect.Parameter.empty) for one in found.parameters.values()]
     return str(inspect.Signature(plain)), returned
 
 

@@ -1,9 +1,8 @@
-"""
-Converting and serving a model
+"""Converting and serving a model
 ==============================
 
-A trained model is to answer outside of Keras. Export it, look at what was measured and verified, and ask it with the runtime
-that will serve it; nothing of Keras is needed for that.
+A trained model is to answer outside of Keras. Export it, look at what was measured and verified,
+and ask it with the runtime that will serve it; nothing of Keras is needed for that.
 """
 
 # %%
@@ -24,15 +23,17 @@ images, labels = load_digits(return_X_y=True)
 images = images.reshape(-1, 8, 8, 1).astype("float32") / 16
 train, test = slice(0, 1200), slice(1200, None)
 
-model = keras.Sequential([
-    keras.Input((8, 8, 1), name="image"),
-    keras.layers.Conv2D(16, 3, use_bias=False),
-    keras.layers.BatchNormalization(),
-    keras.layers.ReLU(),
-    lrlc.LowRankLocallyConnected2D(16, 3, spatial_rank=4, activation="relu"),
-    keras.layers.GlobalAveragePooling2D(),
-    keras.layers.Dense(10, name="logits"),
-])
+model = keras.Sequential(
+    [
+        keras.Input((8, 8, 1), name="image"),
+        keras.layers.Conv2D(16, 3, use_bias=False),
+        keras.layers.BatchNormalization(),
+        keras.layers.ReLU(),
+        lrlc.LowRankLocallyConnected2D(16, 3, spatial_rank=4, activation="relu"),
+        keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(10, name="logits"),
+    ]
+)
 model.compile(
     keras.optimizers.Adam(0.01),
     keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -40,8 +41,9 @@ model.compile(
 model.fit(images[train], labels[train], epochs=20, batch_size=64, verbose=0)
 
 # %%
-# The export converts the model: filters are mixed for every position, and batch normalisation is folded into the
-# convolution before it. What was written is loaded by its own runtime and compared with the model.
+# The export converts the model: filters are mixed for every position, and batch normalisation is
+# folded into the convolution before it. What was written is loaded by its own runtime and compared
+# with the model.
 
 folder = Path(mkdtemp()) / "served"
 manifest = lrlc.export.export_model(model, folder, ["onnx", "litert"], sample=images[:32])
@@ -51,7 +53,9 @@ for name, entry in manifest["formats"].items():
 # %%
 # The manifest says what a client needs to know.
 
-print(json.dumps({key: manifest[key] for key in ("form", "input", "output", "parameters")}, indent=1))
+print(
+    json.dumps({key: manifest[key] for key in ("form", "input", "output", "parameters")}, indent=1)
+)
 
 # %%
 # ONNX Runtime answers as the model does.

@@ -1,9 +1,9 @@
-"""
-Coordinates as an input: CoordConv
+"""Coordinates as an input: CoordConv
 ==================================
 
-Two numbers name a pixel, and a network has to draw it. A convolution, which is the same everywhere, cannot tell where it is
-drawing; one that sees coordinates as channels can. Use ``CoordConv2D`` where position is an input or an output.
+Two numbers name a pixel, and a network has to draw it. A convolution, which is the same everywhere,
+cannot tell where it is drawing; one that sees coordinates as channels can. Use ``CoordConv2D``
+where position is an input or an output.
 """
 
 # %%
@@ -24,15 +24,17 @@ held_out = np.arange(len(places)) % 5 == 2
 
 def network(first) -> keras.Model:
     """Returns a network that spreads two numbers over the canvas and scores every pixel."""
-    model = keras.Sequential([
-        keras.Input((2,)),
-        keras.layers.Reshape((1, 1, 2)),
-        keras.layers.UpSampling2D(side),
-        first,
-        keras.layers.Conv2D(32, 1, activation="relu"),
-        keras.layers.Conv2D(1, 1),
-        keras.layers.Flatten(),
-    ])
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            keras.layers.Reshape((1, 1, 2)),
+            keras.layers.UpSampling2D(side),
+            first,
+            keras.layers.Conv2D(32, 1, activation="relu"),
+            keras.layers.Conv2D(1, 1),
+            keras.layers.Flatten(),
+        ]
+    )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
     return model
@@ -47,7 +49,9 @@ for name, model in networks.items():
     model.fit(inputs[shown], targets[shown], epochs=20, batch_size=64, verbose=0)
     seen = model.evaluate(inputs[~held_out], targets[~held_out], verbose=0)[1]
     unseen = model.evaluate(inputs[held_out], targets[held_out], verbose=0)[1]
-    print(f"{name}: {100 * seen:.1f} % of the pixels it was shown, {100 * unseen:.1f} % of the others")
+    print(
+        f"{name}: {100 * seen:.1f} % of the pixels it was shown, {100 * unseen:.1f} % of the others"
+    )
 
 # %%
 # What the two answer for one pixel that neither has seen.

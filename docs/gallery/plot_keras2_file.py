@@ -1,15 +1,14 @@
-"""
-A file of Keras 2, brought back
+"""A file of Keras 2, brought back
 ===============================
 
-Keras 3 has no ``LocallyConnected2D`` and cannot load models that hold one. This loads such a file without Keras 2, and goes on
-with it: new answers, more training, a file of Keras 3.
+Keras 3 has no ``LocallyConnected2D`` and cannot load models that hold one. This loads such a file
+without Keras 2, and goes on with it: new answers, more training, a file of Keras 3.
 """
 
 # %%
-# To have such a file, this page writes one with ``tf_keras``, the last Keras 2. You have yours; skip this.
+# To have such a file, this page writes one with ``tf_keras``, the last Keras 2. You have yours;
+# skip this.
 
-import os
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -23,12 +22,14 @@ import low_rank_local_connectivity as lrlc
 images, labels = load_digits(return_X_y=True)
 images = images.reshape(-1, 8, 8, 1).astype("float32") / 16
 
-old = tf_keras.Sequential([
-    tf_keras.Input((8, 8, 1)),
-    tf_keras.layers.LocallyConnected2D(8, 3, activation="relu", implementation=1),
-    tf_keras.layers.Flatten(),
-    tf_keras.layers.Dense(10),
-])
+old = tf_keras.Sequential(
+    [
+        tf_keras.Input((8, 8, 1)),
+        tf_keras.layers.LocallyConnected2D(8, 3, activation="relu", implementation=1),
+        tf_keras.layers.Flatten(),
+        tf_keras.layers.Dense(10),
+    ]
+)
 loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 old.compile("adam", loss)
 old.fit(images[:1200], labels[:1200], epochs=15, verbose=0)
@@ -54,5 +55,6 @@ model.fit(images[:1200], labels[:1200], epochs=15, verbose=0)
 after = model.evaluate(images[1200:], labels[1200:], verbose=0)[1]
 print(f"test accuracy {before:.3f}, after more training {after:.3f}")
 model.save(folder / "new.keras")
-print(f"{os.path.getsize(folder / 'old.h5'):,} bytes became {os.path.getsize(folder / 'new.keras'):,}")
+for file in ("old.h5", "new.keras"):
+    print(f"{file}: {(folder / file).stat().st_size:,} bytes")
 print(type(keras.saving.load_model(folder / "new.keras").layers[0]))

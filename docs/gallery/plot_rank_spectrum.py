@@ -1,14 +1,14 @@
-"""
-How much spatial rank does a layer use?
+"""How much spatial rank does a layer use?
 =======================================
 
-A trained locally connected layer has a filter for every position. The singular values of all of them, side by side,
-say how many shared banks it would take to mix them: read this before you replace one by a low-rank layer, or to choose
-``spatial_rank``.
+A trained locally connected layer has a filter for every position. The singular values of all of
+them, side by side, say how many shared banks it would take to mix them: read this before you
+replace one by a low-rank layer, or to choose ``spatial_rank``.
 """
 
 # %%
-# A locally connected network for scikit-learn's 8x8 digits. Half of the images are kept for testing.
+# A locally connected network for scikit-learn's 8x8 digits. Half of the images are kept for
+# testing.
 
 import keras
 import matplotlib.pyplot as plt
@@ -21,13 +21,15 @@ images, labels = load_digits(return_X_y=True)
 images = images.reshape(-1, 8, 8, 1).astype("float32") / 16
 train, test = slice(0, 900), slice(900, None)
 
-model = keras.Sequential([
-    keras.Input((8, 8, 1)),
-    keras.layers.Conv2D(16, 3, activation="relu", padding="same"),
-    lrlc.LocallyConnected2D(16, 3, activation="relu", name="local"),
-    keras.layers.Flatten(),
-    keras.layers.Dense(10),
-])
+model = keras.Sequential(
+    [
+        keras.Input((8, 8, 1)),
+        keras.layers.Conv2D(16, 3, activation="relu", padding="same"),
+        lrlc.LocallyConnected2D(16, 3, activation="relu", name="local"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(10),
+    ]
+)
 model.compile(
     keras.optimizers.Adam(0.003),
     keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -45,8 +47,9 @@ local = model.get_layer("local")
 spectrum = lrlc.conversion.spatial_spectrum(local)
 
 # %%
-# How much accuracy is left at each rank? :func:`~low_rank_local_connectivity.conversion.to_low_rank` gives the nearest
-# layer of that rank, without training.
+# How much accuracy is left at each rank?
+# :func:`~low_rank_local_connectivity.conversion.to_low_rank` gives the nearest layer of that rank,
+# without training.
 
 
 def at_rank(rank: int) -> tuple[float, int]:
@@ -66,8 +69,8 @@ for rank, (right, parameters) in zip(ranks, found, strict=True):
 print(f"as trained: {accuracy:.3f}, {local.count_params():6,} parameters")
 
 # %%
-# The smaller singular values matter, too: without training, accuracy is lost before the spectrum ends. Most of it comes
-# back when the factorised network is trained a little more.
+# The smaller singular values matter, too: without training, accuracy is lost before the spectrum
+# ends. Most of it comes back when the factorised network is trained a little more.
 
 factorised = lrlc.conversion.to_low_rank(local, spatial_rank=4)
 smaller = lrlc.conversion.convert(
