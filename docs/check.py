@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urldefrag
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, Response, sync_playwright
 
 SCREEN, TELEPHONE = (1280, 900), (390, 844)
 SEARCHED = "LowRankLocallyConnected2D"
@@ -77,13 +77,21 @@ class Visit:
         self.names: dict[str, set[str]] = {}
         self.links: dict[str, list[str]] = {}
         self.here = ""
-        page.on("console", lambda said: said.type == "error" and self.say(said.text))
+        page.on("console", self._hear)
         page.on("pageerror", lambda error: self.say(str(error)))
-        page.on("response", lambda one: one.status >= 400 and self.say(f"{one.status} {one.url}"))
+        page.on("response", self._receive)
 
     def say(self, what: str) -> None:
         """Notes something that is wrong with the present page."""
         self.wrong.append(f"{self.here}: {what}")
+
+    def _hear(self, said: ConsoleMessage) -> None:
+        if said.type == "error":
+            self.say(said.text)
+
+    def _receive(self, response: Response) -> None:
+        if response.status >= 400:
+            self.say(f"{response.status} {response.url}")
 
     def open(self, name: str) -> None:
         """Looks at a page, as wide as a screen and as a telephone."""

@@ -28,6 +28,7 @@ extensions = [
     "repository_documents",
     "reference_pages",
     "flag_pages",
+    "notebook_links",
 ]
 exclude_patterns = ["gallery", "extensions"]
 default_role = "code"
@@ -75,8 +76,10 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "remove_config_comments": True,
     "first_notebook_cell": (
-        "# On Colab and wherever the package is not installed yet:\n"
-        '# %pip install "low-rank-local-connectivity[experiments]"\n'
+        "import sys\n\n"
+        'if "google.colab" in sys.modules:\n'
+        "    %pip install --quiet seglearn tf_keras "
+        '"low-rank-local-connectivity[experiments,export]"\n'
         "%matplotlib inline"
     ),
     "plot_gallery": os.environ.get("GALLERY", "True"),

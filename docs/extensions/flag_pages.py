@@ -3,9 +3,12 @@
 import dataclasses
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import generated_files
-from sphinx.application import Sphinx
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 KINDS = {
     bool: "true or false",
@@ -67,12 +70,12 @@ def _escaped(text: str) -> str:
     return re.sub(r"([<>*_\[\]])", r"\\\1", text)
 
 
-def write_page(app: Sphinx) -> None:
+def write_page(app: "Sphinx") -> None:
     """Writes the page before Sphinx reads the documents."""
     generated_files.write_if_new(Path(app.srcdir) / "generated" / "flags.md", page())
 
 
-def setup(app: Sphinx) -> dict[str, bool]:
+def setup(app: "Sphinx") -> dict[str, bool]:
     """Connects the page with Sphinx."""
     app.connect("builder-inited", write_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -9,10 +9,12 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import generated_files
-from sphinx.application import Sphinx
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 LIBRARY = "low_rank_local_connectivity"
 # In the order of the contents.
@@ -36,6 +38,8 @@ PACKAGES = (
         )
     ),
 )
+# What CONTRIBUTING asks of every layer.
+ASKED_OF_LAYERS = ("operations", "windows")
 # What every layer has and Keras's own pages explain.
 KERAS_METHODS = (
     "build",
@@ -99,7 +103,8 @@ def listing(package: str) -> str:
     """Returns the page of a package, in Markdown: its description and what is in it."""
     module = importlib.import_module(package)
     names = public_names(package)
-    lines = [f"# {package}\n", _description(module), ""]
+    title = "Layers" if package == LIBRARY else package.rpartition(".")[2]
+    lines = [f"# {title}\n", f"`{package}`\n", _description(module), ""]
     pages = [name for name in names if documented(getattr(module, name))]
     rows = [f"| {{py:obj}}`{n} <{package}.{n}>` | {summary(getattr(module, n))} |" for n in pages]
     lines += ["| | |", "|---|---|", *rows, ""]
@@ -126,7 +131,7 @@ def _about(value: Any) -> str:
     return f"{type(value).__name__} `{name}`" if name else f"`{value!r}`"
 
 
-def write_pages(app: Sphinx) -> None:
+def write_pages(app: "Sphinx") -> None:
     """Writes the pages of all packages."""
     folder = Path(app.srcdir) / "generated" / "api"
     pages = {f"{package}.md": listing(package) for package in PACKAGES}
@@ -139,7 +144,7 @@ def write_pages(app: Sphinx) -> None:
 
 
 def signature(
-    app: Sphinx, what: str, name: str, obj: Any, options: Any, given: str, returned: str
+    app: "Sphinx", what: str, name: str, obj: Any, options: Any, given: str, returned: str
 ) -> tuple[str, str] | None:
     """Returns the arguments that a class takes, which Keras's `__new__` hides."""
     del app, name, options, given
@@ -153,15 +158,20 @@ def signature(
     return str(inspect.Signature(plain)), returned
 
 
-def skipped(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
-    """Leaves out of a layer's page what is Keras's."""
+def skipped(app: "Sphinx", what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leaves out of a layer's page what is Keras's, and what layers say to each other only."""
     del app, what, skip, options
-    owner = getattr(obj, "fget", None) or getattr(obj, "__func__", None) or obj
-    module = getattr(owner, "__module__", None) or LIBRARY
-    return True if name in KERAS_METHODS or not module.startswith(LIBRARY) else None
+    method = getattr(obj, "fget", None) or getattr(obj, "__func__", None) or obj
+    module = getattr(method, "__module__", None) or LIBRARY
+    if name in KERAS_METHODS or not module.startswith(LIBRARY):
+        return True
+    shown = "Example:" in (getattr(obj, "__doc__", None) or "") or name in ASKED_OF_LAYERS
+    return True if module.startswith(f"{LIBRARY}.layers") and not shown else None
 
 
-def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+def docstring(
+    app: "Sphinx", what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
     """Turns Markdown's backticks into literals, and public names into links."""
     del app, what, name, obj, options
     text = "\n".join(lines)
@@ -201,7 +211,7 @@ def _named() -> Iterator[tuple[str, str]]:
             yield f"{package.rpartition('.')[2]}.{name}", full_name
 
 
-def setup(app: Sphinx) -> dict[str, bool]:
+def setup(app: "Sphinx") -> dict[str, bool]:
     """Connects the pages, signatures and docstrings with Sphinx."""
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-process-signature", signature)

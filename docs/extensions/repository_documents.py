@@ -8,8 +8,11 @@ repository become downloads.
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sphinx.application import Sphinx
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
 
 DOCUMENTS = {
     "README.md": "index",
@@ -47,7 +50,7 @@ def relinked(text: str, folder: Path, root: Path, docs: Path) -> str:
     return LINK.sub(link, text)
 
 
-def read(app: Sphinx, name: str, content: list[str]) -> None:
+def read(app: "Sphinx", name: str, content: list[str]) -> None:
     """Adds the document that a page continues with, and leads all links to pages."""
     docs = Path(app.srcdir)
     root = docs.parent
@@ -64,7 +67,7 @@ def read(app: Sphinx, name: str, content: list[str]) -> None:
     content[0] = text
 
 
-def setup(app: Sphinx) -> dict[str, bool]:
+def setup(app: "Sphinx") -> dict[str, bool]:
     """Connects the documents with Sphinx."""
     app.connect("source-read", read)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

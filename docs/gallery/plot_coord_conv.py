@@ -19,7 +19,7 @@ side = 16
 places = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), -1).reshape(-1, 2)
 targets = np.ravel_multi_index(places.T, (side, side))
 inputs = (2 * places / (side - 1) - 1).astype("float32")
-held_out = np.arange(len(places)) % 5 == 2
+held_out = np.equal(np.arange(len(places)) % 5, 2)
 
 
 def network(first) -> keras.Model:
@@ -45,7 +45,7 @@ networks = {
     "CoordConv": network(lrlc.CoordConv2D(32, 1, activation="relu")),
 }
 for name, model in networks.items():
-    shown = np.flatnonzero(~held_out).repeat(10)
+    shown = np.repeat(np.flatnonzero(~held_out), 10)
     model.fit(inputs[shown], targets[shown], epochs=20, batch_size=64, verbose=0)
     seen = model.evaluate(inputs[~held_out], targets[~held_out], verbose=0)[1]
     unseen = model.evaluate(inputs[held_out], targets[held_out], verbose=0)[1]
@@ -56,7 +56,7 @@ for name, model in networks.items():
 # %%
 # What the two answer for one pixel that neither has seen.
 
-pixel = np.flatnonzero(held_out)[20]
+pixel = int(np.flatnonzero(held_out)[20])
 figure, panels = plt.subplots(1, 2, figsize=(6, 3), layout="constrained")
 for panel, (name, model) in zip(panels, networks.items(), strict=True):
     scores = model.predict(inputs[pixel : pixel + 1], verbose=0).reshape(side, side)
