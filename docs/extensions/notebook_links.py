@@ -1,8 +1,8 @@
 """Notebooks of the gallery at addresses that stay, and links that open them in Colab.
 
-The links need a public repository, whose pages lie on its branch gh-pages: the workflow that deploys
-them names it in `GITHUB_REPOSITORY`, and in `SITE` the folder there, `dev` or `stable`. A build
-without these has notebooks to download and no such links.
+The links need a public repository, whose pages lie on its branch gh-pages: the workflow that
+publishes them names it in `GITHUB_REPOSITORY`, and in `SITE` the folder there, `dev` or `stable`. A
+build without these has notebooks to download and no such links.
 """
 
 import os

@@ -17,7 +17,7 @@ import low_rank_local_connectivity as lrlc
 
 side = 16
 places = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), -1).reshape(-1, 2)
-targets = np.ravel_multi_index(places.T, (side, side))
+targets = side * places[:, 0] + places[:, 1]
 inputs = (2 * places / (side - 1) - 1).astype("float32")
 held_out = np.equal(np.arange(len(places)) % 5, 2)
 
