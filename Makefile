@@ -98,10 +98,11 @@ format: .venv/dev.installed
 	@touch $@ .venv/dev.installed .venv/experiments.installed
 
 # The lowest PyTorch that pyproject.toml declares, in the build for CPUs that its own index has,
-# unless some PyTorch is there already.
+# unless some PyTorch is there already; and what interprets kernels for GPUs, where it exists.
 .venv/torch.installed: | .venv/dev.installed
 	$(BIN)/python -c "import torch" 2> /dev/null || $(BIN)/python -m pip install --quiet --retries 0 \
 		--extra-index-url https://download.pytorch.org/whl/cpu $$($(BIN)/python tests/lowest.py torch)
+	$(BIN)/pip install --quiet --editable ".[experiments,dev,gpu-check]" || true
 	@touch $@
 
 .venv-lowest/installed: pyproject.toml setup.py tests/lowest.py

@@ -81,9 +81,9 @@ class TorchUnfold(LocalPeer):
         around = workload.kernel_size // 2 if workload.padding == "same" else 0
         images = inputs.permute(0, 3, 1, 2)
         columns = torch.nn.functional.unfold(images, workload.kernel_size, padding=around)
-        outputs = columns.permute(2, 0, 1) @ source.kernel.value
+        outputs = columns.permute(2, 0, 1) @ ops.cast(source.kernel, inputs.dtype)
         outputs = outputs.permute(1, 0, 2).reshape(-1, *source.output_sizes, workload.filters)
-        return outputs + source.bias.value
+        return outputs + ops.cast(source.bias, inputs.dtype)
 
 
 JAX_LOCAL = "jax.lax.conv_general_dilated_local"

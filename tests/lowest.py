@@ -10,8 +10,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-# The extra of one release of a compiler, which says nothing of what the package needs.
-COMPILER = "tpu-check"
+# The extras of one release of a compiler, which say nothing of what the package needs.
+COMPILERS = ("tpu-check", "gpu-check")
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
@@ -19,7 +19,7 @@ def requirements() -> Iterator[str]:
     """Yields what the package and its extras need, but for the package itself."""
     project = tomllib.loads(PYPROJECT.read_text())["project"]
     extras = project["optional-dependencies"]
-    groups = [extras[name] for name in extras if name != COMPILER]
+    groups = [extras[name] for name in extras if name not in COMPILERS]
     for group in (project["dependencies"], *groups):
         yield from (line for line in group if not line.startswith(project["name"]))
 

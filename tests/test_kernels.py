@@ -23,9 +23,16 @@ from low_rank_local_connectivity.kernels import chips, geometry
 from low_rank_local_connectivity.ops.windows import Windows
 from low_rank_local_connectivity.plans import fused
 
-on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="kernels are JAX's")
-# No two axes have the same length; channels and filters have to be filled up.
-SIZES = {1: (11,), 2: (5, 9)}
+BACKEND = keras.backend.backend()
+on_jax = pytest.mark.skipif(BACKEND != "jax", reason="a TPU's kernels are JAX's")
+where_kernels_are = pytest.mark.skipif(
+    BACKEND == "tensorflow" or (BACKEND == "torch" and not importlib.util.find_spec("triton")),
+    reason="there are no kernels for it, or nothing that interprets them",
+)
+
+# No two axes have the same length; channels and filters have to be filled up. Triton's programs are
+# interpreted one by one.
+SIZES = {1: (7,), 2: (3, 5)} if BACKEND == "torch" else {1: (11,), 2: (5, 9)}
 BATCH, CHANNELS, FILTERS, RANK = 2, 4, 6, 3
 KINDS = ("shared", "per_example", "given")
 TINY = {"rtol": 1e-10, "atol": 1e-10}
@@ -74,8 +81,11 @@ def definition(kind, windows, inputs, *made_of):
 
 
 def kernel_of(kind, windows):
-    """Returns the function that kernels compute, of arrays of JAX."""
-    from low_rank_local_connectivity.kernels.layouts import convolve
+    """Returns the function that kernels compute, of arrays of the backend."""
+    if BACKEND == "torch":
+        from low_rank_local_connectivity.kernels.operators import convolve
+    else:
+        from low_rank_local_connectivity.kernels.layouts import convolve
 
     rank = 1 if kind == "given" else RANK
 
@@ -85,16 +95,30 @@ def kernel_of(kind, windows):
     return apply
 
 
-def check(kind, windows, rng, batch=BATCH):
-    """Compares outputs and gradients with the definition."""
+def jax_derivatives(apply, values, upstream):
+    """Returns what JAX computes of outputs and their gradients, as arrays of NumPy."""
     import jax
 
+    outputs, pull = jax.jit(functools.partial(jax.vjp, apply))(*values)
+    return [*map(np.asarray, (outputs, *jax.jit(pull)(upstream)))]
+
+
+def torch_derivatives(apply, values, upstream):
+    """Returns what PyTorch computes of outputs and their gradients, as arrays of NumPy."""
+    import torch
+
+    values = [torch.tensor(value, requires_grad=True) for value in values]
+    outputs = apply(*values)
+    gradients = torch.autograd.grad(outputs, values, torch.tensor(upstream))
+    return [to_numpy(one.detach()) for one in (outputs, *gradients)]
+
+
+def check(kind, windows, rng, batch=BATCH):
+    """Compares outputs and gradients with the definition."""
     drawn, upstream = arrays(kind, windows, rng, batch)
+    found = torch_derivatives if BACKEND == "torch" else jax_derivatives
     with all_digits():
-        apply = kernel_of(kind, windows)
-        outputs, pull = jax.jit(functools.partial(jax.vjp, apply))(*drawn.values())
-        gradients = jax.jit(pull)(upstream)
-        outputs, *gradients = map(np.asarray, (outputs, *gradients))
+        outputs, *gradients = found(kernel_of(kind, windows), [*drawn.values()], upstream)
     np.testing.assert_allclose(outputs, definition(kind, windows, *drawn.values()), **TINY)
     for (name, value), gradient in zip(drawn.items(), gradients, strict=True):
         direction = rng.normal(size=value.shape)
@@ -103,13 +127,13 @@ def check(kind, windows, rng, batch=BATCH):
         np.testing.assert_allclose(found, expected, err_msg=f"gradient for {name}", **TINY)
 
 
-@on_jax
+@where_kernels_are
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kernel_and_its_gradients_are_those_of_the_definition(kind, rng):
     check(kind, windows_of((3, 2), padding="same"), rng)
 
 
-@on_jax
+@where_kernels_are
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kernel_over_a_signal_and_its_gradients_are_those_of_the_definition(kind, rng):
     check(kind, windows_of((3,), dilation=2, padding="causal"), rng)
@@ -231,7 +255,7 @@ LAYERS = {
 }
 
 
-@on_jax
+@where_kernels_are
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_that_asks_for_a_kernel_gives_the_numbers_of_the_other_plan(name, rng):
     kind, arguments, plan = LAYERS[name]
@@ -254,14 +278,17 @@ def np_leaves(tree):
     return [to_numpy(leaf) for leaf in keras.tree.flatten(tree)]
 
 
-@on_jax
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float16"])
+@where_kernels_are
+# Triton's interpreter multiplies bfloat16 as if it were integers.
+@pytest.mark.parametrize(
+    "dtype", ["mixed_float16" if BACKEND == "torch" else "mixed_bfloat16", "float16"]
+)
 def test_a_kernel_computes_in_the_layer_s_data_type(dtype, rng):
     one, other = (
         layers.LowRankLocallyConnected1D(FILTERS, 3, 2, dtype=dtype, implementation=plan)
         for plan in ("fused", "convolve_then_combine")
     )
-    inputs = rng.normal(size=(BATCH, 11, CHANNELS)).astype("float32")
+    inputs = rng.normal(size=(BATCH, *SIZES[1], CHANNELS)).astype("float32")
     one.build(inputs.shape)
     other.build(inputs.shape)
     randomize(one, rng)
@@ -272,7 +299,7 @@ def test_a_kernel_computes_in_the_layer_s_data_type(dtype, rng):
     np.testing.assert_allclose(found, expected, rtol=0.05, atol=0.05)
 
 
-@on_jax
+@where_kernels_are
 def test_a_batch_of_no_examples_goes_through_a_kernel():
     layer = layers.LowRankLocallyConnected1D(FILTERS, 3, 2, implementation="fused")
     layer.build((None, 11, CHANNELS))
@@ -365,25 +392,34 @@ def test_a_kernel_of_the_paper_s_size_moves_little_more_than_inputs_and_outputs(
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
-def test_no_kernel_is_written_for_other_backends_than_jax(backend):
-    assert fused.kernel_missing(backend, 2) is not None
-    assert fused.kernel_missing("jax", 3) is not None
+def test_kernels_are_written_for_jax_and_for_pytorch_on_gpus_over_one_and_two_axes(monkeypatch):
+    def missing(*asked):
+        return fused.kernel_missing(*asked) or ""
+
+    assert "backend is 'tensorflow'" in missing("tensorflow", 2)
+    assert fused.kernel_missing("jax", 2) is None
+    assert "the layer has 3" in missing("jax", 3)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert "triton, which is not installed" in missing("torch", 2)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr(fused, "device_kind", lambda: "cpu")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert fused.kernel_missing("torch", 2) is None
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert "it computes on a CPU" in missing("torch", 2)
+    monkeypatch.setattr(fused, "device_kind", lambda: "gpu")
+    assert fused.kernel_missing("torch", 2) is None
 
 
-on_other = pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has kernels")
-
-
-@on_other
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others have kernels")
 @pytest.mark.parametrize("kind", [layers.LocallyConnected2D, layers.LowRankLocallyConnected2D])
 def test_asking_for_a_kernel_that_there_is_not_says_what_to_do(kind):
     rank = {} if kind is layers.LocallyConnected2D else {"spatial_rank": 2}
-    backend = keras.backend.backend()
     with pytest.raises(ValueError, match="fused") as error:
         kind(6, 3, **rank, implementation="fused", name="low")
     assert str(error.value) == (
         "implementation='fused' needs a kernel, which layer 'low' has none of: kernels are written "
-        f"for JAX and the backend is {backend!r}. Leave `implementation` out."
+        "for JAX and PyTorch and the backend is 'tensorflow'. Leave `implementation` out."
     )
 
 

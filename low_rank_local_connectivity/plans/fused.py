@@ -1,9 +1,13 @@
 """Where fused kernels exist, and what they move.
 
-A kernel keeps filters and patches on the chip, so it moves little more than inputs and outputs
-whatever the number of banks. They exist for JAX over one or two axes; `auto` takes them on a TPU.
+A kernel keeps patches on the chip, and on a TPU filters that it mixes, so it moves little more than
+inputs and outputs whatever the number of banks. They exist over one or two axes for JAX, whose TPUs
+`auto` takes them on, and for PyTorch on NVIDIA's GPUs, where a layer has to ask for them.
 """
 
+import importlib.util
+import os
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -19,6 +23,7 @@ from low_rank_local_connectivity.kernels.geometry import (
     moved_bytes,
 )
 from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.plans.machine import device_kind
 from low_rank_local_connectivity.plans.request import Request
 from low_rank_local_connectivity.plans.work import Work
 
@@ -37,10 +42,20 @@ def kernel_missing(backend: str, dimensions: int) -> str | None:
         >>> kernel_missing("jax", 2) is None
         True
     """
-    if backend != "jax":
-        return f"kernels are written for JAX and the backend is {backend!r}"
+    if backend not in ("jax", "torch"):
+        return f"kernels are written for JAX and PyTorch and the backend is {backend!r}"
     if dimensions > 2:
         return f"kernels are written for one and two spatial axes and the layer has {dimensions}"
+    return _triton_missing() if backend == "torch" else None
+
+
+def _triton_missing() -> str | None:
+    """Returns why PyTorch's kernels cannot be compiled here, None if they can."""
+    if importlib.util.find_spec("triton") is None:
+        return "kernels on PyTorch are compiled by the package triton, which is not installed"
+    # What Triton itself reads, to interpret kernels without a GPU.
+    if device_kind() == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        return "kernels on PyTorch are written for GPUs and it computes on a CPU"
     return None
 
 
@@ -106,6 +121,18 @@ def _require_static(inputs_bSc: Any, windows: Windows) -> None:
         )
 
 
+def _kernels(inputs_bSc: Any, request: Request) -> Callable[..., Any]:
+    """Returns the function that applies the backend's kernels."""
+    if request.backend == "torch":
+        from low_rank_local_connectivity.kernels.operators import convolve
+
+        return convolve
+    from low_rank_local_connectivity.kernels.layouts import convolve
+
+    _require_static(inputs_bSc, request.windows)
+    return convolve
+
+
 def convolve_by_mixed(request: Request, kind: Kind, inputs_bSc: Any, banks: Any, weights: Any):
     """Applies filters that are mixed from banks within a kernel.
 
@@ -117,9 +144,7 @@ def convolve_by_mixed(request: Request, kind: Kind, inputs_bSc: Any, banks: Any,
         weights: Combining weights, with an axis of examples if each has its own; an axis of length
             1 is shared.
     """
-    from low_rank_local_connectivity.kernels.layouts import convolve
-
-    _require_static(inputs_bSc, request.windows)
+    convolve = _kernels(inputs_bSc, request)
     batch, *sizes, _ = inputs_bSc.shape
     positions = request.windows.static_output_shape(sizes)
     shape = (*positions, request.rank) if kind == "shared" else (batch, *positions, request.rank)
@@ -129,8 +154,6 @@ def convolve_by_mixed(request: Request, kind: Kind, inputs_bSc: Any, banks: Any,
 
 def convolve_by_given(request: Request, inputs_bSc: Any, kernel_prf: Any):
     """Applies filters that are given for every position."""
-    from low_rank_local_connectivity.kernels.layouts import convolve
-
-    _require_static(inputs_bSc, request.windows)
+    convolve = _kernels(inputs_bSc, request)
     made_of = (ops.convert_to_tensor(kernel_prf),)
     return convolve("given", inputs_bSc, made_of, request.windows, 1, request.filters)

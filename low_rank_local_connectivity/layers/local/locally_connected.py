@@ -46,8 +46,9 @@ class LocallyConnected(Planned, BaseLocalConv):
         kernel_constraint: Constraint on the kernel.
         bias_constraint: Constraint on the bias.
         implementation: 1, 2 and 3 are accepted for Keras 2's sake and all mean that the layer
-            chooses. `"fused"` keeps patches on the chip: on JAX, in 1D and 2D, for a known batch;
-            without a TPU it is interpreted, which is slow.
+            chooses. `"fused"` has a kernel that keeps patches on the chip, in 1D and 2D: on JAX,
+            for a known batch and size, one for TPUs, which is interpreted elsewhere, slowly; on
+            PyTorch one for GPUs, where `triton` is installed.
         dilation_rate: Step between taps per spatial axis, in input elements.
         fan: How wide the initializer takes a filter to be. `"position"` draws each position's
             filters with the fans of one filter bank, as a convolution would, and positions

@@ -98,9 +98,10 @@ class LowRankLocallyConnected(Planned, BaseLocalConv):
             their mean has the variance of a convolution's kernel.
         implementation: `"convolve_then_combine"` mixes the responses of `K` convolutions,
             `"combine_then_convolve"` mixes the banks and applies one filter per position, at a
-            cost that hardly depends on `K`. `"fused"` mixes them within a kernel, so that neither
-            filters nor patches go through memory: on JAX, in 1D and 2D, for a known batch and
-            size; without a TPU it is interpreted, which is slow. All give the same numbers.
+            cost that hardly depends on `K`. `"fused"` has a kernel, in 1D and 2D: on JAX, for a
+            known batch and size, one for TPUs, by which neither filters nor patches go through
+            memory, and which is interpreted elsewhere, slowly; on PyTorch one for GPUs, by which
+            patches do not (its package `triton` has to be installed). All give the same numbers.
             `"auto"` takes the fastest one by the cost model of `plans.choose`, from the device,
             static shapes, `K`, the batch (32 if unknown), `training` and what fits into memory;
             on a CPU it takes the first where the second cannot be: for input-dependent weights,
