@@ -84,8 +84,15 @@ def test_what_is_keras_s_or_internal_is_left_off_the_page_of_a_layer():
         member = inspect.getattr_static(Layer, name)
         return reference_pages.skipped(None, "class", name, member, False, None)  # pyright: ignore
 
-    assert all(map(left_out, ("build", "add_loss", "require_built")))
+    assert all(map(left_out, ("build", "add_loss", "convolve", "fixed_axes")))
     assert not any(map(left_out, ("combining_weights", "local_kernel", "windows", "operations")))
+
+
+def test_what_a_layer_has_beyond_its_base_class_stays_on_its_page():
+    from low_rank_local_connectivity import KroneckerConv2D
+
+    member = KroneckerConv2D.to_conv2d
+    assert not reference_pages.skipped(None, "class", "to_conv2d", member, False, None)  # pyright: ignore
 
 
 def test_the_page_of_flags_lists_every_flag_once():

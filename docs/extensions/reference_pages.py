@@ -7,6 +7,8 @@ Sphinx reads, and names of public objects become links.
 import importlib
 import inspect
 import re
+import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,7 +168,18 @@ def skipped(app: "Sphinx", what: str, name: str, obj: Any, skip: bool, options: 
     if name in KERAS_METHODS or not module.startswith(LIBRARY):
         return True
     shown = "Example:" in (getattr(obj, "__doc__", None) or "") or name in ASKED_OF_LAYERS
-    return True if module.startswith(f"{LIBRARY}.layers") and not shown else None
+    return True if not shown and _is_between_layers(name, method) else None
+
+
+def _is_between_layers(name: str, method: Any) -> bool:
+    """Returns whether a method answers what a base class, which is not public, asks of layers."""
+    module = getattr(method, "__module__", None) or ""
+    if not module.startswith(f"{LIBRARY}.layers."):
+        return False
+    owner = getattr(sys.modules[module], method.__qualname__.partition(".")[0])
+    public = importlib.import_module(LIBRARY).__all__
+    ours = [one for one in owner.__mro__ if one.__module__.startswith(LIBRARY)]
+    return any(name in vars(one) for one in ours if one.__name__ not in public)
 
 
 def docstring(
@@ -211,10 +224,12 @@ def _named() -> Iterator[tuple[str, str]]:
             yield f"{package.rpartition('.')[2]}.{name}", full_name
 
 
-def setup(app: "Sphinx") -> dict[str, bool]:
+def setup(app: "Sphinx") -> dict[str, int]:
     """Connects the pages, signatures and docstrings with Sphinx."""
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-process-signature", signature)
     app.connect("autodoc-skip-member", skipped)
     app.connect("autodoc-process-docstring", docstring, priority=400)  # before napoleon
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    # What an earlier form of this file has read is read again.
+    version = zlib.crc32(Path(__file__).read_bytes())
+    return {"env_version": version, "parallel_read_safe": True, "parallel_write_safe": True}
