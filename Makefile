@@ -66,6 +66,7 @@ lint: .venv/dev.installed
 
 # The pages, in build/docs/html. Examples of the gallery run, but not again until they change.
 docs: .venv/docs.installed
+	rm -rf build/docs/html/_modules  # whose links are not renewed when other pages are
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -d build/docs/trees docs build/docs/html
 
 # Every page in a browser (Debian's chromium, or what CHROMIUM names), as wide as a screen and as a telephone.

@@ -61,6 +61,9 @@ for layer in (keras.layers.Conv2D(16, 3, padding="same", activation="relu"), def
     print(f"{type(layer).__name__}: test accuracy {accuracy:.3f}")
 
 # %%
+# Which of the two is ahead changes from seed to seed on so few small images. With five seeds and
+# 2,000 images of MNIST a deformable layer gains 13 points (`studies <../../studies.html>`__).
+#
 # The offsets come from a convolution over the layer's input: two numbers, down and to the right,
 # for each of the nine taps.
 
@@ -79,6 +82,6 @@ for place, colour in (((5, 8), "tab:orange"), ((10, 8), "tab:cyan")):
     looked = place + taps + offsets[place]
     axis.plot(*(place + taps).T[::-1], "+", color=colour)
     axis.plot(*looked.T[::-1], "o", color=colour, markersize=4)
-axis.set_title("taps of two positions (+), and where they look (o)")
+axis.set_title("taps (+) and where they look (o)")
 axis.axis("off")
 plt.show()

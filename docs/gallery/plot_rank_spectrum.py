@@ -40,8 +40,10 @@ accuracy = model.evaluate(images[test], labels[test], verbose=0)[1]
 print(f"test accuracy {accuracy:.3f}")
 
 # %%
-# Its 36 positions have 36 singular values, of which the first are much the largest.
-# :func:`~low_rank_local_connectivity.conversion.spatial_spectrum` returns the singular values.
+# :func:`~low_rank_local_connectivity.conversion.spatial_spectrum` returns its singular values, as
+# many as there are positions. Here they are all of a size: filters start at random, independently
+# at every position, and what they learn is little beside that. A layer with such a spectrum does
+# not have a low rank. Whether it needs a high one is another question.
 
 local = model.get_layer("local")
 spectrum = lrlc.conversion.spatial_spectrum(local)
@@ -69,8 +71,8 @@ for rank, (right, parameters) in zip(ranks, found, strict=True):
 print(f"as trained: {accuracy:.3f}, {local.count_params():6,} parameters")
 
 # %%
-# The smaller singular values matter, too: without training, accuracy is lost before the spectrum
-# ends. Most of it comes back when the factorised network is trained a little more.
+# It does not: cut off without training, each bank costs accuracy, but trained for ten epochs more
+# four of them have nearly all of it back, with an eighth of the parameters.
 
 factorised = lrlc.conversion.to_low_rank(local, spatial_rank=4)
 smaller = lrlc.conversion.convert(
