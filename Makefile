@@ -36,7 +36,7 @@ test-torch: .venv/torch.installed
 	KERAS_BACKEND=torch $(BIN)/python -m pytest -n 2 -m "not slow and not once" $(PYTEST)
 
 # What needs minutes: repeats the README's commands, compiles every layer.
-test-slow: .venv/dev.installed
+test-slow: .venv/dev-slow.installed
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m slow $(PYTEST)
 
 # What every dependency is for, on the lowest releases that pyproject.toml declares. What is new
@@ -94,6 +94,10 @@ format: .venv/dev.installed
 	$(BIN)/python -m pip install --quiet --editable ".[experiments,docs]"
 	@touch $@ .venv/experiments.installed
 
+.venv/dev-slow.installed: pyproject.toml setup.py | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[experiments,dev-slow]"
+	@touch $@ .venv/dev.installed .venv/experiments.installed
+
 .venv/tpu-check.installed: pyproject.toml setup.py | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[experiments,dev,tpu-check]"
 	@touch $@ .venv/dev.installed .venv/experiments.installed
@@ -103,7 +107,7 @@ format: .venv/dev.installed
 .venv/torch.installed: | .venv/dev.installed
 	$(BIN)/python -c "import torch" 2> /dev/null || $(BIN)/python -m pip install --quiet --retries 0 \
 		--extra-index-url https://download.pytorch.org/whl/cpu $$($(BIN)/python tests/lowest.py torch)
-	$(BIN)/pip install --quiet --editable ".[experiments,dev,gpu-check]" || true
+	$(BIN)/python -m pip install --quiet --editable ".[experiments,dev,gpu-check]" || true
 	@touch $@
 
 .venv-lowest/installed: pyproject.toml setup.py tests/lowest.py

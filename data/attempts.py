@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from .dataset import EncodedExamples
-from .decoding import decode
+from .tiff import decode_of
 from .unreadable import SCORED, TRAINED, WHOLE
 
 # Elements read at a time. TensorFlow would tune the number anew in every epoch.
@@ -24,6 +24,7 @@ AT_ONCE = max(os.cpu_count() or 1, 2)
 
 def unreadable_images(examples: EncodedExamples) -> list[str]:
     """Returns the names of the images that cannot be decoded, in order."""
+    decode = decode_of(examples)
 
     def read(example):
         # The value must be used, or TensorFlow would skip the decoding.

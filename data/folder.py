@@ -14,7 +14,8 @@ import numpy as np
 from .dataset import SPLITS, Dataset, EncodedExamples, Split, fixed_choice
 from .imagenet import STANDARD_RANGE
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+TIFF = (".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", *TIFF)
 LISTED = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 # Tenths of a folder that is not yet split; the rest is for training.
 VALID_PART, TEST_PART, PARTS = 0, 1, 10

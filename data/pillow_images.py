@@ -23,8 +23,8 @@ def decode(encoded: bytes, channels: int = 3) -> np.ndarray:
     """Decodes an image file of any format that Pillow reads to RGB or gray of 8 bits.
 
     Palettes are looked up, CMYK is converted, gray is repeated, 16 bits are reduced to the upper
-    8, transparency is dropped, the first frame of an animation is used, and the image is rotated
-    and mirrored as its EXIF orientation says.
+    8, transparency is dropped, the first frame of an animation or page of a TIFF is used, and the
+    image is rotated and mirrored as its EXIF orientation says.
 
     Args:
         encoded: The file's bytes.
@@ -34,17 +34,20 @@ def decode(encoded: bytes, channels: int = 3) -> np.ndarray:
         A uint8 array of shape `(height, width, channels)`.
 
     Raises:
-        ValueError: If the bytes are not a complete image.
+        ValueError: If the bytes are not a complete image, or one of floating-point values.
     """
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(encoded)) as image:
             # Of damaged metadata, or of a size that Pillow refuses only if it is doubled.
             warnings.simplefilter("ignore")
             image.load()
+            fractions = image.mode == "F"
             flat = _of_8_bits(ImageOps.exif_transpose(image))
             converted = flat.convert("RGB" if channels == 3 else "L")
     except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
         raise ValueError("It is no complete image of a known format.") from error
+    if fractions:
+        raise ValueError("Its values have fractions, and it does not say which of them is white.")
     return np.asarray(converted).reshape(converted.height, converted.width, channels)
 
 

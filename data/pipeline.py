@@ -20,6 +20,7 @@ from .attempts import (
 )
 from .dataset import Dataset, EncodedExamples, Examples, Split, require_batch, steps_per_epoch
 from .images import decode, evaluation_view, training_view
+from .tiff import decode_of
 
 random: Any = tf.random  # type checkers do not see into it
 # Takes the place of the epoch's number in evaluation, so that no key is one of training's.
@@ -213,7 +214,7 @@ def _encoded_epochs(
 
 def _read(dataset: Dataset, examples: EncodedExamples, seed: int, epoch, order) -> tf.data.Dataset:
     """Returns all examples with their images as inputs, marked as readable or not."""
-    channels = dataset.image_shape[2]
+    channels, decode = dataset.image_shape[2], decode_of(examples)
 
     def marked(example, image, readable: bool):
         kept = {name: example[name] for name in ("label", "name")}

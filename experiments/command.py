@@ -4,8 +4,10 @@ All settings are flags, which `--help` lists. They become an `Experiment`, which
 any framework is loaded.
 """
 
+import functools
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,12 +16,13 @@ from absl import app, flags, logging
 
 from low_rank_local_connectivity.data import DATASETS
 from low_rank_local_connectivity.data.unreadable import unreadable_image
-from low_rank_local_connectivity.experiments.backend import check_backend, load_framework
+from low_rank_local_connectivity.experiments.backend import check_backend
 from low_rank_local_connectivity.experiments.dry_run import dry_run
 from low_rank_local_connectivity.experiments.experiment import Experiment
 from low_rank_local_connectivity.experiments.finishing import lacking_evaluation
 from low_rank_local_connectivity.experiments.flags import (
     FLAGS,
+    check_besides,
     experiment_from_flags,
     given_flags,
     help_text,
@@ -30,20 +33,33 @@ from low_rank_local_connectivity.experiments.flags import (
     usual_flags,
 )
 from low_rank_local_connectivity.experiments.folder import (
+    check_clock,
     check_folder,
     check_room,
     check_writable,
 )
 from low_rank_local_connectivity.experiments.needs import check_flags_have_effect
+from low_rank_local_connectivity.experiments.ray_sweeping import Cluster, check_ray, sweep_on_ray
 from low_rank_local_connectivity.experiments.running import run
 from low_rank_local_connectivity.experiments.runs import runs_of_sweep
+from low_rank_local_connectivity.experiments.streams import keep_streams_open
+from low_rank_local_connectivity.experiments.sweeping import run_sweep
 from low_rank_local_connectivity.experiments.warm_start import check_weights
 from low_rank_local_connectivity.experiments.watching import check_callbacks
+from low_rank_local_connectivity.training.endings import refused_file
 
 
 def main() -> None:
     """Parses the flags and carries them out; ends the process with a status."""
+    keep_streams_open()
+    threading.excepthook = quiet_about_files
     app.run(train_or_tell, flags_parser=parse)
+
+
+def quiet_about_files(told: threading.ExceptHookArgs) -> None:
+    """Shows the error of a thread, unless it is a file's: whoever uses what it wrote tells that."""
+    if told.exc_value is None or refused_file(told.exc_value) is None:
+        threading.__excepthook__(told)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -65,10 +81,7 @@ class HelpByGroup(app.HelpFlag):
         if self._parse(arg):
             told = sys.modules["__main__"].__doc__ or __doc__
             text = f"{told}\nflags:\n{help_text()}\n\nTry --helpfull to get a list of all flags."
-            try:
-                print(text, flush=True)
-            except BrokenPipeError:  # of `--help | head`; Python flushes once more at its end
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print(text, flush=True)
             sys.exit(1)
 
 
@@ -84,12 +97,16 @@ def train_or_tell(argv: list[str]) -> NoReturn:
     logging.set_verbosity(logging.WARNING)  # TensorFlow tells through it how it saves
     try:
         experiment, result = checked(argv)
-    except (ValueError, FileNotFoundError) as error:
+    except ValueError as error:
         refuse(error)
+    except OSError as error:
+        refuse(refused_file(error) or error)
     try:
         if FLAGS.dry_run:
             sys.exit(ending_in_a_sentence(dry_run, runs_asked_for(experiment)))
-        sys.exit(sweep(experiment) if is_sweep() else run_or_tell(experiment, result))
+        if is_sweep():
+            sys.exit(ending_in_a_sentence(sweep, experiment))
+        sys.exit(run_or_tell(experiment, result))
     except KeyboardInterrupt:
         print("Stopped by SIGINT. The same command continues from the saved state.", flush=True)
         sys.exit(os.EX_TEMPFAIL)
@@ -110,10 +127,14 @@ def checked(argv: list[str]) -> tuple[Experiment, dict[str, Any] | None]:
     result = lacking_evaluation(experiment, result)
     if result is None or "failed" in result:
         check_callbacks(experiment)
-        check_weights(experiment)
+        for one in runs_asked_for(experiment):
+            check_weights(one)
         if not experiment.download:
             DATASETS[experiment.dataset].find(experiment.data_dir)
         check_backend(DATASETS[experiment.dataset])
+        check_clock()
+        if FLAGS.sweep_engine == "ray":
+            check_ray()
         (check_room if FLAGS.dry_run else check_writable)(Path(experiment.model_dir))
     return experiment, result
 
@@ -124,6 +145,7 @@ def check_flags(experiment: Experiment) -> None:
     Raises:
         ValueError: If a flag is out of its range or has no effect.
     """
+    check_besides()
     runs = runs_asked_for(experiment)
     if not FLAGS.every_flag_given:
         check_flags_have_effect(given_flags(), usual_flags(), runs, is_sweep())
@@ -138,10 +160,12 @@ def runs_asked_for(experiment: Experiment) -> list[Experiment]:
 
 def sweep(experiment: Experiment) -> int:
     """Trains the runs of a sweep that are missing and returns an exit status."""
-    load_framework()
-    from low_rank_local_connectivity.experiments.sweeping import run_sweep
-
-    return run_sweep(runs_asked_for(experiment), Path(experiment.model_dir))
+    runs, folder = runs_asked_for(experiment), Path(experiment.model_dir)
+    if FLAGS.sweep_engine == "ray":
+        cluster = Cluster(FLAGS.ray_address, FLAGS.cpus_per_run, FLAGS.gpus_per_run, FLAGS.retries)
+        engine = functools.partial(sweep_on_ray, cluster)
+        return ending_in_a_sentence(run_sweep, runs, folder, engine)
+    return ending_in_a_sentence(run_sweep, runs, folder)
 
 
 def run_or_tell(experiment: Experiment, result: dict[str, Any] | None) -> int:
@@ -168,8 +192,7 @@ def summary(result: dict[str, Any], folder: str) -> str:
 
 def run_or_refuse(experiment: Experiment, unfinished: dict[str, Any] | None) -> dict[str, Any]:
     """Completes a run; ends the program with a sentence on a user's error or a signal to stop."""
-    load_framework(experiment.virtual_devices)
-    return ending_in_a_sentence(run, experiment, unfinished)
+    return ending_in_a_sentence(run, experiment, unfinished, FLAGS.allow_other_flags)
 
 
 def ending_in_a_sentence(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -188,7 +211,7 @@ def ending_in_a_sentence(function: Callable[..., Any], *arguments: Any) -> Any:
             tell(gone)
             os._exit(1)  # the usual way out waits ten more seconds for the one that is gone
         sentence = unreadable_image(error) or training.full_disk(error)
-        sentence = sentence or training.out_of_memory(error)
+        sentence = sentence or training.out_of_memory(error) or training.refused_file(error)
         if sentence is None:
             raise
         refuse(sentence)

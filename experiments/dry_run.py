@@ -1,9 +1,8 @@
 """What a run would train and what that costs, without training it or writing anything."""
 
-import concurrent.futures
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,9 @@ from low_rank_local_connectivity.experiments.memory import (
     GIBIBYTE,
     check_memory,
     needed_bytes,
+    without_values,
 )
+from low_rank_local_connectivity.experiments.running import splits_of
 from low_rank_local_connectivity.experiments.warm_start import check_fit, source_of
 
 if TYPE_CHECKING:
@@ -65,13 +66,17 @@ def dry_run(runs: Sequence[Experiment]) -> int:
         RunError: If a run would be refused when it starts.
     """
     load_framework(runs[0].virtual_devices)
+    placement, splits = placed(runs[0]), splits_of(runs[0])
     networks = {run.spatial_rank: run for run in reversed(runs)}
     for run in reversed(networks.values()):
-        placement = placed(run)
-        check_memory(run)
-        rows = rows_of(run)
+        model = without_values(run)
+        needed = needed_bytes(run, model)
+        check_memory(run, needed)
+        check_fit(run, model, source_of(run))
+        rows = rows_of(model, run.batch_size)
         told = "\n".join(in_columns([HEADER, *(row.cells for row in rows)]))
-        print(f"{beginning(run, placement)}\n\n{told}\n\n{totals(run, rows)}", flush=True)
+        first = beginning(run, placement, splits)
+        print(f"{first}\n\n{told}\n\n{totals(run, rows, needed)}", flush=True)
     sweep = f" The sweep would have {len(runs)} runs." if len(runs) > 1 else ""
     print(f"Nothing was trained or written.{sweep}")
     return 0
@@ -92,11 +97,8 @@ def placed(experiment: Experiment) -> "Placement":
     return placement
 
 
-def beginning(experiment: Experiment, placement: "Placement") -> str:
-    """Returns what a run would be trained on and where, after checking its examples."""
-    from low_rank_local_connectivity.experiments.running import splits_of
-
-    splits = splits_of(experiment)
+def beginning(experiment: Experiment, placement: "Placement", splits: Mapping[str, Sized]) -> str:
+    """Returns what a run would be trained on and where."""
     sizes = ", ".join(f"{len(splits[name]):,} {name}" for name in splits)
     steps = len(splits["train"]) // experiment.batch_size
     shared = f" on {placement.replicas} replicas" if placement.replicas > 1 else ""
@@ -106,39 +108,22 @@ def beginning(experiment: Experiment, placement: "Placement") -> str:
     )
 
 
-def rows_of(experiment: Experiment) -> list[Row]:
-    """Returns the layers of a run's network, which is built without values.
-
-    That happens in a thread of its own, with which Keras's state of it disappears.
-    """
-    with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        return thread.submit(_rows, experiment).result()
-
-
-def _rows(experiment: Experiment) -> list[Row]:
-    import keras
-
-    from low_rank_local_connectivity import training
+def rows_of(model: Any, batch_size: int) -> list[Row]:
+    """Returns the layers of a network, with the plans that they take in batches of this size."""
     from low_rank_local_connectivity.inspection import layer_costs
     from low_rank_local_connectivity.inspection.graph import opened_layers
 
-    training.set_precision(experiment.precision)
-    source = source_of(experiment)
-    with keras.StatelessScope(initialize_variables=False):
-        model = experiment.build()
-        check_fit(experiment, model, source)
-        pairs = zip(opened_layers(model), layer_costs(model), strict=True)
-        return [
-            Row(
-                cost.name,
-                cost.kind,
-                cost.output_size,
-                cost.parameters,
-                cost.flops,
-                plans_of(layer, experiment.batch_size),
-            )
-            for layer, cost in pairs
-        ]
+    return [
+        Row(
+            cost.name,
+            cost.kind,
+            cost.output_size,
+            cost.parameters,
+            cost.flops,
+            plans_of(layer, batch_size),
+        )
+        for layer, cost in zip(opened_layers(model), layer_costs(model), strict=True)
+    ]
 
 
 def plans_of(layer: Any, batch_size: int) -> str:
@@ -164,9 +149,9 @@ def in_columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
-def totals(experiment: Experiment, rows: Sequence[Row]) -> str:
+def totals(experiment: Experiment, rows: Sequence[Row], needed: tuple[int, int, int]) -> str:
     """Returns a network's parameters, operations and the memory of a step, in two lines."""
-    parameters, for_weights, for_step = needed_bytes(experiment)
+    parameters, for_weights, for_step = needed
     operations = sum(row.operations for row in rows)
     memory = (
         f"At least {_size(for_weights + for_step)} of memory per step: {_size(for_weights)} for "

@@ -30,9 +30,10 @@ from low_rank_local_connectivity.experiments.fields import (
 from low_rank_local_connectivity.experiments.warm_start import digest_of
 from low_rank_local_connectivity.export import FORMATS
 from low_rank_local_connectivity.models import (
+    APPLICATIONS,
     BY_DIMENSIONS,
     CONVOLUTIONS,
-    MODELS,
+    NETWORKS,
     Settings,
     convolution,
     in_dimensions,
@@ -40,9 +41,10 @@ from low_rank_local_connectivity.models import (
 
 # Every kind of layer that a network of layers of any kind may have.
 LAYER_TYPES = tuple(dict.fromkeys(name for kinds in BY_DIMENSIONS.values() for name in kinds))
+LOW_RANK_KIND = "low_rank_locally_connected2d"
 # A run is the same wherever its data and results are stored, and however often it is saved.
 PLACES = ("data_dir", "download", "model_dir", "tpu", "peers_timeout")
-SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints", "evaluation")
+SAVING = ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints", "evaluation", "no_lock")
 # Nor does watching it change a run.
 WATCHING = ("callbacks", "profile")
 # Limits of gradients, and strategies of many replicas.
@@ -50,7 +52,7 @@ LIMITS = ("clipnorm", "global_clipnorm", "clipvalue")
 REPLICATED = ("mirrored", "multi_worker", "tpu")
 # Newer fields, whose defaults are what runs did before.
 LATER = (*LIMITS, "gradient_accumulation_steps", "use_ema", "ema_momentum")
-LATER += ("stem", "weights", "freeze_epochs")
+LATER += ("stem", "relax", "weights", "freeze_epochs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Experiment:
         "Pixels per side of the canvas. [1.5 times the larger side of an image]",
         Group.DATA,
     )
-    network: str = field("simple_network", "Network to train.", Group.NETWORK, one_of(MODELS))
+    network: str = field("simple_network", "Network to train.", Group.NETWORK, one_of(NETWORKS))
     layer_types: tuple[str, ...] = field(
         ("conv2d", "conv2d", "low_rank_locally_connected2d"),
         f"Kind of each layer, first to last, and conv2d for the rest: {', '.join(CONVOLUTIONS)}; "
@@ -148,6 +150,12 @@ class Experiment:
         "32x32 pixels.",
         Group.NETWORK,
         one_of(("imagenet", "cifar")),
+    )
+    relax: tuple[str, ...] = field(
+        (),
+        "Convolutions of a network of keras.applications that become low-rank layers: patterns of "
+        "their names, such as conv5_*_2_conv, or all that are larger than 1x1.",
+        Group.NETWORK,
     )
     spatial_rank: int = field(
         4,
@@ -280,7 +288,9 @@ class Experiment:
         None,
         "File .keras, or folder of a run, with whose weights to start: each layer takes those of "
         "the layer of the same name, and a low-rank layer also those of a convolution, as which "
-        "it starts. The last layer may have other classes. [random weights]",
+        "it starts. The last layer may have other classes. Or a network of keras.applications, "
+        "which is trained on from the weights in Keras's cache folder: "
+        f"{', '.join(APPLICATIONS)}. [random weights]",
         Group.OPTIMISATION,
         path=True,
     )
@@ -336,6 +346,12 @@ class Experiment:
         "evaluation.json and confusion.png.",
         Group.SAVING,
     )
+    no_lock: bool = field(
+        False,
+        "Whether to use the folder without a lock, if its file system has none. No other process "
+        "may use it then.",
+        Group.SAVING,
+    )
     callbacks: str | None = field(
         None,
         "Function that is given the Experiment and returns Keras callbacks, as MODULE:FUNCTION, "
@@ -370,11 +386,14 @@ class Experiment:
                 self._require(one.name, accepted.holds(value), accepted.words)
         self._check_data()
         self._check_dimensions()
-        has_stem = self.stem == "imagenet" or "stem" in MODELS[self.network].options
+        has_stem = self.stem == "imagenet" or "stem" in NETWORKS[self.network].options
         self._require("stem", has_stem, f"needs a ResNet that is not full, not {self.network}")
-        if MODELS[self.network].stages:
+        relaxes = not self.relax or "relax" in NETWORKS[self.network].options
+        sentence = f"needs a network of keras.applications, not {self.network}"
+        self._require("relax", relaxes, sentence)
+        if NETWORKS[self.network].stages:
             self._check_residual_layers()
-        elif MODELS[self.network].num_layers:
+        elif NETWORKS[self.network].num_layers:
             self._check_layers()
         else:
             self._check_own_layers()
@@ -438,7 +457,7 @@ class Experiment:
         if count == 2:
             return
         what = f"images, not examples of shape {'x'.join(map(str, shape))} in {self.dataset}"
-        known = count in MODELS[self.network].dimensions
+        known = count in NETWORKS[self.network].dimensions
         self._require("network", known, f"needs {what}: choose simple_network")
         for name in ("translate", "augment", "coord_conv"):
             self._require(name, not getattr(self, name), f"needs {what}")
@@ -457,7 +476,7 @@ class Experiment:
             self._require("eval_crop", of_files, sentence)
 
     def _check_layers(self) -> None:
-        network = MODELS[self.network]
+        network = NETWORKS[self.network]
         count = network.num_layers
         here = BY_DIMENSIONS[self.placed.dimensions]
         fitting = set(self.layer_types) <= set(here)
@@ -476,7 +495,7 @@ class Experiment:
         self._check_rank(zip(self.filled_layer_types, sizes, strict=True))
 
     def _check_residual_layers(self) -> None:
-        network = MODELS[self.network]
+        network = NETWORKS[self.network]
         plain = {"layer_types": (), "kernel_size": 3, "filters": 64, "coord_conv": False}
         for name, value in plain.items():
             sentence = f"belongs to simple_network, and {self.network} has --insert_layer and "
@@ -500,19 +519,32 @@ class Experiment:
         """Checks the flags of a network that has layers of its own."""
         plain = {"layer_types": (), "kernel_size": 3, "filters": 64, "coord_conv": False}
         for name, value in plain.items():
-            if name not in MODELS[self.network].options:
+            if name not in NETWORKS[self.network].options:
                 sentence = f"does not apply to {self.network}, which has layers of its own"
                 self._require(name, getattr(self, name) == value, sentence)
         sentence = f"needs a ResNet whose layers can be replaced, not {self.network}"
         for name in ("insert_layer", "replace"):
             self._require(name, not getattr(self, name), sentence)
-        if not MODELS[self.network].turned:
+        if self.network in APPLICATIONS:
+            self._check_application()
+        if not NETWORKS[self.network].turned:
             return
         odd = self.kernel_size % 2 == 1
         self._require("kernel_size", odd, f"must be odd in {self.network}")
         height, width, _ = self.data.input_shape
         sentence = f"needs images whose sides are both even or both odd, not {height}x{width}"
         self._require("network", (height - width) % 2 == 0, sentence)
+
+    def _check_application(self) -> None:
+        """Checks what a network of keras.applications does not let be chosen."""
+        shape = "x".join(map(str, self.placed.image_shape))
+        sentence = f"needs images of 3 channels, not of {shape}"
+        self._require("network", self.placed.image_shape[-1] == 3, sentence)
+        decays = self.weight_decay == 0 or self.optimizer not in ("adam", "sgd")
+        sentence = f"needs --optimizer=adamw or lion in {self.network}"
+        self._require("weight_decay", decays, sentence)
+        sentence = f"does not apply to {self.network}, which has layers of its own"
+        self._require("synchronized_batch_norm", not self.synchronized_batch_norm, sentence)
 
     def _check_rank(self, layers: Iterable[tuple[str, tuple[int, ...]]]) -> None:
         for kind, size in layers:
@@ -530,6 +562,9 @@ class Experiment:
         frozen, most = self.freeze_epochs, self.epochs if self.weights is not None else 0
         what = f"must be at most --epochs={self.epochs}" if most else "needs --weights"
         self._require("freeze_epochs", frozen <= most, what)
+        if self.weights in APPLICATIONS:
+            own = self.network == self.weights
+            self._require("weights", own, f"needs --network={self.weights}, or none")
         given = [name for name in LIMITS if getattr(self, name) is not None]
         for name in given[1:]:
             self._require(name, False, f"must be given without --{given[0]}: one limit applies")
@@ -581,14 +616,14 @@ class Experiment:
     @property
     def filled_layer_types(self) -> tuple[str, ...]:
         """The kind of every layer of the network."""
-        missing = MODELS[self.network].num_layers - len(self.layer_types)
+        missing = NETWORKS[self.network].num_layers - len(self.layer_types)
         return self.layer_types + (f"conv{self.placed.dimensions}d",) * missing
 
     def build(self):
         """Builds the network; needs a framework."""
         from low_rank_local_connectivity.training import session
 
-        dataset, network = self.data, MODELS[self.network]
+        dataset, network = self.data, NETWORKS[self.network]
         penalty = 0.0 if self.optimizer in session.DECOUPLED else self.weight_decay
         of_all = {"weight_decay": penalty, "synchronized": self.synchronized_batch_norm}
         if network.stages:
@@ -597,11 +632,28 @@ class Experiment:
                 stage: convolution(self.replace_with, self.settings) for stage in self.replace
             }
             of_all |= {"insert": insert, "replace": replace}
+        elif self.network in APPLICATIONS:
+            return self._application()
         elif network.num_layers:
             makers = [convolution(kind, self.settings) for kind in self.filled_layer_types]
             of_all |= {"convolutions": makers}
         of_all |= {name: getattr(self, name) for name in network.options}
         return network.build(dataset.input_shape, dataset.num_classes, **of_all)
+
+    def _application(self):
+        """Builds a network of keras.applications."""
+        from low_rank_local_connectivity.training import RunError
+
+        try:
+            return NETWORKS[self.network].build(
+                self.data.input_shape,
+                self.data.num_classes,
+                value_range=self.data.value_range,
+                relax=self.relax,
+                settings=self.settings,
+            )
+        except ValueError as error:
+            raise RunError(" ".join(str(error).split())) from None
 
     @property
     def settings(self) -> Settings:
@@ -612,9 +664,10 @@ class Experiment:
     @property
     def layers_in_words(self) -> str:
         """The kinds of the network's layers, in a line."""
-        if MODELS[self.network].num_layers:
+        if NETWORKS[self.network].num_layers:
             return " > ".join(self.filled_layer_types)
         changes = [f"{self.insert_layer} inserted"] if self.insert_layer else []
+        changes += [f"{LOW_RANK_KIND} in {', '.join(self.relax)}"] if self.relax else []
         changes += [f"{self.replace_with} in {', '.join(self.replace)}"] if self.replace else []
         return f"{self.network}, {' and '.join(changes) or 'unchanged'}"
 

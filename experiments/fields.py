@@ -64,6 +64,10 @@ AT_LEAST_1 = Accepted("must be at least 1", lambda value: value >= 1)
 AT_LEAST_0 = Accepted("must be at least 0", lambda value: 0 <= value < math.inf)
 BELOW_1 = Accepted("must be from 0 to below 1", lambda value: 0 <= value < 1)
 POSITIVE = Accepted("must be positive", lambda value: 0 < value < math.inf)
+SHARED_OR_WHOLE = Accepted(
+    "must be from 0 to 1, or a whole number",
+    lambda value: 0 <= value <= 1 or value % 1 == 0 < value,
+)
 UINT32 = Accepted("must be from 0 to 4294967295", lambda value: 0 <= value < 2**32)
 
 

@@ -158,7 +158,8 @@ def attempting(name: str, folder: Path, result: dict[str, Any]) -> Iterator[None
     try:
         yield
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost the result
-        result["failed"][name] = in_flags(training.full_disk(error) or in_a_sentence(error))
+        told = training.full_disk(error) or training.refused_file(error) or in_a_sentence(error)
+        result["failed"][name] = in_flags(told)
     else:
         del result["failed"][name]
     if not result["failed"]:
@@ -196,9 +197,11 @@ def export(model, experiment: Experiment, images) -> None:
     import keras
 
     from low_rank_local_connectivity.export import FORMATS, export_model
+    from low_rank_local_connectivity.training import check_claims
 
     folder = Path(experiment.model_dir) / "saved_model"
     formats = writable(experiment.export_formats, keras.backend.backend())
+    check_claims(folder)
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed here, or went on
     if not formats:
         return

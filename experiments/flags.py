@@ -15,13 +15,16 @@ from low_rank_local_connectivity.data import DATASETS
 from low_rank_local_connectivity.experiments.backend import backend_name
 from low_rank_local_connectivity.experiments.experiment import PLACES, SAVING, WATCHING, Experiment
 from low_rank_local_connectivity.experiments.fields import (
+    AT_LEAST_0,
+    SHARED_OR_WHOLE,
     Group,
     about,
     field,
+    one_of,
     takes_none,
     value_type,
 )
-from low_rank_local_connectivity.models import MODELS
+from low_rank_local_connectivity.models import APPLICATIONS, NETWORKS
 
 FLAGS = flags.FLAGS
 # Folder with the files of flags of the paper's experiments.
@@ -47,6 +50,31 @@ class Beside:
         "Whether only to print the layers, what they cost and how they are computed. Nothing is "
         "trained or written.",
         Group.NETWORK,
+    )
+    sweep_engine: str = field(
+        "folder",
+        "What trains the runs of a sweep: folder, one after the other, each process that was "
+        "started with the same folder; or Ray, as tasks of a cluster.",
+        Group.DEVICES,
+        one_of(("folder", "ray")),
+    )
+    ray_address: str | None = field(
+        None, "Address of a running Ray cluster. [one is started here]", Group.DEVICES
+    )
+    cpus_per_run: float = field(
+        1.0, "Processors that Ray reserves for each run.", Group.DEVICES, SHARED_OR_WHOLE
+    )
+    gpus_per_run: float = field(
+        0.0,
+        "GPUs that Ray reserves for each run, a part of one for runs that share it.",
+        Group.DEVICES,
+        SHARED_OR_WHOLE,
+    )
+    retries: int = field(
+        3,
+        "How often Ray tries a run again after its worker was lost, or a signal ended it.",
+        Group.DEVICES,
+        AT_LEAST_0,
     )
     every_flag_given: bool = field(
         False,
@@ -158,11 +186,15 @@ def in_flags(sentence: str) -> str:
 def experiment_from_flags() -> Experiment:
     """Returns the experiment that the flags describe, with all defaults filled in."""
     values = {one.name: value_of(one) for one in dataclasses.fields(Experiment)}
-    network = MODELS[values["network"]]
+    if values["weights"] in APPLICATIONS and FLAGS["network"].using_default_value:
+        values["network"] = values["weights"]
+    network = NETWORKS[values["network"]]
     if not network.num_layers and FLAGS["layer_types"].using_default_value:
         values["layer_types"] = ()
     if values["replace"] == ("all",):
         values["replace"] = network.stages
+    if ranks():  # a sweep over them does not use the flag of one
+        values["spatial_rank"] = ranks()[0]
     if values["model_dir"] is None:
         last = "sweep" if is_sweep() else values["seed"]
         name = f"{values['dataset']}-{values['network']}-{last}{what_differs()}"
@@ -222,6 +254,14 @@ def _in_a_name(value: Any) -> str:
 def is_sweep() -> bool:
     """Returns whether the flags describe a sweep, which may have a single run."""
     return FLAGS["num_seeds"].present > 0 or bool(FLAGS.spatial_ranks)
+
+
+def check_besides() -> None:
+    """Raises a `ValueError` if a flag that is no experiment's is out of its range."""
+    for one in dataclasses.fields(Beside):
+        value, accepted = FLAGS[one.name].value, about(one).accepted
+        if accepted is not None and value is not None and not accepted.holds(value):
+            raise ValueError(f"--{one.name} {accepted.words}. Received: --{one.name}={value}.")
 
 
 def given_flags() -> dict[str, Any]:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from low_rank_local_connectivity.experiments.experiment import (
     defaults_of,
 )
 
+# In which archives date their files; a time zone may be a day behind.
+FIRST_YEAR = 1980
 # What `config.json` has not always told, and how what is no flag is spelled.
 UNTOLD_ONCE = ("backend", "images")
 SPELLED = {
@@ -119,6 +122,20 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise _not_writable(folder, error.strerror or str(error)) from None
+
+
+def check_clock() -> None:
+    """Checks that files can be dated in archives, as models are, in which 1980 is the first year.
+
+    Raises:
+        ValueError: If the clock of this machine is earlier.
+    """
+    now = time.gmtime()
+    if now.tm_year <= FIRST_YEAR:
+        raise ValueError(
+            "The clock of this machine must be right, as a model's file cannot be of a time before "
+            f"1980. Received: {time.strftime('%Y-%m-%d', now)}. Set the clock."
+        )
 
 
 def check_room(folder: Path) -> None:

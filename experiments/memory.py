@@ -5,6 +5,7 @@ import importlib
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 from low_rank_local_connectivity.experiments.backend import backend_name
 from low_rank_local_connectivity.experiments.experiment import Experiment
@@ -15,7 +16,7 @@ GIBIBYTE = 2**30
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
-def check_memory(experiment: Experiment) -> None:
+def check_memory(experiment: Experiment, needed: tuple[int, int, int] | None = None) -> None:
     """Checks that a run's weights and what a step keeps fit into the machine's memory.
 
     Both are lower bounds: the weights with their gradients and moments, and what layers with
@@ -24,6 +25,7 @@ def check_memory(experiment: Experiment) -> None:
 
     Args:
         experiment: The run.
+        needed: What `needed_bytes` returns, where that is known.
 
     Raises:
         RunError: If they do not fit.
@@ -33,7 +35,7 @@ def check_memory(experiment: Experiment) -> None:
     free = None if has_accelerator() else free_bytes()
     if free is None:
         return
-    parameters, for_weights, for_step = needed_bytes(experiment)
+    parameters, for_weights, for_step = needed or needed_bytes(experiment)
     if for_weights + for_step <= free:
         return
     raise RunError(
@@ -58,28 +60,39 @@ def has_accelerator() -> bool:
     return backend.cuda.is_available() or backend.backends.mps.is_available()
 
 
-def needed_bytes(experiment: Experiment) -> tuple[int, int, int]:
+def needed_bytes(experiment: Experiment, model: Any = None) -> tuple[int, int, int]:
     """Returns a network's trainable parameters, the bytes of its weights and those of a step.
 
-    The network is built without values and in a thread of its own, with which Keras's state of it,
-    names and weights to be initialised, disappears.
+    Args:
+        experiment: The run.
+        model: Its network, built without values here if left out.
     """
-    with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        return thread.submit(_count, experiment).result()
-
-
-def _count(experiment: Experiment) -> tuple[int, int, int]:
-    import keras
-
-    from low_rank_local_connectivity import training
     from low_rank_local_connectivity.inspection import step_bytes, weight_bytes
 
-    training.set_precision(experiment.precision)
-    with keras.StatelessScope(initialize_variables=False):
-        model = experiment.build()
+    model = without_values(experiment) if model is None else model
     outputs = experiment.batch_size * step_bytes(model)
     parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     return parameters, weight_bytes(model, moments_of(experiment)), outputs
+
+
+def without_values(experiment: Experiment) -> Any:
+    """Returns a run's network with weights that have shapes, but no values.
+
+    It is built in a thread of its own, with which Keras's state of it, names and weights to be
+    initialised, disappears.
+    """
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        return thread.submit(_built, experiment).result()
+
+
+def _built(experiment: Experiment) -> Any:
+    import keras
+
+    from low_rank_local_connectivity import training
+
+    training.set_precision(experiment.precision)
+    with keras.StatelessScope(initialize_variables=False):
+        return experiment.build()
 
 
 def moments_of(experiment: Experiment) -> int:

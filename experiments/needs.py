@@ -6,12 +6,13 @@ from typing import Any
 
 from low_rank_local_connectivity.data import DATASETS
 from low_rank_local_connectivity.experiments.backend import backend_name
-from low_rank_local_connectivity.experiments.experiment import Experiment
-from low_rank_local_connectivity.models import MODELS, in_dimensions
+from low_rank_local_connectivity.experiments.experiment import LOW_RANK_KIND, Experiment
+from low_rank_local_connectivity.models import APPLICATIONS, MODELS, NETWORKS, in_dimensions
 
 # Datasets that come without files.
 WITHOUT_FILES = ("digits", "synthetic")
-LOW_RANK_KIND = "low_rank_locally_connected2d"
+# Flags of a sweep on Ray.
+ON_RAY = ("ray_address", "cpus_per_run", "gpus_per_run", "retries")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +30,10 @@ class Need:
 
 def _kinds(run: Experiment) -> set[str]:
     """Returns the kinds of the layers that are chosen by flags, as images have them."""
-    if MODELS[run.network].num_layers:
+    if NETWORKS[run.network].num_layers:
         return {in_dimensions(kind, 2) for kind in run.filled_layer_types}
     inserted = {run.insert_layer} if run.insert_layer else set()
+    inserted |= {LOW_RANK_KIND} if run.relax else set()
     return inserted | ({run.replace_with} if run.replace else set())
 
 
@@ -41,7 +43,7 @@ def _has_rank(run: Experiment) -> bool:
 
 def _has_low_rank(run: Experiment) -> bool:
     """Returns whether a layer is low-rank, or a wide convolution that matches one exactly."""
-    matched = "wide_conv2d" in _kinds(run) and bool(MODELS[run.network].stages)
+    matched = "wide_conv2d" in _kinds(run) and bool(NETWORKS[run.network].stages)
     return LOW_RANK_KIND in _kinds(run) or matched
 
 
@@ -56,7 +58,7 @@ def _option(name: str) -> Need:
 
 
 def _has(run: Experiment, option: str) -> bool:
-    return option in MODELS[run.network].options
+    return option in NETWORKS[run.network].options
 
 
 def _is_simulated(run: Experiment) -> bool:
@@ -81,6 +83,7 @@ NEEDS: dict[str, Need] = {
         lambda run: run.dataset not in WITHOUT_FILES and DATASETS[run.dataset].complete is None,
     ),
     "replace_with": Need("--replace", lambda run: bool(run.replace)),
+    "relax": Need("a network of keras.applications", lambda run: run.network in APPLICATIONS),
     "spatial_rank": RANK,
     "spatial_ranks": RANK,
     "kernel_size": _option("kernel_size"),
@@ -140,7 +143,7 @@ def check_flags_have_effect(
             f"the latter. Received: --spatial_rank={given['spatial_rank']} with "
             f"--spatial_ranks={ranks}. Give all ranks with --spatial_ranks."
         )
-    needs = {**NEEDS, "allow_other_flags": Need("a single run", lambda _: not are_sweep)}
+    needs = {**NEEDS, **_needs_beside(given, are_sweep)}
     for name, value in given.items():
         said = not value and value == defaults[name]
         if name in needs and not said and not any(map(needs[name].holds, runs)):
@@ -149,3 +152,13 @@ def check_flags_have_effect(
                 f"--{name} needs {needs[name].what}, and would have no effect here. Received: "
                 f"--{name}={shown}. Leave it out."
             )
+
+
+def _needs_beside(given: Mapping[str, Any], are_sweep: bool) -> dict[str, Need]:
+    """Returns the needs of flags that are no experiment's, among flags that are given."""
+    on_ray = Need("--sweep_engine=ray", lambda _: given.get("sweep_engine") == "ray")
+    return {
+        "allow_other_flags": Need("a single run", lambda _: not are_sweep),
+        "sweep_engine": Need("a sweep, of --spatial_ranks or --num_seeds", lambda _: are_sweep),
+        **dict.fromkeys(ON_RAY, on_ray),
+    }

@@ -12,15 +12,17 @@ from low_rank_local_connectivity.experiments.backend import (
     load_framework,
     pipeline_for,
 )
-from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.experiment import PLACES, WATCHING, Experiment
 from low_rank_local_connectivity.experiments.finishing import (
     complete,
     first_batch,
     first_names,
+    lacking_evaluation,
     leave_behind,
 )
 from low_rank_local_connectivity.experiments.flags import as_flags
 from low_rank_local_connectivity.experiments.folder import (
+    check_folder,
     differences,
     read_config,
     refusal_of_other_flags,
@@ -39,13 +41,18 @@ if TYPE_CHECKING:
 FEW_STEPS = 50
 
 
-def run(experiment: Experiment, unfinished: dict[str, Any] | None = None) -> dict[str, Any]:
+def run(
+    experiment: Experiment,
+    unfinished: dict[str, Any] | None = None,
+    allow_other_flags: bool = False,
+) -> dict[str, Any]:
     """Trains, evaluates, draws and exports.
 
     Args:
         experiment: A run whose folder `check_folder` has accepted.
         unfinished: The result of a trained run of which something after training failed, to be
             tried again; None otherwise.
+        allow_other_flags: Whether the run in the folder may have been started with other flags.
 
     Returns:
         The result, as written to `result.json`.
@@ -59,29 +66,75 @@ def run(experiment: Experiment, unfinished: dict[str, Any] | None = None) -> dic
     from low_rank_local_connectivity import training
 
     # Before anything else, as a strategy over several machines must be made first.
-    placement = training.place(experiment.strategy, experiment.tpu, experiment.peers_timeout)
+    facts = shared_by_workers(experiment, unfinished)
+    placement = training.place(experiment.strategy, experiment.tpu, experiment.peers_timeout, facts)
     placement.check_batch_size(experiment.batch_size)
     if placement.strategy is not None and placement.replicas > 1:
         check_replicas(experiment)
-    # A checkpoint is needed only if not even the model was saved.
-    saved = None if unfinished is None or "model" in unfinished["failed"] else unfinished
     if not placement.chief:
-        return saved or run_placed(experiment, placement)
+        return saved_of(unfinished) or run_placed(experiment, placement)
     folder = Path(experiment.model_dir)
-    with training.claimed(folder / ".lock") as lock:
+    with training.claimed(folder / ".lock", not experiment.no_lock) as lock:
         if lock is None:
             raise training.RunError(
                 "--model_dir must be trained by one process at a time. Received: "
                 f"--model_dir={folder}, which another process is training. Wait for it, or choose "
                 "another."
             )
+        result = checked_again(experiment, allow_other_flags)
+        if result is not None and "failed" not in result:
+            return result
         training.remove_unfinished(folder)
+        saved = saved_of(result)
         if saved is None:
             return run_placed(experiment, placement)
         training.set_precision(experiment.precision)
         model = training.load(folder / "model.keras", saved["model_sha256"])
         images, _ = first_batch(experiment, "test", experiment.batch_size)
         return complete(experiment, model, images, saved)
+
+
+def checked_again(experiment: Experiment, allow_other_flags: bool) -> dict[str, Any] | None:
+    """Returns the result of a run whose folder is now locked, if there is one.
+
+    Another process may have trained there since the folder was checked.
+
+    Raises:
+        RunError: If it belongs to another run now.
+    """
+    from low_rank_local_connectivity import training
+
+    try:
+        return lacking_evaluation(experiment, check_folder(experiment, allow_other_flags))
+    except ValueError as error:
+        raise training.RunError(str(error)) from None
+
+
+def saved_of(unfinished: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Returns the result of a trained run whose model is saved, so that no checkpoint is needed."""
+    return None if unfinished is None or "model" in unfinished["failed"] else unfinished
+
+
+def shared_by_workers(experiment: Experiment, unfinished: dict[str, Any] | None) -> dict[str, Any]:
+    """Returns what all workers of a job must have alike: flags, versions, and what the folder has.
+
+    Args:
+        experiment: The run.
+        unfinished: The result of a trained run of which something is missing; None otherwise.
+    """
+    from low_rank_local_connectivity import training
+
+    flags = {f"--{name}": value for name, value in experiment.config().items()}
+    places = {f"--{name}" for name in (*PLACES, *WATCHING, "no_lock")}
+    found = {name: value for name, value in flags.items() if name not in places}
+    versions = {f"the version of {name}": one for name, one in training.versions().items()}
+    checkpoints = Path(experiment.model_dir) / "checkpoints"
+    names = sorted(path.name for path in checkpoints.glob("step_*.npz"))
+    state = {
+        "what --model_dir has": ", ".join(names) or "no checkpoint",
+        "what is missing after training": sorted((unfinished or {}).get("failed", ())),
+    }
+    return {**found, **versions, **state}
 
 
 def check_replicas(experiment: Experiment) -> None:

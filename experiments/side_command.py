@@ -1,7 +1,6 @@
 """What the commands beside run_experiment.py share: flags, help, and errors in a sentence."""
 
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from absl import flags
 
 from low_rank_local_connectivity.experiments.fields import Accepted, Group, about
 from low_rank_local_connectivity.experiments.flags import define, value_of
+from low_rank_local_connectivity.experiments.streams import keep_streams_open, lost_output
 
 Options = TypeVar("Options")
 
@@ -31,6 +31,7 @@ def carry_out(
         told: What the command does, for `--help`.
         argv: The command line; that of the process if None.
     """
+    keep_streams_open()
     argv = list(sys.argv if argv is None else argv)
     values = flags.FlagValues()
     kind: Any = options  # a dataclass, which a type variable cannot say
@@ -47,17 +48,34 @@ def carry_out(
         for one in fields:
             _require(one, given[one.name], about(one).accepted)
         status = function(options(**given), words)
-        sys.stdout.flush()
-    except BrokenPipeError:  # of `| head`; Python flushes once more at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        status = status if (lost := lost_output()) is None else refused(name, lost)
     except (flags.Error, ValueError, ImportError, OSError) as error:
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
-        status = 2
+        status = refused(name, told_of(error))
     except KeyboardInterrupt:
         print(f"{name}: stopped by SIGINT.", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def refused(name: str, sentence: str) -> int:
+    """Prints a sentence to standard error, after a command's name; returns the exit status."""
+    print(f"{name}: {' '.join(sentence.split())}", file=sys.stderr)
+    return 2
+
+
+def told_of(error: Exception) -> str:
+    """Returns what is said of an error; of the system's, the file and what it says."""
+    system = error if isinstance(error, OSError) and error.errno is not None else None
+    return refused_by_system(system) if system else str(error)
+
+
+def refused_by_system(error: OSError) -> str:
+    """Returns a sentence on a file that the system refused."""
+    where = "" if error.filename is None else f"{error.filename}: "
+    return (
+        "The files of a command must be there for this user to read and write. Received: "
+        f"{where}{error.strerror}. See to the file, and run the same command again."
+    )
 
 
 def help_of(values: flags.FlagValues) -> str:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -22,8 +22,12 @@ import numpy as np
 from low_rank_local_connectivity.experiments.experiment import Experiment
 from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error, percent
 from low_rank_local_connectivity.experiments.runs import command_line, run_name
+from low_rank_local_connectivity.training.claims import claimed
 from low_rank_local_connectivity.training.endings import STOPPED_STATUS, StoppedError
-from low_rank_local_connectivity.training.records import append_record, claimed, read_records
+from low_rank_local_connectivity.training.records import append_record, read_records
+
+# Seconds between two looks at this process's run, and at one that another process is training.
+POLL, PATIENCE = 0.05, 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,50 +39,82 @@ class Run:
         config: The values of its flags.
         command: The command that trains it in `folder`, or continues it, unless it is finished.
         folder: The run's folder, where the command writes `result.json`.
+        locking: Whether to lock it, and the records; if not, no other process may use the folder.
     """
 
     name: str
     config: dict[str, Any]
     command: list[str]
     folder: Path
+    locking: bool = True
 
 
-def run_sweep(runs: Sequence[Experiment], folder: Path) -> int:
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a run when it was its turn.
+
+    Args:
+        said: What to say of it, in lines.
+        failed: Whether its command failed.
+        elsewhere: Whether another process is training it.
+        interrupted: Whether a signal ended its command, which would go on if started again.
+    """
+
+    said: tuple[str, ...]
+    failed: bool = False
+    elsewhere: bool = False
+    interrupted: bool = False
+
+
+# The records of some runs so far, the names of those that failed, and the names of those that
+# other processes are training.
+Gathered = tuple[list[dict[str, Any]], list[str], list[str]]
+
+
+def run_sweep(
+    runs: Sequence[Experiment],
+    folder: Path,
+    engine: Callable[[Sequence[Run], Path], Gathered] | None = None,
+) -> int:
     """Trains all runs of a sweep that are not trained or being trained; returns an exit status.
 
     Args:
         runs: The runs, in order.
         folder: The sweep's folder.
+        engine: What trains them; `sweep`, one after the other, if left out.
     """
     planned = [
-        Run(run_name(run), run.recorded_config(), command_line(run), Path(run.model_dir))
+        Run(
+            run_name(run),
+            run.recorded_config(),
+            command_line(run),
+            Path(run.model_dir),
+            not run.no_lock,
+        )
         for run in runs
     ]
     try:
-        records, failed, elsewhere = sweep(planned, folder)
+        records, failed, elsewhere = (engine or sweep)(planned, folder)
     except StoppedError as stopped:
-        _say(str(stopped))
+        say(str(stopped))
         return STOPPED_STATUS
     if records:
-        _say(f"\n{summary(records)}\n")
+        say(f"\n{summary(records)}\n")
     if elsewhere:
-        _say(f"{len(elsewhere)} runs are being trained by other processes.")
+        say(f"{len(elsewhere)} runs are being trained by other processes.")
     if failed:
-        _say(f"{len(failed)} runs failed: {', '.join(failed)}. The same command tries them again.")
+        say(f"{len(failed)} runs failed: {', '.join(failed)}. The same command tries them again.")
     if len(records) == len(runs) and len({run.spatial_rank for run in runs}) > 1:
-        _say(f"Chosen on the validation split: rank {choose_rank(records)}.")
+        say(f"Chosen on the validation split: rank {choose_rank(records)}.")
     return 1 if failed else 0
 
 
-def sweep(runs: Sequence[Run], folder: Path) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+def sweep(runs: Sequence[Run], folder: Path) -> Gathered:
     """Trains the runs that are neither recorded nor being trained by another process.
 
     Args:
         runs: The runs, in order.
         folder: The sweep's folder.
-
-    A run that has a result is recorded, whatever failed afterwards; that is tried again each time
-    until the result no longer mentions a failure.
 
     Returns:
         The records of these runs so far, the names of those that failed, and the names of those
@@ -87,33 +123,70 @@ def sweep(runs: Sequence[Run], folder: Path) -> tuple[list[dict[str, Any]], list
     Raises:
         StoppedError: If a signal asked the sweep to stop; the current run has saved its state.
     """
-    path = folder / "records.jsonl"
-    failed, elsewhere = [], []
+    outcomes = {}
     for number, run in enumerate(runs, 1):
-        label = f"[{number}/{len(runs)}] {run.name}: "
-        with claimed(folder / "locks" / run.name) as lock:
-            if lock is None:
-                elsewhere.append(run.name)
-                _say(label + "another process is training it")
-                continue
-            known = {record["name"]: record for record in _recorded(path)}
-            if run.name in known and not _result(run).get("failed"):
-                _say(label + "done before, " + _accuracies(known[run.name]["result"]))
-                continue
-            started = time.monotonic()
-            problem = _train(run, folder / "logs" / f"{run.name}.log", lock)
-            result = _result(run)
-            if result and (problem is None or "failed" in result):
-                # A later failure is tried again, and is no part of the measurement.
-                kept = {name: result[name] for name in result if name not in ("digest", "failed")}
-                append_record(path, {"name": run.name, "config": run.config, "result": kept})
-                _say(label + f"{_accuracies(result)}, {time.monotonic() - started:.0f} s")
-            if problem is not None:
-                failed.append(run.name)
-                _say(label + f"failed: {problem}")
+        outcomes[run.name] = attempt(run, folder)
+        tell(outcomes[run.name], run, f"{number}/{len(runs)}")
+    return gathered(runs, folder, outcomes)
+
+
+def attempt(run: Run, folder: Path, patient: bool = False) -> Outcome:
+    """Trains a run, unless it is recorded or another process is training it.
+
+    A run that has a result is recorded, whatever failed afterwards; that is tried again each time
+    until the result no longer mentions a failure.
+
+    Args:
+        run: The run.
+        folder: The sweep's folder.
+        patient: Whether to wait for a process that is training it.
+
+    Raises:
+        StoppedError: If a signal asked this process to stop; the run has saved its state.
+    """
+    while True:
+        with claimed(folder / "locks" / run.name, run.locking) as lock:
+            if lock is not None:
+                return _attempt_alone(run, folder, lock)
+        if not patient:
+            return Outcome(("another process is training it",), elsewhere=True)
+        time.sleep(PATIENCE)
+
+
+def _attempt_alone(run: Run, folder: Path, lock: IO) -> Outcome:
+    path = folder / "records.jsonl"
+    known = {record["name"]: record for record in _recorded(path)}
+    if run.name in known and not _result(run).get("failed"):
+        return Outcome((f"done before, {_accuracies(known[run.name]['result'])}",))
+    started, log = time.monotonic(), folder / "logs" / f"{run.name}.log"
+    status = _train(run, log, lock)
+    result, said = _result(run), []
+    if result and (status == 0 or "failed" in result):
+        # A later failure is tried again, and is no part of the measurement.
+        kept = {name: result[name] for name in result if name not in ("digest", "failed")}
+        record = {"name": run.name, "config": run.config, "result": kept}
+        append_record(path, record, run.locking)
+        said = [f"{_accuracies(result)}, {time.monotonic() - started:.0f} s"]
+    if status == 0:
+        return Outcome((*said,))
+    problem = f"failed: {_last_words(status, log)}"
+    ended_by_signal = status < 0 or status == STOPPED_STATUS
+    return Outcome((*said, problem), failed=True, interrupted=ended_by_signal)
+
+
+def tell(outcome: Outcome, run: Run, place: str) -> None:
+    """Prints what became of a run, and its place in the sweep."""
+    for line in outcome.said:
+        say(f"[{place}] {run.name}: {line}")
+
+
+def gathered(runs: Sequence[Run], folder: Path, outcomes: dict[str, Outcome]) -> Gathered:
+    """Returns what a sweep returns, from the outcomes of its runs by their names."""
     names = {run.name for run in runs}
-    records = [record for record in _recorded(path) if record["name"] in names]
+    records = [one for one in _recorded(folder / "records.jsonl") if one["name"] in names]
     finished = {record["name"] for record in records}
+    failed = [run.name for run in runs if outcomes[run.name].failed]
+    elsewhere = [run.name for run in runs if outcomes[run.name].elsewhere]
     return records, failed, [name for name in elsewhere if name not in finished]
 
 
@@ -129,8 +202,8 @@ def _recorded(path: Path) -> list[dict[str, Any]]:
     return read_records(path) if path.exists() else []
 
 
-def _train(run: Run, log: Path, lock: IO) -> str | None:
-    """Runs the command; returns what went wrong, if anything did."""
+def _train(run: Run, log: Path, lock: IO) -> int:
+    """Runs the command; returns its exit status, negative if a signal ended it."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as output:
         # The process inherits the lock, so that the run is not started again should this process
@@ -145,17 +218,21 @@ def _train(run: Run, log: Path, lock: IO) -> str | None:
             process_group=0,
         )
         with passing_signals_on(process) as received:
-            process.wait()
+            # Not in one wait, which the interrupt that Ray simulates in a worker does not end.
+            while process.poll() is None:
+                time.sleep(POLL)
     if received:
         name = signal.Signals(received[0]).name
         raise StoppedError(
             f"Stopped by {name} in the run {run.name}, which has saved what it could ({log}). The "
             "same command goes on from there."
         )
-    if process.returncode == 0:
-        return None
+    return process.returncode
+
+
+def _last_words(status: int, log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return f"exit status {process.returncode}, {lines[-1] if lines else 'no output'} ({log})"
+    return f"exit status {status}, {lines[-1] if lines else 'no output'} ({log})"
 
 
 @contextlib.contextmanager
@@ -184,7 +261,8 @@ def _accuracies(result: dict[str, Any]) -> str:
     return f"valid {result['valid_accuracy']:.4f}, test {result['test_accuracy']:.4f}"
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Prints a line at once."""
     print(line, file=sys.stdout, flush=True)
 
 

@@ -2,7 +2,8 @@
 
 The network is the one that the flags describe. Each of its layers takes the weights of the file's
 layer of the same name; where the file has a convolution and the network a low-rank layer, it starts
-as that convolution.
+as that convolution. In place of a file there may be a network of keras.applications, whose weights
+are where Keras keeps what it has downloaded.
 """
 
 import dataclasses
@@ -12,6 +13,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from low_rank_local_connectivity.models import APPLICATIONS, NETWORKS
 
 if TYPE_CHECKING:
     from low_rank_local_connectivity.experiments.experiment import Experiment
@@ -28,6 +31,8 @@ OF_CONVOLUTION = ("kernel_size", "filters", "use_bias", *COMPUTING[:5])
 
 def file_of(weights: str) -> Path:
     """Returns the file that `--weights` names, which of a run's folder is its model."""
+    if weights in APPLICATIONS:
+        return APPLICATIONS[weights].path
     path = Path(weights)
     return path / "model.keras" if path.is_dir() else path
 
@@ -56,6 +61,9 @@ def check_weights(experiment: "Experiment") -> None:
     if given is None or is_begun(Path(experiment.model_dir)):
         return
     path = file_of(given)
+    if given in APPLICATIONS:
+        check_downloaded(given)
+        return
     if not path.is_file():
         lacking = "has no model.keras" if Path(given).is_dir() else "does not exist"
     elif path.suffix != ".keras" or not _is_archive(path):
@@ -66,6 +74,17 @@ def check_weights(experiment: "Experiment") -> None:
         "--weights must be a .keras file, or the folder of a run with its model.keras. Received: "
         f"--weights={given}, which {lacking}."
     )
+
+
+def check_downloaded(name: str) -> None:
+    """Raises a `ValueError` if the weights of a network of keras.applications are not there."""
+    path = APPLICATIONS[name].path
+    if not path.is_file():
+        raise ValueError(
+            f"--weights={name} needs the file of these weights in Keras's cache folder, as nothing "
+            f"is downloaded here. Received: none at {path}. Put it there: "
+            f"keras.applications.{name}(include_top=False) downloads it."
+        )
 
 
 def _is_archive(path: Path) -> bool:
@@ -243,7 +262,33 @@ def source_of(experiment: "Experiment") -> Any:
     """Returns the model whose weights a run will read; None if it has no need of one."""
     if experiment.weights is None or is_begun(Path(experiment.model_dir)):
         return None
-    return read(experiment.weights)
+    return source(experiment)
+
+
+def source(experiment: "Experiment") -> Any:
+    """Returns the model whose weights a run starts from.
+
+    Raises:
+        RunError: If it cannot be loaded.
+    """
+    weights = experiment.weights or ""
+    if weights not in APPLICATIONS:
+        return read(weights)
+    from low_rank_local_connectivity import training
+    from low_rank_local_connectivity.training.checkpoints import DAMAGE
+
+    try:
+        return NETWORKS[weights].build(
+            experiment.data.input_shape,
+            None,
+            value_range=experiment.data.value_range,
+            weights=file_of(weights),
+        )
+    except DAMAGE as error:
+        raise training.RunError(
+            f"The weights of {weights} must be those of this network without its classifier. "
+            f"Received: {file_of(weights)}: {str(error).splitlines()[0]}."
+        ) from error
 
 
 def begin(experiment: "Experiment", model: Any, chief: bool = True) -> list[Any]:
@@ -268,7 +313,7 @@ def begin(experiment: "Experiment", model: Any, chief: bool = True) -> list[Any]
     if is_begun(folder):
         names = _recorded(folder / LOADED) if experiment.freeze_epochs else []
         return [layer for layer in with_weights(model) if layer.name in names]
-    found = match(model, read(experiment.weights), experiment.weights)
+    found = match(model, source(experiment), experiment.weights)
     check_something_learns(experiment, found)
     for pair in found.pairs:
         assign(pair, experiment.seed)

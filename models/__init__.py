@@ -1,9 +1,11 @@
 """Networks, by name. Importing this loads no framework."""
 
 from . import builders
+from .applications import APPLICATIONS
 from .convolutions import BY_DIMENSIONS, CONVOLUTIONS, Settings, convolution, in_dimensions
 from .network import (
     Network,
+    application,
     bag_network,
     residual_network,
     scale_network,
@@ -13,13 +15,16 @@ from .network import (
 from .scales import Scales
 
 __all__ = [
+    "APPLICATIONS",
     "BY_DIMENSIONS",
     "CONVOLUTIONS",
     "MODELS",
+    "NETWORKS",
     "SIMPLE",
     "Network",
     "Scales",
     "Settings",
+    "application",
     "bag_network",
     "convolution",
     "in_dimensions",
@@ -80,3 +85,5 @@ MODELS = {
         "group_resnet", builders.group_resnet, arguments={"depth": 34}, turned=True
     ),
 }
+# With those of keras.applications, all networks that can be trained.
+NETWORKS = {**MODELS, **{name: application(name) for name in APPLICATIONS}}

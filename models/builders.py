@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     import keras
 
 
+def application(*args: Any, **kwargs: Any) -> "keras.Model":
+    """Builds a network of keras.applications."""
+    from .application import application
+
+    return application(*args, **kwargs)
+
+
 def simple_network(*args: Any, **kwargs: Any) -> "keras.Model":
     """Builds the three-layer network."""
     from .simple_network import simple_network

@@ -34,7 +34,7 @@ class Network:
             layer that may be inserted; None if there are no stages.
         arguments: Arguments that the function always receives, by name.
         options: Names of further arguments that are also flags: among `"filters"`,
-            `"kernel_size"`, `"coord_conv"` and `"stem"`.
+            `"kernel_size"`, `"coord_conv"`, `"relax"` and `"stem"`.
         dimensions: How many spatial axes its inputs may have.
         turned: Whether it turns its filters, which needs windows that fall on the same pixels of
             a turned image: odd kernels, and sides both even or both odd.
@@ -210,4 +210,15 @@ def transformed(network: Network) -> Network:
         function=builders.transformer,
         arguments=arguments,
         dimensions=(2,),
+    )
+
+
+def application(name: str) -> Network:
+    """Returns a network of keras.applications.
+
+    Args:
+        name: A key of `APPLICATIONS`.
+    """
+    return Network(
+        "application", builders.application, arguments={"name": name}, options=("relax",)
     )

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import low_rank_local_connectivity as lrlc
+from low_rank_local_connectivity.experiments import dry_run
 from low_rank_local_connectivity.experiments.dry_run import plans_of, rows_of
 from low_rank_local_connectivity.experiments.experiment import Experiment
+from low_rank_local_connectivity.experiments.memory import without_values
 from low_rank_local_connectivity.inspection import total_cost
 from low_rank_local_connectivity.inspection.graph import opened_layers
 from low_rank_local_connectivity.models import MODELS
@@ -60,6 +62,27 @@ def test_a_dry_run_refuses_what_the_run_would(flags, tmp_path):
     assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208 - its words
 
 
+@pytest.mark.once
+def test_a_dry_run_builds_each_network_once_and_reads_the_examples_once(monkeypatch, capsys):
+    counted = []
+
+    def counting(function):
+        def call(*arguments):
+            counted.append(function.__name__)
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(Experiment, "build", counting(Experiment.build))
+    monkeypatch.setattr(dry_run, "splits_of", counting(dry_run.splits_of))
+    runs = [
+        Experiment(filters=3, spatial_rank=rank, seed=seed) for seed in (1, 2) for rank in (2, 3)
+    ]
+    assert dry_run.dry_run(runs) == 0
+    assert counted == ["splits_of", "build", "build"]
+    assert "The sweep would have 4 runs." in capsys.readouterr().out
+
+
 # One of each family; the others are only deeper or wider.
 QUICK = ("simple_network", "resnet18", "group_network", "scale_pyramid_network", "bagnet9")
 
@@ -72,9 +95,8 @@ def test_every_layer_of_every_network_is_told(network):
     layer_types = Experiment().layer_types if MODELS[network].num_layers else ()
     small = {"dataset": "synthetic", "image_size": 65, "spatial_rank": 2}
     run = Experiment(network=network, layer_types=layer_types, **small)
-    rows = rows_of(run)
-    with keras.StatelessScope(initialize_variables=False):
-        model = run.build()
+    model = without_values(run)
+    rows = rows_of(model, run.batch_size)
     assert [row.name for row in rows] == [layer.name for layer in opened_layers(model)]
     trained = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     assert sum(row.parameters for row in rows) == trained

@@ -613,7 +613,7 @@ def run_on_images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
     write_images(folder / "images", ("cats", "c\udce9\nts", "d" * 255))
     (folder / "images" / "train" / "cats" / "0.png").write_bytes(b"")
-    (folder / "images" / "train" / "cats" / "scan.tif").write_bytes(b"")
+    (folder / "images" / "train" / "cats" / "scan.heic").write_bytes(b"")
     flags = (*FOLDER, "--layer_types=conv2d", f"--data_dir={folder / 'images'}")
     done = script(f"--model_dir={folder / 'run'}", *flags)
     assert done.returncode == 0, done.stderr
@@ -625,7 +625,7 @@ def test_peoples_own_images_train_and_unreadable_ones_are_skipped_and_told(run_o
     folder, done = run_on_images
     assert "folder: 48 train, 12 valid, 12 test" in done.stdout
     assert "1 training images could not be read and were skipped: " in done.stdout
-    assert "Ignored in --data_dir, by format or place: 1 files: train/cats/scan.tif" in done.stdout
+    assert "Ignored in --data_dir, by format or place: 1 files: train/cats/scan.heic" in done.stdout
     assert "train/cats/0.png" in done.stdout
     result = json.loads((folder / "run" / "result.json").read_text())
     assert result["skipped_images"] == 1

@@ -18,6 +18,7 @@ from low_rank_local_connectivity.data import DATASETS
 from low_rank_local_connectivity.experiments import backend, folder, memory, needs
 from low_rank_local_connectivity.experiments.command import (
     check_flags,
+    checked,
     runs_asked_for,
     train_or_tell,
 )
@@ -69,6 +70,7 @@ WITH_AND_WITHOUT = {
     "data_dir=DATA": ("--dataset=mnist", "--dataset=digits"),
     "download": ("--dataset=mnist", "--dataset=synthetic --image_size=32"),
     "replace_with=conv2d": ("--network=resnet18 --replace=conv2", "--network=resnet18"),
+    "relax=all": ("--network=VGG16 --dataset=synthetic --image_size=32", "--network=resnet18"),
     "spatial_rank=2": ("--layer_types=wide_conv2d", "--network=group_network"),
     "spatial_ranks=2": ("", "--layer_types=locally_connected2d"),
     "kernel_size=3": ("--network=scale_network", "--network=group_resnet18"),
@@ -96,6 +98,11 @@ WITH_AND_WITHOUT = {
     "profile=3,9": ("--epochs=1", "--epochs=2 --batch_size=1257"),
     "serving_batch_size=1": ("", "--export_formats=none"),
     "allow_other_flags": ("", "--num_seeds=1"),
+    "sweep_engine=ray": ("--num_seeds=1", ""),
+    "ray_address=10.0.0.1:6379": ("--sweep_engine=ray --num_seeds=2", "--num_seeds=2"),
+    "cpus_per_run=2": ("--sweep_engine=ray --num_seeds=2", "--num_seeds=2"),
+    "gpus_per_run=0.5": ("--sweep_engine=ray --num_seeds=2", "--num_seeds=2"),
+    "retries=0": ("--sweep_engine=ray --num_seeds=2", "--num_seeds=2"),
 }
 
 
@@ -134,7 +141,49 @@ def name_of(flag):
 
 
 def test_every_need_is_in_the_table():
-    assert set(map(name_of, WITH_AND_WITHOUT)) == {*needs.NEEDS, "allow_other_flags"}
+    beside = {"allow_other_flags", "sweep_engine", *needs.ON_RAY}
+    assert set(map(name_of, WITH_AND_WITHOUT)) == {*needs.NEEDS, *beside}
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("retries=-1", "must be at least 0"),
+        ("cpus_per_run=1.5", "must be from 0 to 1, or a whole number"),
+        ("gpus_per_run=-1.0", "must be from 0 to 1, or a whole number"),
+    ],
+)
+def test_flags_of_a_cluster_that_are_out_of_range_are_refused(flag, words):
+    name = name_of(flag)
+    with pytest.raises(ValueError, match=f"--{name} ") as caught:
+        check("--num_seeds=2", "--sweep_engine=ray", f"--{flag}")
+    assert str(caught.value) == f"--{name} {words}. Received: --{flag}."
+
+
+@pytest.mark.parametrize(
+    "flags",
+    # In each the low-rank layer has one position.
+    ["--network=resnet18 --replace=conv4", "--kernel_size=6"],
+)
+def test_a_sweep_over_ranks_does_not_ask_the_rank_that_it_leaves_out(flags):
+    with pytest.raises(ValueError, match="--spatial_rank must be at most the layer's number of"):
+        check(*flags.split())
+    experiment = check(*flags.split(), "--spatial_ranks=1")
+    assert [run.spatial_rank for run in runs_asked_for(experiment)] == [1]
+    with pytest.raises(ValueError, match="Received: --spatial_rank=2"):
+        check(*flags.split(), "--spatial_ranks=1,2")
+
+
+def test_a_sweep_whose_runs_have_begun_no_longer_needs_the_weights(tmp_path):
+    flags = ("--num_seeds=2", f"--weights={tmp_path / 'gone.keras'}", f"--model_dir={tmp_path}")
+    runs = runs_asked_for(check(*flags))
+    with pytest.raises(ValueError, match=r"--weights must be a \.keras file"):
+        checked(["run_experiment.py"])
+    for run in runs:
+        state = Path(run.model_dir) / "checkpoints" / "step_000000001.npz"
+        state.parent.mkdir(parents=True)
+        state.touch()
+    assert checked(["run_experiment.py"])[0].weights == str(tmp_path / "gone.keras")
 
 
 @pytest.mark.parametrize("network", MODELS)

@@ -127,7 +127,7 @@ def test_every_other_visible_file_is_named_as_left_out(root):
     assert DATASETS["folder"].left_out is not None
     assert DATASETS["folder"].left_out(str(root)) == []
     (root / "cat" / "more").mkdir()
-    others = ["cat/1.TIF", "cat/2.heic", "cat/more/3.jpg", "dog/labels.csv", "read me", "stray.png"]
+    others = ["cat/1.psd", "cat/2.heic", "cat/more/3.jpg", "dog/labels.csv", "read me", "stray.png"]
     for name in (*others, ".hidden", "cat/._1.tif"):
         (root / name).write_bytes(b"x")
     sizes = opened(root)[0].split_sizes
@@ -147,7 +147,7 @@ def test_images_of_other_formats_are_examples(root, rng):
 
     from low_rank_local_connectivity.data.unreadable import skipped_images
 
-    suffixes = itertools.cycle(("bmp", "gif", "webp", "WebP"))
+    suffixes = itertools.cycle(("bmp", "gif", "webp", "WebP", "TIF", "tiff"))
     for path, suffix in zip(sorted((root / "cat").iterdir()), suffixes, strict=False):
         options = {"lossless": True} if suffix.lower() == "webp" else {}
         pixels = rng.integers(0, 128, (20, 30, 3), dtype=np.uint8)
@@ -155,7 +155,7 @@ def test_images_of_other_formats_are_examples(root, rng):
         path.unlink()
     dataset, splits = opened(root)
     found = {Path(path).suffix for path in splits["train"].paths}
-    assert found >= {".bmp", ".gif", ".webp", ".WebP"}
+    assert found >= {".bmp", ".gif", ".webp", ".WebP", ".TIF", ".tiff"}
     # Labels have not come loose from images: a dog is brighter.
     note = root / "skipped.txt"
     images, labels = read(train(dataset, splits, epochs=2, skipped=note))
@@ -299,7 +299,8 @@ def refusal(root, error: type[Exception] = ValueError):
 
 LAYOUTS = (
     "Give a folder of <class>/<image>, or of train/<class>/<image>, test/<class>/<image> and "
-    "perhaps valid/<class>/<image>, with images in .jpg, .jpeg, .png, .bmp, .gif or .webp."
+    "perhaps valid/<class>/<image>, with images in .jpg, .jpeg, .png, .bmp, .gif, .webp, .tif or "
+    ".tiff."
 )
 
 
@@ -323,8 +324,8 @@ def test_an_empty_class_is_refused(root):
     (root / "owl").mkdir()
     (root / "owl" / "notes.txt").write_text("none yet")
     assert refusal(root) == (
-        "Every class must have images. Received: no .jpg, .jpeg, .png, .bmp, .gif or "
-        f".webp in {root / 'owl'}. Add some, or remove the folder."
+        "Every class must have images. Received: no .jpg, .jpeg, .png, .bmp, .gif, "
+        f".webp, .tif or .tiff in {root / 'owl'}. Add some, or remove the folder."
     )
 
 

@@ -1,6 +1,7 @@
 """The package as it is published: what it says of itself, and that it runs without the checkout."""
 
 import email
+import importlib.util
 import os
 import re
 import subprocess
@@ -151,6 +152,9 @@ def test_every_command_of_a_wheel_works_in_a_fresh_environment(fresh, tmp_path):
         "black.png,": ("lrlc-predict", "--model=run", "black.png"),
         "": ("lrlc-export", "--model=run", "--formats=tf_saved_model", "--out=exported"),
     }
+    if importlib.util.find_spec("ray") is not None:
+        on_ray = (*sweep[:-1], "--sweep_engine=ray", "--model_dir=sweep_on_ray")
+        commands["Chosen on the validation split: rank"] = ("lrlc-train", *on_ray)
     for told, command in commands.items():
         done = fresh(*command)
         assert done.returncode == 0, done.stderr

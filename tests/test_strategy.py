@@ -256,8 +256,9 @@ def test_a_worker_that_never_starts_ends_the_wait_in_time(tmp_path):
     started = time.monotonic()
     _, errors = worker.communicate(timeout=120)
     assert time.monotonic() - started < 60
-    assert worker.returncode == 1
+    assert worker.returncode == 2
     assert "Waiting up to 15 s for 2 workers: localhost:" in errors
+    assert "Received: nothing from worker 1. Start all of them" in errors.splitlines()[-1]
 
 
 @pytest.mark.once

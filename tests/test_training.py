@@ -443,6 +443,15 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(whole, finished)
 
 
 @pytest.mark.once
+def test_metrics_that_a_kill_after_the_last_checkpoint_left_out_are_written(whole, finished):
+    path = finished / "metrics.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    trained(finished)
+    assert path.read_text() == (whole[0] / "metrics.csv").read_text()
+
+
+@pytest.mark.once
 def test_a_run_whose_checkpoints_are_gone_does_not_start_over(finished):
     shutil.rmtree(finished / "checkpoints")
     with pytest.raises(ValueError, match="A run that was begun must have a checkpoint"):

@@ -235,6 +235,35 @@ def test_a_run_killed_before_within_and_after_the_frozen_epochs_ends_as_if_it_ha
             np.testing.assert_array_equal(state[weight.path], to_numpy(weight))
 
 
+@pytest.mark.slow
+def test_frozen_epochs_on_two_devices_of_jax_end_as_on_one(source, tmp_path):
+    flags = (*FLAGS, "--epochs=3", "--freeze_epochs=2", f"--weights={source}")
+    runs = {"one": ("--strategy=one_device",), "two": ("--virtual_devices=2",)}
+    outputs = {
+        name: finish(tmp_path / name, *flags, *own, "--keep_checkpoints=9", KERAS_BACKEND="jax")
+        for name, own in runs.items()
+    }
+    assert "2 replicas." in outputs["two"]
+    assert "2 replicas." not in outputs["one"]
+    first = keras.models.load_model(source / "model.keras", compile=False).get_layer("layer_1")
+    kernels = []
+    for epoch in (1, 2, 3):
+        both = [weights_after(tmp_path / name, epoch) for name in runs]
+        for ours, theirs in zip(*both, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+        kernels.append(both[1][0])
+    assert kernels[0].shape == first.kernel.shape
+    np.testing.assert_array_equal(kernels[0], to_numpy(first.kernel))
+    np.testing.assert_array_equal(kernels[1], kernels[0])
+    assert np.abs(kernels[2] - kernels[1]).max() > 1e-3
+
+
+def weights_after(folder, epoch):
+    """The network's weights after an epoch of four steps, the first layer's kernel first."""
+    path = folder / "checkpoints" / f"step_{4 * epoch:09d}.npz"
+    return checkpoints.read(path)[0][: len(built("low_rank_locally_connected2d").variables)]
+
+
 @pytest.mark.once
 def test_another_file_under_the_same_name_is_noticed(source, tmp_path):
     shutil.copytree(source, tmp_path / "source")

@@ -24,6 +24,8 @@ from low_rank_local_connectivity.experiments.paper.drawing import BARS, Drawing,
 from low_rank_local_connectivity.experiments.paper.published import PUBLISHED
 from low_rank_local_connectivity.experiments.paper.sources import Record, budget_of, read
 from low_rank_local_connectivity.experiments.paper.statistics import mean_and_error, percent
+from low_rank_local_connectivity.experiments.side_command import told_of
+from low_rank_local_connectivity.experiments.streams import keep_streams_open, lost_output
 from low_rank_local_connectivity.experiments.sweeping import choose_rank
 from low_rank_local_connectivity.training.records import given_path, replacing
 
@@ -550,6 +552,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=PICTURE_FORMATS,
         help="formats of the pictures, the report's own first: png, pdf, svg [png,pdf]",
     )
+    keep_streams_open()
     given = parser.parse_args(arguments)
     try:
         records, remarks = read(given.records)
@@ -557,12 +560,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(remark, file=sys.stderr)
         print(write(records, given.out, given.pictures))
     except OSError as error:
-        _refuse(
-            "--out must be a folder that can be written. Received: "
-            f"--out={given.out} ({error.strerror}). Choose another."
-        )
+        _refuse(_told_of(error, given.out))
     except (ValueError, ImportError) as error:
         _refuse(str(error))
+    except KeyboardInterrupt:
+        print("report: stopped by SIGINT.", file=sys.stderr)
+        sys.exit(130)
+    if lost := lost_output():
+        _refuse(lost)
+
+
+def _told_of(error: OSError, out: Path) -> str:
+    """Returns a sentence on a file that the system refused: to be written, or to be read."""
+    file = out if error.filename is None else Path(error.filename)
+    if not file.is_relative_to(out) and not out.is_relative_to(file):
+        return told_of(error)
+    return (
+        "--out must be a folder that can be written. Received: "
+        f"--out={out} ({error.strerror or error}). Choose another."
+    )
 
 
 def _endings(text: str) -> tuple[str, ...]:

@@ -3,8 +3,6 @@
 import dataclasses
 import importlib.metadata
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +27,7 @@ from low_rank_local_connectivity.export.verifying import (
 )
 from low_rank_local_connectivity.inspection.graph import require_graph
 from low_rank_local_connectivity.keras_settings import changed_settings
+from low_rank_local_connectivity.unfinished import unfinished_folder
 
 MANIFEST = "manifest.json"
 VERSIONS = ("keras", "numpy", "tensorflow", "onnx", "ai-edge-litert")
@@ -179,9 +178,7 @@ def _write(
     checks: Checks,
 ) -> None:
     """Writes each format, verifies it and adds it to the manifest; then moves all into place."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".", dir=folder))
-    try:
+    with unfinished_folder(folder) as temporary:
         for name in formats:
             kind = FORMATS[name]
             written = temporary / kind.file
@@ -191,8 +188,6 @@ def _write(
             manifest["formats"][name] = {**_entry(served, name, written), **found}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         _move([FORMATS[name].file for name in formats] + [MANIFEST], temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _move(files: Sequence[str], temporary: Path, folder: Path) -> None:

@@ -142,6 +142,12 @@ def _convolution(layer: Any, input_shape: Any) -> int:
     return convolution(layer.kernel.shape, outputs) + after * outputs
 
 
+def _depthwise_convolution(layer: Any, input_shape: Any) -> int:
+    products = math.prod(layer.kernel_size)
+    after = per_output(layer.use_bias, layer.activation)
+    return (2 * products + after) * _outputs(layer, input_shape)
+
+
 def _pooling(layer: Any, input_shape: Any) -> int:
     return math.prod(layer.pool_size) * _outputs(layer, input_shape)
 
@@ -159,6 +165,7 @@ RULES: dict[type, Rule] = {
     layers.AveragePooling3D: _pooling,
     # One product and one sum: with its statistics fixed it is a factor and a constant.
     layers.BatchNormalization: _two_per_output,
+    layers.Concatenate: _free,
     layers.Conv1D: _convolution,
     layers.Conv2D: _convolution,
     layers.Conv3D: _convolution,
@@ -166,6 +173,8 @@ RULES: dict[type, Rule] = {
     layers.Cropping2D: _free,
     layers.Cropping3D: _free,
     layers.Dense: _dense,
+    layers.DepthwiseConv1D: _depthwise_convolution,
+    layers.DepthwiseConv2D: _depthwise_convolution,
     layers.Dropout: _free,
     layers.Flatten: _free,
     layers.GlobalAveragePooling1D: _global_pooling,
@@ -179,6 +188,7 @@ RULES: dict[type, Rule] = {
     layers.MaxPooling2D: _pooling,
     layers.MaxPooling3D: _pooling,
     layers.ReLU: _one_per_input,
+    layers.Rescaling: _two_per_output,
     layers.Reshape: _free,
     layers.ZeroPadding1D: _free,
     layers.ZeroPadding2D: _free,

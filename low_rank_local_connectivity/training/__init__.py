@@ -7,19 +7,17 @@ used.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from low_rank_local_connectivity.training.claims import check_claims, claimed
 from low_rank_local_connectivity.training.endings import (
     STOPPED_STATUS,
     RunError,
     StoppedError,
     full_disk,
     out_of_memory,
+    refused_file,
 )
-from low_rank_local_connectivity.training.records import (
-    claimed,
-    remove_unfinished,
-    versions,
-    write_json,
-)
+from low_rank_local_connectivity.training.records import versions, write_json
+from low_rank_local_connectivity.unfinished import remove_unfinished
 
 if TYPE_CHECKING:
     from low_rank_local_connectivity.training.event_log import RunLog
@@ -54,6 +52,7 @@ __all__ = [
     "StoppedError",
     "Trace",
     "answers",
+    "check_claims",
     "claimed",
     "file_digest",
     "full_disk",
@@ -64,6 +63,7 @@ __all__ = [
     "out_of_memory",
     "peak_memory_bytes",
     "place",
+    "refused_file",
     "remove_unfinished",
     "save",
     "score",

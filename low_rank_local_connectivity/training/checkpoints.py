@@ -4,6 +4,7 @@ A checkpoint is one `.npz` file of arrays, each with a checksum, which is read w
 Its name contains the step, so the newest is found by name alone.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -101,9 +102,10 @@ class Checkpoints:
         except OSError as error:
             left = self.paths()
             rest = f"{left[-1]} is intact" if left else "There is no earlier one"
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise RunError(
                 f"The checkpoint {path} must be writable. Received: {error.strerror or error}. "
-                f"{rest}; make room and run the same command again."
+                f"{rest}; {'make room' if full else 'see to it'} and run the same command again."
             ) from error
         for old in self.paths()[: -self.keep]:
             old.unlink(missing_ok=True)

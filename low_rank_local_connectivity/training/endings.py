@@ -26,6 +26,44 @@ def full_disk(error: BaseException) -> str | None:
     )
 
 
+# What a system says of a file that it does not let be used; a text of each is in the messages of
+# TensorFlow's own errors.
+REFUSALS = ("EACCES", "EPERM", "EROFS", "EIO", "EDQUOT", "EMFILE", "ENFILE", "ENOLCK", "EXDEV")
+REFUSALS += ("ENAMETOOLONG", "ENOTDIR", "EISDIR", "ELOOP", "ENODEV", "ENXIO", "ESTALE", "EFBIG")
+REFUSALS += ("ENOSYS", "EOPNOTSUPP", "ENOENT", "EINVAL", "EBUSY", "EEXIST", "ETXTBSY")
+
+# TensorFlow's operations that write files.
+WRITERS = ("SummaryFileWriter", "SummaryWriter", "SaveV2", "MergeV2Checkpoints", "WriteFile")
+
+
+def refused_file(error: BaseException) -> str | None:
+    """Returns a sentence if an error, Python's or TensorFlow's, is the system's, such as of a file.
+
+    An `OSError` without a number has a sentence of its own.
+    """
+    what = _of_system(error) if isinstance(error, OSError) else _of_tensorflow(error)
+    if what is None or (isinstance(error, OSError) and error.errno is None):
+        return what
+    return (
+        "The files of a run must be there for this user to read and write. Received: "
+        f"{what}. What was saved before is intact; see to the file, and run the same command again."
+    )
+
+
+def _of_system(error: OSError) -> str:
+    if error.strerror is None:
+        return str(error) or type(error).__name__
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+
+
+def _of_tensorflow(error: BaseException) -> str | None:
+    """Returns an error's message if it is TensorFlow's, and of a file or of what writes files."""
+    words = " ".join(str(error).split())
+    known = [os.strerror(getattr(errno, name)) for name in REFUSALS if hasattr(errno, name)]
+    theirs = type(error).__module__.partition(".")[0] == "tensorflow"
+    return words if theirs and any(text in words for text in (*known, *WRITERS)) else None
+
+
 # How TensorFlow and JAX, PyTorch, and Python report that memory is exhausted.
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "OutOfMemory", "MemoryError")
 

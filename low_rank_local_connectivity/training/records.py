@@ -2,17 +2,18 @@
 
 import contextlib
 import csv
-import fcntl
 import importlib.metadata
 import io
 import json
 import os
 import platform
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from low_rank_local_connectivity.training.claims import check_claims, waiting_turn
+from low_rank_local_connectivity.unfinished import unfinished_file
 
 
 def given_path(text: str) -> Path:
@@ -25,44 +26,34 @@ def given_path(text: str) -> Path:
     return Path(text).expanduser()
 
 
-# Prefix of the names of files that are being written.
-UNFINISHED = ".writing-"
-
-
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path that becomes `path` if the body succeeds, in one step.
+
+    What killed processes were writing into the same folder is removed.
 
     Args:
         path: The file to write or replace; its folder is created.
 
     Yields:
         Path of a file in the same folder, with the same suffix.
+
+    Raises:
+        RunError: If the folder was claimed and is no longer there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    check_claims(path)
+    with unfinished_file(path.parent, path.suffix) as temporary:
         yield temporary
+        check_claims(path)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file, replacing it in one step."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Removes half-written files of a killed process; nothing else may be writing there."""
-    for path in folder.rglob(f"{UNFINISHED}*"):
-        path.unlink(missing_ok=True)
 
 
 def write_metrics(path: Path, rows: Sequence[dict[str, float]]) -> None:
@@ -79,23 +70,7 @@ def write_metrics(path: Path, rows: Sequence[dict[str, float]]) -> None:
         temporary.write_text(text.getvalue())
 
 
-@contextlib.contextmanager
-def claimed(path: Path) -> Iterator[IO | None]:
-    """Yields an open lock file if no other process holds it, else None.
-
-    The lock is released when the last process that inherited it ends, however it ends.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            yield lock
-
-
-def append_record(path: Path, record: dict[str, Any]) -> bool:
+def append_record(path: Path, record: dict[str, Any], locking: bool = True) -> bool:
     """Adds a record to a file as a line of JSON, unless the file has one of the same name.
 
     Several processes may add to one file: each waits for its turn, and a line that a killed
@@ -104,14 +79,17 @@ def append_record(path: Path, record: dict[str, Any]) -> bool:
     Args:
         path: The file; created with its folder if necessary.
         record: The record; its `"name"` identifies it.
+        locking: Whether to wait for a turn; if not, no other process may add to the file.
 
     Returns:
         Whether it was added.
+
+    Raises:
+        RunError: If the file system refuses locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(record, sort_keys=True)
-    with path.open("a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with path.open("a+b") as file, waiting_turn(file, path, locking):
         file.seek(0)
         text = file.read()
         if record["name"] in {known["name"] for known in _parse(text, path)}:

@@ -4,6 +4,7 @@ import contextlib
 import math
 import signal
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -15,6 +16,7 @@ import numpy as np
 from low_rank_local_connectivity.training.checkpoints import Checkpoints, all_finite
 from low_rank_local_connectivity.training.endings import RunError, StoppedError
 from low_rank_local_connectivity.training.records import write_metrics
+from low_rank_local_connectivity.training.replicas import together
 from low_rank_local_connectivity.training.strategy import ONE_DEVICE, Placement
 
 WATCHED_METRIC = "val_accuracy"
@@ -29,8 +31,9 @@ class Recovery(keras.callbacks.Callback):
 
     The state consists of every variable of the model and its optimizer (weights, moments, step
     count, seed generators), those of the metrics within an epoch, the metrics of completed epochs
-    and the time they took. If the order of the data depends only on epoch and step, a continued
-    run equals an uninterrupted one.
+    and the time they took; of variables that differ between replicas, the value of each. Saving
+    changes none of them. If the order of the data depends only on epoch and step, a continued run
+    equals an uninterrupted one.
 
     Args:
         folder: The run's folder, with `checkpoints/` and `metrics.csv`.
@@ -62,6 +65,7 @@ class Recovery(keras.callbacks.Callback):
         self.best = -math.inf
         self.step = 0
         self.signal: int | None = None
+        # Values of the metrics' variables from before the interruption, for each replica.
         self._metrics: list[np.ndarray] = []
         self._epoch_started_at = 0
         self._started = self._saved_at = time.monotonic()
@@ -79,12 +83,14 @@ class Recovery(keras.callbacks.Callback):
             How many steps it has done; 0 if nothing was saved.
 
         Raises:
-            RunError: If no saved state can be used, or it belongs to another backend.
+            RunError: If no saved state can be used, it belongs to another backend, or the workers
+                of a job have different ones.
         """
         self.set_model(model)
         model.optimizer.build(model.trainable_variables)
         variables = self._variables()
         found = self.checkpoints.newest([tuple(variable.shape) for variable in variables])
+        self._check_workers(found)
         if found is None and self.metrics_path.exists():
             raise RunError(
                 "A run that was begun must have a checkpoint. Received: "
@@ -104,11 +110,47 @@ class Recovery(keras.callbacks.Callback):
         count = len(variables)
         for variable, array in zip(variables, arrays[:count], strict=True):
             variable.assign(array)
-        self._metrics = arrays[count:]
+        self._restore_own(arrays[count:], about)
         self.rows, self.seconds = about["rows"], about["seconds"]
         self.best = -math.inf if about["best"] is None else about["best"]
         self.step = about["step"]
         return self.step
+
+    def _check_workers(self, found: tuple[list[np.ndarray], dict[str, Any]] | None) -> None:
+        """Checks that all workers read the same checkpoint, before one of them changes anything."""
+        if self.placement.workers > 1:
+            arrays, about = found or ([], {"step": 0})
+            digest = 0
+            for array in arrays:
+                digest = zlib.crc32(np.ascontiguousarray(array).tobytes(), digest)
+            self.placement.check_same(about["step"], digest)
+
+    def _own_variables(self) -> list[Any]:
+        """Returns the variables that may differ between replicas, but for those of the metrics."""
+        return [*self.model.non_trainable_variables, *_scalars(self.model.optimizer)]
+
+    def _restore_own(self, arrays: list[np.ndarray], about: dict[str, Any]) -> None:
+        """Restores what each replica had of its own, unless there were others then.
+
+        An older checkpoint has nothing of it, but sums of metrics.
+        """
+        count = about.get("metrics", len(arrays))
+        metrics = arrays[:count] if isinstance(count, int) else arrays
+        own, variables = arrays[len(metrics) :], self._own_variables()
+        if own and self._shapes(variables) == _shapes(own[: len(variables)]):
+            self.placement.set_own_values(variables, own[: len(variables)])
+            metrics = own[len(variables) :]
+        elif self.placement.separate:
+            metrics = [np.stack([array, *self._zeros(array)]) for array in metrics]
+        self._metrics = metrics
+
+    def _shapes(self, variables: list[Any]) -> list[tuple[int, ...]]:
+        """Returns the shapes of what the replicas have of variables."""
+        first = (self.placement.replicas,) if self.placement.separate else ()
+        return [first + tuple(variable.shape) for variable in variables]
+
+    def _zeros(self, array: np.ndarray) -> list[np.ndarray]:
+        return [np.zeros_like(array)] * (self.placement.replicas - 1)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Starts the clock."""
@@ -145,9 +187,13 @@ class Recovery(keras.callbacks.Callback):
         is_best = score > self.best
         self.best = max(score, self.best)
         self._save(best=is_best)
+        self.write_metrics()
+        self._stop_if(*self.placement.in_any_worker(self.signal is not None))
+
+    def write_metrics(self) -> None:
+        """Writes the metrics of completed epochs, if this is the chief."""
         if self.placement.chief:
             write_metrics(self.metrics_path, self.rows)
-        self._stop_if(*self.placement.in_any_worker(self.signal is not None))
 
     def _add_metrics(self) -> None:
         """Adds the sums and counts of the epoch's steps before the run was interrupted.
@@ -155,16 +201,20 @@ class Recovery(keras.callbacks.Callback):
         This is not done at the start of the epoch, when Keras has not yet made the variables.
         """
         self._synchronize()
-        for variable, array in zip(self.model.metrics_variables, self._metrics, strict=True):
-            variable.assign(variable + array)
+        shapes = self._shapes(self.model.metrics_variables)
+        if shapes != _shapes(self._metrics):
+            raise RunError(
+                "A saved state must have the sums of the run's metrics. Received: one in "
+                f"{self.checkpoints.folder} with {len(self._metrics)} for {len(shapes)}. Remove "
+                "it to continue from the one before, or give another `model_dir`."
+            )
+        self.placement.add_own_values(self.model.metrics_variables, self._metrics)
         self._metrics = []
 
     def _synchronize(self) -> None:
         """Updates the variables; between steps JAX keeps the state outside them."""
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
-        if hasattr(self.model, "average_statistics"):
-            self.model.average_statistics()
 
     def _is_time(self) -> bool:
         steps, minutes = self.every_steps, self.every_minutes
@@ -185,8 +235,8 @@ class Recovery(keras.callbacks.Callback):
         self.seconds = time.monotonic() - self._started
         self._saved_at = time.monotonic()
         self._synchronize()
-        kept = self._variables() + (self.model.metrics_variables if within_epoch else [])
-        arrays = [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in kept]
+        metrics = self.model.metrics_variables if within_epoch else []
+        arrays = self._arrays(metrics)
         if not all_finite(arrays):
             raise LostError(self._lost("a weight or its moment that is not"))
         about = {
@@ -195,9 +245,22 @@ class Recovery(keras.callbacks.Callback):
             "rows": self.rows,
             "seconds": self.seconds,
             "best": self.best if math.isfinite(self.best) else None,
+            "metrics": len(metrics),
         }
         if self.placement.chief:
             self.checkpoints.save(self.step, arrays, about, best)
+
+    def _arrays(self, metrics: list[Any]) -> list[np.ndarray]:
+        """Returns the state: what replicas share, or its mean, then what each has of its own."""
+        variables = [*self._variables(), *metrics]
+        arrays = [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in variables]
+        differing = self._own_variables()
+        own = self.placement.own_values([*differing, *metrics])
+        places = {id(variable): place for place, variable in enumerate(variables)}
+        for variable, values in zip(differing, own, strict=False):
+            place = places[id(variable)]
+            arrays[place] = together(values, arrays[place])
+        return arrays + own
 
     def _stop_if(self, stop: bool) -> None:
         if stop:
@@ -206,6 +269,15 @@ class Recovery(keras.callbacks.Callback):
                 f"Stopped by {here or 'a signal to another worker'} after step {self.step}, which "
                 "is saved. The same command goes on from there."
             )
+
+
+def _shapes(arrays: list[np.ndarray]) -> list[tuple[int, ...]]:
+    return [array.shape for array in arrays]
+
+
+def _scalars(optimizer: Any) -> list[Any]:
+    """Returns an optimizer's numbers, such as the scale of a loss, which replicas may change."""
+    return [variable for variable in optimizer.variables if len(variable.shape) == 0]
 
 
 @contextlib.contextmanager

@@ -267,6 +267,8 @@ def train(
         done, inside = divmod(start, steps)
         where = f"step {inside} of epoch {done + 1}" if inside else f"epoch {done}"
         print(f"Continuing after {where} of {recipe.epochs}.", flush=True)  # noqa: T201
+    if start >= total:
+        recovery.write_metrics()  # of which a kill after the last checkpoint leaves the end out
     # Before the others, so that they see the score of the averages beside the weights themselves.
     averages: list[keras.callbacks.Callback] = [Averages()] if recipe.use_ema else []
     own: list[keras.callbacks.Callback] = [*averages, *before, recovery]

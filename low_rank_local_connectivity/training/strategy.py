@@ -8,15 +8,16 @@ import contextlib
 import dataclasses
 import faulthandler
 import functools
-import json
 import os
-import sys
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from low_rank_local_connectivity.training import replicas
+from low_rank_local_connectivity.training.cluster import cluster_here, meet
 from low_rank_local_connectivity.training.endings import RunError
 
 # Seconds that a worker waits for the others to start.
@@ -81,6 +82,52 @@ class Placement:
         if self.workers == 1:
             return list(here)
         return [count > 0 for count in _summing(self.strategy)(here).numpy()]
+
+    @property
+    def separate(self) -> bool:
+        """Whether the replicas have variables of their own, as under TensorFlow's strategies."""
+        return self.strategy is not None and self.replicas > 1
+
+    def own_values(self, variables: Sequence[Any]) -> list[np.ndarray]:
+        """Returns each variable's values on all replicas, of shape `(replicas, *shape)`.
+
+        Nothing is returned if there is one replica, or replicas have nothing of their own.
+        Collective: every worker must call it.
+        """
+        return replicas.own_values(variables, self.strategy) if self.separate else []
+
+    def set_own_values(self, variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+        """Gives every replica the values that `own_values` returned."""
+        replicas.set_own_values(variables, values, self.strategy)
+
+    def add_own_values(self, variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+        """Adds values to variables: those of `own_values`, or if it returns none, plain ones."""
+        if self.separate:
+            replicas.add_own_values(variables, values, self.strategy)
+            return
+        for variable, array in zip(variables, values, strict=True):
+            variable.assign(variable + array)
+
+    def check_same(self, step: int, digest: int) -> None:
+        """Checks that all workers continue from the same state; collective.
+
+        Args:
+            step: The number of steps done.
+            digest: A number from 0 to below 2**32 that depends on the whole state.
+
+        Raises:
+            RunError: If they do not.
+        """
+        if self.workers == 1:
+            return
+        here = np.array([step, digest], "int64")
+        everywhere = replicas.from_every_replica(here, self.strategy)
+        if (everywhere != here).any():
+            steps = ", ".join(str(row[0]) for row in everywhere)
+            raise RunError(
+                "All workers of a job must read the same checkpoint. Received: states after the "
+                f"steps {steps}. Give them a folder that they share."
+            )
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raises a `RunError` if the replicas cannot share batches evenly."""
@@ -155,7 +202,12 @@ def _filling_tensors(batch_size: int, weight: float) -> Callable:
 ONE_DEVICE = Placement("one_device")
 
 
-def place(name: str, tpu: str | None = None, timeout: float = PEERS_TIMEOUT) -> Placement:
+def place(
+    name: str,
+    tpu: str | None = None,
+    timeout: float = PEERS_TIMEOUT,
+    facts: Mapping[str, Any] | None = None,
+) -> Placement:
     """Sets up where training runs.
 
     Args:
@@ -165,12 +217,14 @@ def place(name: str, tpu: str | None = None, timeout: float = PEERS_TIMEOUT) -> 
         tpu: Name or address of a TPU, as `TPUClusterResolver` takes it; `"local"` on a TPU's own
             machine.
         timeout: Seconds to wait for the other workers.
+        facts: What all workers must have alike, by its name in sentences; values are for JSON.
 
     Returns:
         The placement.
 
     Raises:
-        RunError: If the backend or the environment lacks what is requested.
+        RunError: If the backend or the environment lacks what is requested, or a worker is missing,
+            is there twice, or has other facts.
     """
     if name not in ("auto", *STRATEGIES):
         raise RunError(
@@ -184,7 +238,7 @@ def place(name: str, tpu: str | None = None, timeout: float = PEERS_TIMEOUT) -> 
         _require_plain(name, backend)
         return ONE_DEVICE
     name = _choose(tpu) if name == "auto" else name
-    return STRATEGIES[name](tpu, timeout)
+    return STRATEGIES[name](tpu, timeout, facts or {})
 
 
 def _require_plain(name: str, backend: str) -> None:
@@ -200,7 +254,7 @@ def _choose(tpu: str | None) -> str:
 
     if tpu is not None:
         return "tpu"
-    if len(_cluster().get("worker", [])) + len(_cluster().get("chief", [])) > 1:
+    if (cluster := cluster_here()) and len(cluster.addresses) > 1:
         return "multi_worker"
     return "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "one_device"
 
@@ -224,39 +278,42 @@ def _mirrored() -> Placement:
     return Placement("mirrored", strategy.num_replicas_in_sync, strategy=strategy)
 
 
-def _cluster() -> dict[str, list[str]]:
-    """Returns the addresses of a job's processes in `TF_CONFIG`, by task type."""
-    text = os.environ.get("TF_CONFIG", "{}")
-    try:
-        cluster = json.loads(text).get("cluster", {})
-    except (ValueError, AttributeError):
-        raise RunError(
-            "TF_CONFIG must be a JSON object that names the cluster's workers. Received: "
-            f"TF_CONFIG={text}. See the README for an example."
-        ) from None
-    return cluster
-
-
-def _multi_worker(timeout: float) -> Placement:
-    import tensorflow as tf
-
-    addresses = [address for task in ("chief", "worker") for address in _cluster().get(task, [])]
-    if not addresses:
+def _multi_worker(timeout: float, facts: Mapping[str, Any]) -> Placement:
+    cluster = cluster_here()
+    if cluster is None:
         raise RunError(
             "strategy=multi_worker needs the addresses of all workers in TF_CONFIG. Received: "
-            "TF_CONFIG without them. See the README for an example."
+            "TF_CONFIG without them. See docs/scaling.md for an example."
         )
-    with _ending_after(timeout, addresses):
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    resolver = strategy.cluster_resolver
-    first = resolver.task_type == "chief" or "chief" not in _cluster()
+    count = len(cluster.addresses)
+    if count > 1:
+        meet(cluster, facts, timeout)
+    strategy = _made_by_all(timeout)
     return Placement(
         "multi_worker",
         strategy.num_replicas_in_sync,
-        len(addresses),
-        chief=resolver.task_type in (None, "chief", "worker") and first and not resolver.task_id,
+        count,
+        chief=cluster.index == 0,
         strategy=strategy,
     )
+
+
+def _made_by_all(timeout: float) -> Any:
+    """Returns TensorFlow's strategy, which all workers must make at the same time."""
+    import tensorflow as tf
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with _ending_after(max(timeout, PEERS_TIMEOUT)):
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except tf.errors.OpError as error:
+        raise RunError(
+            "TensorFlow must be able to connect the workers of a job. Received: "
+            f"{(error.message or str(error)).splitlines()[0]} Start all of them again."
+        ) from error
+    # TensorFlow would take the signal from whoever sends it, and go on.
+    signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+    return strategy
 
 
 def lost_peer(error: BaseException) -> str | None:
@@ -266,7 +323,7 @@ def lost_peer(error: BaseException) -> str | None:
     import tensorflow as tf
 
     gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
-    if not isinstance(error, gone) or len(_cluster()) == 0:
+    if not isinstance(error, gone) or not os.environ.get("TF_CONFIG"):
         return None
     return (
         "All workers of a job must run until it ends. Received: "
@@ -276,19 +333,13 @@ def lost_peer(error: BaseException) -> str | None:
 
 
 @contextlib.contextmanager
-def _ending_after(seconds: float, addresses: list[str]) -> Iterator[None]:
+def _ending_after(seconds: float) -> Iterator[None]:
     """Ends the process if the body takes longer than the time allowed.
 
-    Making the strategy waits indefinitely for the other workers while holding the interpreter's
-    lock, so only a thread that does not need the lock can end it: that of `faulthandler`. It
-    writes a traceback, which the sentence before explains.
+    Making the strategy waits indefinitely for a worker that has ended since all of them met, while
+    holding the interpreter's lock, so only a thread that does not need the lock can end it: that of
+    `faulthandler`, which writes a traceback.
     """
-    print(  # noqa: T201
-        f"Waiting up to {seconds:.0f} s for {len(addresses)} workers: {', '.join(addresses)}. If "
-        "one does not start in time, this process ends with a traceback and status 1.",
-        file=sys.stderr,
-        flush=True,
-    )
     faulthandler.dump_traceback_later(seconds, exit=True)
     try:
         yield
@@ -306,11 +357,12 @@ def _tpu_of(tpu: str | None) -> Placement:
     return Placement("tpu", strategy.num_replicas_in_sync, strategy=strategy)
 
 
-# What makes each, of a TPU's name and the seconds to wait for other workers. The command's field
-# `strategy` lists the names too: it is checked before TensorFlow is loaded.
-STRATEGIES: dict[str, Callable[[str | None, float], Placement]] = {
-    "one_device": lambda _tpu, _timeout: ONE_DEVICE,
-    "mirrored": lambda _tpu, _timeout: _mirrored(),
-    "multi_worker": lambda _tpu, timeout: _multi_worker(timeout),
-    "tpu": lambda tpu, _timeout: _tpu_of(tpu),
+# What makes each, of a TPU's name, the seconds to wait for other workers and what these must have
+# alike. The command's field `strategy` lists the names too: it is checked before TensorFlow is
+# loaded.
+STRATEGIES: dict[str, Callable[[str | None, float, Mapping[str, Any]], Placement]] = {
+    "one_device": lambda _tpu, _timeout, _facts: ONE_DEVICE,
+    "mirrored": lambda _tpu, _timeout, _facts: _mirrored(),
+    "multi_worker": lambda _tpu, timeout, facts: _multi_worker(timeout, facts),
+    "tpu": lambda tpu, _timeout, _facts: _tpu_of(tpu),
 }
