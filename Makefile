@@ -13,7 +13,7 @@ LOWEST_TESTS_ON_JAX := tests/layers/local/test_identities.py tests/test_weights.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: experiment test test-all test-tensorflow test-jax test-torch test-slow test-lowest \
-	test-lowest-tensorflow test-lowest-jax tpu-check coverage lint format
+	test-lowest-tensorflow test-lowest-jax tpu-check coverage lint format docs docs-check
 
 experiment: .venv/experiments.installed
 	$(BIN)/python run_experiment.py
@@ -64,6 +64,15 @@ lint: .venv/dev.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# The pages, in build/docs/html. Examples of the gallery run, but not again until they change.
+docs: .venv/docs.installed
+	rm -rf build/docs/html/_modules  # whose links are not renewed when other pages are
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -d build/docs/trees docs build/docs/html
+
+# Every page in a browser (Debian's chromium, or what CHROMIUM names), as wide as a screen and as a telephone.
+docs-check: docs
+	$(BIN)/python docs/check.py build/docs/html
+
 format: .venv/dev.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -74,32 +83,36 @@ format: .venv/dev.installed
 	$(PYTHON) -m venv .venv
 
 .venv/experiments.installed: pyproject.toml setup.py | .venv/bin/python
-	$(BIN)/pip install --quiet --editable ".[experiments]"
+	$(BIN)/python -m pip install --quiet --editable ".[experiments]"
 	@touch $@
 
 .venv/dev.installed: pyproject.toml setup.py | .venv/bin/python
-	$(BIN)/pip install --quiet --editable ".[experiments,dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[experiments,dev]"
+	@touch $@ .venv/experiments.installed
+
+.venv/docs.installed: pyproject.toml setup.py | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[experiments,docs]"
 	@touch $@ .venv/experiments.installed
 
 .venv/dev-slow.installed: pyproject.toml setup.py | .venv/bin/python
-	$(BIN)/pip install --quiet --editable ".[experiments,dev-slow]"
+	$(BIN)/python -m pip install --quiet --editable ".[experiments,dev-slow]"
 	@touch $@ .venv/dev.installed .venv/experiments.installed
 
 .venv/tpu-check.installed: pyproject.toml setup.py | .venv/bin/python
-	$(BIN)/pip install --quiet --editable ".[experiments,dev,tpu-check]"
+	$(BIN)/python -m pip install --quiet --editable ".[experiments,dev,tpu-check]"
 	@touch $@ .venv/dev.installed .venv/experiments.installed
 
 # The lowest PyTorch that pyproject.toml declares, in the build for CPUs that its own index has,
 # unless some PyTorch is there already; and what interprets kernels for GPUs, where it exists.
 .venv/torch.installed: | .venv/dev.installed
-	$(BIN)/python -c "import torch" 2> /dev/null || $(BIN)/pip install --quiet --retries 0 \
+	$(BIN)/python -c "import torch" 2> /dev/null || $(BIN)/python -m pip install --quiet --retries 0 \
 		--extra-index-url https://download.pytorch.org/whl/cpu $$($(BIN)/python tests/lowest.py torch)
-	$(BIN)/pip install --quiet --editable ".[experiments,dev,gpu-check]" || true
+	$(BIN)/python -m pip install --quiet --editable ".[experiments,dev,gpu-check]" || true
 	@touch $@
 
 .venv-lowest/installed: pyproject.toml setup.py tests/lowest.py
 	$(PYTHON) -m venv .venv-lowest
 	$(PYTHON) tests/lowest.py > .venv-lowest/constraints.txt
-	$(LOWEST)/pip install --quiet --editable ".[experiments,dev]" \
+	$(LOWEST)/python -m pip install --quiet --editable ".[experiments,dev]" \
 		--constraint .venv-lowest/constraints.txt
 	@touch $@

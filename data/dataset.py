@@ -187,7 +187,7 @@ class Dataset:
 
     @property
     def dimensions(self) -> int:
-        """How many spatial axes an input has: 1 of a signal, 2 of an image, 3 of a volume."""
+        """How many spatial axes an input has, 1 of a signal, 2 of an image, 3 of a volume."""
         return len(self.image_shape) - 1
 
     @property

@@ -97,7 +97,7 @@ def sweep_on_ray(cluster: Cluster, runs: Sequence[Run], folder: Path) -> Gathere
         RunError: If there is no such cluster.
         StoppedError: If a signal asked the sweep to stop; its runs have saved their states.
     """
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]  # an extra
 
     with connected(ray, cluster):
         outcomes = follow(ray, cluster, runs, folder.absolute())

@@ -18,9 +18,9 @@ LIBRARY = "low_rank_local_connectivity"
 LISTED = Path(__file__).with_suffix(".txt")
 
 
-# What the documents do not name: how Keras comes to know the layers, and how Keras's settings are
-# changed for a while.
-INTERNAL = {"keras_settings", "registration"}
+# What the documents do not name: how Keras comes to know the layers, how Keras's settings are
+# changed for a while, and how files are written that no reader sees half of.
+INTERNAL = {"keras_settings", "registration", "unfinished"}
 
 
 def packages() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The README's and CONTRIBUTING's commands exist, and run."""
+"""The commands of the README, of CONTRIBUTING and of the pages exist, and run."""
 
 import itertools
 import os
@@ -15,6 +15,8 @@ from test_npz import SHAPES, arrays
 
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
+# Documents whose experiments run as they stand; those of others need machines or data.
+TRIED = ("README.md", *(f"docs/{name}.md" for name in ("install", "photos", "arrays", "training")))
 
 
 def commands(document: str) -> list[str]:
@@ -26,7 +28,8 @@ def commands(document: str) -> list[str]:
 
 
 def experiments() -> list[str]:
-    return [line for line in commands("README.md") if "run_experiment.py" in line]
+    lines = [line for document in TRIED for line in commands(document)]
+    return [line for line in dict.fromkeys(lines) if "python run_experiment.py" in line]
 
 
 def test_the_two_commands_stand_first():
@@ -42,7 +45,8 @@ def test_every_make_target_exists(document):
 
 def test_every_extra_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = re.findall(r"\[([\w,]+)\]\"", "".join(commands("README.md")))
+    pages = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    extras = re.findall(r"\[([\w,-]+)\]\"", "".join(page.read_text() for page in pages))
     assert extras
     named = {name for group in extras for name in group.split(",")}
     assert named <= set(project["optional-dependencies"])

@@ -93,16 +93,16 @@ def export_model(
             `litert_int8` and of the model.
 
     Returns:
-        The manifest: the model's name; the form that is served (`"converted"`, `"unconverted"` or
-        `"bank by bank"`); the parameters of the model and of that form; milliseconds if they were
-        measured; the `precision`: the names of the model's dtype policies, that of the served form
-        and how far it is from the model's own outputs; `inputs` and `outputs`, with `name`,
-        `model_name`, `shape`, `dtype` and, for inputs, `sample_range`, and, where there is only
-        one, `input` and the name of the `output`; class names; versions; and for each format its
-        `file` (in the folder), `bytes`, `signatures` and `difference`. SavedModels with
-        `preprocess` add the `bytes_difference` of that signature; `litert_int8` adds its
-        `tolerance`, `batch_size`, the fraction of representative inputs for which its largest
-        output is the model's (`agreement`, for each output) and the `accuracy` of both.
+        The manifest, a dictionary of the model's name; the form that is served (`"converted"`,
+        `"unconverted"` or `"bank by bank"`); the parameters of the model and of that form;
+        milliseconds if they were measured; the `precision`: the names of the model's dtype
+        policies, that of the served form and how far it is from the model's own outputs; `inputs`
+        and `outputs`, with `name`, `model_name`, `shape`, `dtype` and, for inputs, `sample_range`,
+        and, where there is only one, `input` and the name of the `output`; class names; versions;
+        and for each format its `file` (in the folder), `bytes`, `signatures` and `difference`.
+        SavedModels with `preprocess` add the `bytes_difference` of that signature; `litert_int8`
+        adds its `tolerance`, `batch_size`, the fraction of representative inputs for which its
+        largest output is the model's (`agreement`, for each output) and the `accuracy` of both.
 
     Raises:
         ValueError: If an argument is out of its range, the model is of another kind, the backend

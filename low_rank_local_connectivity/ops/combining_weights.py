@@ -81,8 +81,8 @@ def normalize_logits(logits_Ok, normalization: Normalization):
         normalization: Which of the three.
 
     Returns:
-        Combining weights in at least float32, whatever the data type of the logits: in float16
-        the epsilon would underflow to 0 and zero logits would give NaN.
+        Combining weights in at least float32, whatever the data type of the logits, since in
+        float16 the epsilon would underflow to 0 and zero logits would give NaN.
 
     Raises:
         ValueError: If `logits_Ok` is no tensor, or `normalization` none of the three.

@@ -120,7 +120,7 @@ class Request:
 
     @property
     def reads(self) -> int:
-        """Numbers that one filter reads: taps times channels."""
+        """Numbers that one filter reads, taps times channels."""
         return self.windows.taps * self.channels
 
     @property

@@ -22,7 +22,7 @@ from low_rank_local_connectivity.unfinished import remove_unfinished
 if TYPE_CHECKING:
     from low_rank_local_connectivity.training.event_log import RunLog
     from low_rank_local_connectivity.training.freezing import Frozen
-    from low_rank_local_connectivity.training.recovery import Recovery
+    from low_rank_local_connectivity.training.recovery import LostError, Recovery
     from low_rank_local_connectivity.training.session import (
         Recipe,
         answers,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "STOPPED_STATUS",
     "Frozen",
+    "LostError",
     "Placement",
     "Recipe",
     "Recovery",

@@ -187,7 +187,7 @@ class DeformableConv2D(OffsetBranch, SharedFilterConv):
 
     @property
     def further_windows(self) -> tuple[None, ...]:
-        """None, for all positions: taps may be moved anywhere."""
+        """None, for all positions, because taps may be moved anywhere."""
         return (None,)
 
     def filter_operations(self, input_shape: Any, outputs: int) -> int:

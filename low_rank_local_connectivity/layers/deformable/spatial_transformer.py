@@ -47,9 +47,9 @@ class SpatialTransformer2D(ConfiguredLayer):
             reference's code; if not, their outer edges.
         data_format: `"channels_last"` or `"channels_first"`; Keras's global setting if None.
 
-    Weights, in this order, before those of `localization`:
+    Weights, in this order:
         kernel: `(features, 6)`.
-        bias: `(6,)`, the rows of `A`, one after another.
+        bias: `(6,)`, the rows of `A`, one after another. Those of `localization` follow.
 
     Input:
         `(batch, height, width, channels)` or `(batch, channels, height, width)`; any size that

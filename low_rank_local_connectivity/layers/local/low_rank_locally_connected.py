@@ -295,7 +295,7 @@ class LowRankLocallyConnected(Planned, BaseLocalConv):
 
     @property
     def has_logits(self) -> bool:
-        """Whether combining weights can be anything but 1: softmax of a single logit cannot."""
+        """Whether combining weights can be anything but 1, as softmax of a single logit cannot."""
         return self.spatial_rank > 1 or self.normalize_weights != "softmax"
 
     @property

@@ -75,7 +75,7 @@ class WithBackground(TakesAnyDtype, layers.Wrapper):
 
     @property
     def windows(self) -> Any:
-        """The layer itself: positions read what its positions read."""
+        """The layer itself, whose positions read what these do."""
         return self.layer
 
     def operations(self, input_shape: Any) -> int:
