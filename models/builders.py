@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def application(*args: Any, **kwargs: Any) -> "keras.Model":
     """Builds a network of keras.applications."""
-    from .application import application
+    from .application_network import application
 
     return application(*args, **kwargs)
 

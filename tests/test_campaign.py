@@ -1,12 +1,12 @@
 """A campaign: what it trains next, when it stops, and what it says."""
 
-import json
 import signal
 import time
 
 import pytest
 
 from low_rank_local_connectivity.experiments import campaign, sweeping
+from low_rank_local_connectivity.experiments.folder import write_result
 from low_rank_local_connectivity.training.claims import claimed
 from low_rank_local_connectivity.training.endings import STOPPED_STATUS, StoppedError
 from low_rank_local_connectivity.training.records import append_record
@@ -25,7 +25,7 @@ def runs_of(folder, **changes):
 
 def record(run, folder, accuracy=0.5):
     result = dict.fromkeys(("train_accuracy", "valid_accuracy", "test_accuracy"), accuracy)
-    result |= {"parameters": 10}
+    result |= {"parameters": 10, "seconds": 60}
     append_record(
         folder / "records.jsonl", {"name": run.name, "config": run.config, "result": result}
     )
@@ -41,7 +41,7 @@ def trained(monkeypatch):
         names.append(run.name)
         run.folder.mkdir(parents=True)
         result = {"train_accuracy": 0.6, "valid_accuracy": 0.5, "test_accuracy": 0.4}
-        (run.folder / "result.json").write_text(json.dumps({**result, "parameters": 3}))
+        write_result(run.folder, {**result, "parameters": 3, "seconds": 60})
         return 0
 
     monkeypatch.setattr(sweeping, "_train", train)

@@ -303,7 +303,7 @@ def test_a_tpu_is_set_up_by_its_own_steps(monkeypatch):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("{", r"TF_CONFIG must be a JSON object that names the cluster's workers\. Received: "),
+        ("{", r"TF_CONFIG must be a JSON object that names the cluster's workers and which "),
         ("{}", r"needs the addresses of all workers in TF_CONFIG\. Received: TF_CONFIG without"),
     ],
 )

@@ -42,7 +42,9 @@ def claimed(path: Path, locking: bool = True) -> Iterator[IO | None]:
         try:
             yield lock
         finally:
-            del _held[held]
+            # Where another thread waited, it may be held by that one already.
+            if _held.get(held) is lock:
+                del _held[held]
 
 
 def _opened(path: Path) -> IO:
