@@ -145,3 +145,7 @@ plt.show()
 # as filters of their own everywhere (9.2 ± 3.4), with a quarter of the parameters. Four banks under
 # a softmax gained nothing, nor did coordinates: what pays here is that frequencies are treated
 # apart, and not that position is known.
+#
+# How much they gain depends on the set-up: with other pieces of the recordings and other schedules,
+# the margin of the locally connected layer lay between 3.3 and 9.2 points, that of four banks
+# between -4.9 and 2.0.
