@@ -5,43 +5,29 @@ import math
 from typing import Any, Literal, Unpack
 
 import keras
-from keras import constraints, initializers, ops, regularizers
+from keras import ops
 
-from low_rank_local_connectivity.layers.arguments import arguments_of, initializer_of
-from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
-from low_rank_local_connectivity.layers.biases import add_bias
-from low_rank_local_connectivity.layers.data_format import to_channels_last
+from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.documentation import documented_with
-from low_rank_local_connectivity.layers.filter_initialization import draw_filters, separate_clone
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
-from low_rank_local_connectivity.layers.local.combining_weights import (
-    InputDependentCombiningWeights,
-)
-from low_rank_local_connectivity.layers.local.spatial_bias import AXIS_NAMES, add_spatial_bias
-from low_rank_local_connectivity.layers.planned import Planned
-from low_rank_local_connectivity.ops import combining_weights as weights_ops
+from low_rank_local_connectivity.layers.local.shared_banks import SharedBanks
 from low_rank_local_connectivity.ops.arguments import (
     boolean,
-    one_of,
     per_axis,
-    positive_int,
     received,
-    spatial_axes,
-    tensor,
 )
 from low_rank_local_connectivity.ops.low_rank_local_convolution import combine_banks, embed_banks
-from low_rank_local_connectivity.ops.operation_counts import numbers, per_output
+from low_rank_local_connectivity.ops.operation_counts import numbers
 from low_rank_local_connectivity.ops.windows import Windows
 from low_rank_local_connectivity.plans.fused import require_kernel
 from low_rank_local_connectivity.plans.low_rank import LOW_RANK, LowRankRequest
-from low_rank_local_connectivity.plans.machine import present_machine, require_memory
+from low_rank_local_connectivity.plans.machine import require_memory
 from low_rank_local_connectivity.plans.plan import Plan, choose, names_of
-from low_rank_local_connectivity.regularizers import SpatialSmoothness
 
 Implementation = Literal["auto", "convolve_then_combine", "combine_then_convolve", "fused"]
 
 
-class LowRankLocallyConnected(Planned, BaseLocalConv):
+class LowRankLocallyConnected(SharedBanks):
     """A convolution whose filter at each position mixes `K` shared filter banks.
 
     `filter[i, j] = sum_k w[i, j, k] * bank[k]` (equation 2 of the paper), a rank-`K`
@@ -164,53 +150,42 @@ class LowRankLocallyConnected(Planned, BaseLocalConv):
         implementation: Implementation = "auto",
         **kwargs: Unpack[LayerArguments],
     ) -> None:
-        self.spatial_rank = positive_int("spatial_rank", spatial_rank)
         super().__init__(
             filters=filters,
             kernel_size=kernel_size,
+            spatial_rank=spatial_rank,
             strides=strides,
             padding=padding,
             data_format=data_format,
             dilation_rate=dilation_rate,
             activation=activation,
             use_bias=use_bias,
+            additive_axes=additive_axes,
+            input_dependent=input_dependent,
+            normalize_weights=normalize_weights,
+            use_spatial_bias=use_spatial_bias,
+            combining_weights_initializer=combining_weights_initializer,
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,
             kernel_regularizer=kernel_regularizer,
+            combining_weights_regularizer=combining_weights_regularizer,
             bias_regularizer=bias_regularizer,
+            spatial_bias_regularizer=spatial_bias_regularizer,
             activity_regularizer=activity_regularizer,
             kernel_constraint=kernel_constraint,
+            combining_weights_constraint=combining_weights_constraint,
             bias_constraint=bias_constraint,
+            spatial_bias_constraint=spatial_bias_constraint,
+            preserve_variance=preserve_variance,
+            implementation=implementation,
             **kwargs,
         )
-        self.input_dependent = boolean("input_dependent", input_dependent)
-        self.additive_axes = self._standardize_axes(additive_axes)
-        self.normalize_weights = (
-            one_of("normalize_weights", normalize_weights, ("softmax", "norm", None, "")) or None
-        )
-        self.use_spatial_bias = one_of(
-            "use_spatial_bias", use_spatial_bias, (True, False, "per_filter")
-        )
-        if not isinstance(combining_weights_initializer, str) or (
-            combining_weights_initializer != "conv_init"
-        ):
-            combining_weights_initializer = initializer_of(
-                "combining_weights_initializer", combining_weights_initializer
-            )
-        self.combining_weights_initializer: Any = combining_weights_initializer
-        self.combining_weights_regularizer = regularizers.get(combining_weights_regularizer)
-        self.spatial_bias_regularizer = regularizers.get(spatial_bias_regularizer)
-        self.combining_weights_constraint = constraints.get(combining_weights_constraint)
-        self.spatial_bias_constraint = constraints.get(spatial_bias_constraint)
-        self.preserve_variance = boolean("preserve_variance", preserve_variance)
-        self.implementation: Any = self._standardize_implementation(implementation)
         if self.mixed and self.padding == "valid":
             raise ValueError(
                 "Banks of different kernel sizes or dilation rates need padding that keeps the "
                 f"size. Received: padding='valid' with kernel_size={self.kernel_size} and "
                 f"dilation_rate={self.dilation_rate}. Use padding='same'."
             )
-        self.predictor: InputDependentCombiningWeights | None = None
 
     ARGUMENTS = arguments_of(__init__)
 
@@ -245,18 +220,6 @@ class LowRankLocallyConnected(Planned, BaseLocalConv):
             per_axis(name, tuple(item) if isinstance(item, list) else item, self.dimensions)
             for item in value
         ]
-
-    def _standardize_axes(self, axes: Any) -> tuple[int, ...]:
-        if axes is None:
-            return () if self.input_dependent else tuple(range(self.dimensions))
-        axes = spatial_axes("additive_axes", axes, self.dimensions)
-        if self.input_dependent and axes:
-            raise ValueError(
-                "Input-dependent combining weights are predicted for every position, so "
-                "`additive_axes` must be () or left None with `input_dependent=True`. "
-                f"Received: additive_axes={axes}."
-            )
-        return axes
 
     def _standardize_implementation(self, value: Any) -> str:
         *choices, last = ("auto", *names_of(LOW_RANK))
@@ -294,16 +257,6 @@ class LowRankLocallyConnected(Planned, BaseLocalConv):
         return isinstance(self.kernel_size, list) or isinstance(self.dilation_rate, list)
 
     @property
-    def has_logits(self) -> bool:
-        """Whether combining weights can be anything but 1, as softmax of a single logit cannot."""
-        return self.spatial_rank > 1 or self.normalize_weights != "softmax"
-
-    @property
-    def _smooth(self) -> bool:
-        """Whether the normalised combining weights are regularised instead of the logits."""
-        return isinstance(self.combining_weights_regularizer, SpatialSmoothness)
-
-    @property
     def bank_windows(self) -> list[Windows]:
         """Where each bank's windows sit."""
         banks = range(self.spatial_rank)
@@ -324,10 +277,19 @@ class LowRankLocallyConnected(Planned, BaseLocalConv):
         banks = self.bank_windows[1:] if self.mixed else ()
         return (*banks, *([None] if self.input_dependent else []))
 
-    def build(self, input_shape: Any) -> None:
-        """Creates the weights for inputs of this shape."""
-        super().build(input_shape)
-        self.machine = present_machine()
+    def build_banks(self, input_shape: Any) -> None:
+        """Creates the banks; `autocast=False` keeps them in float32 until they are mixed."""
+        self._require_plan(input_shape)
+        if self.mixed:
+            self.kernel_bases = [
+                self._add_banks(f"kernel_bases_{k}", windows, 1, k)
+                for k, windows in enumerate(self.bank_windows)
+            ]
+        else:
+            self.kernel_bases = self._add_banks("kernel_bases", self.windows, self.spatial_rank, 0)
+
+    def _require_plan(self, input_shape: Any) -> None:
+        """Refuses inputs for which the plan that the layer was told to take cannot be."""
         if self.implementation == "fused" and None in self.input_sizes:
             raise ValueError(
                 "implementation='fused' compiles a kernel for one size, so every spatial size must "
@@ -346,142 +308,21 @@ class LowRankLocallyConnected(Planned, BaseLocalConv):
                 f"The filters that layer {self.name!r} mixes for every position",
                 "Use implementation='convolve_then_combine', or larger strides.",
             )
-        self._build_banks()
-        self._build_logits(input_shape)
-        self.spatial_bias_terms = []
-        if self.use_spatial_bias:
-            per_filter = self.use_spatial_bias == "per_filter"
-            self.spatial_bias_terms = add_spatial_bias(
-                self,
-                self.output_sizes,
-                () if per_filter else self.additive_axes,
-                self.filters if per_filter else None,
-                self.bias_initializer,
-                self.spatial_bias_regularizer,
-                self.spatial_bias_constraint,
-            )
-        self.bias = add_bias(self)
 
-    def _build_banks(self) -> None:
-        """Creates the banks; `autocast=False` keeps them in float32 until they are mixed."""
+    def _add_banks(self, name: str, windows: Windows, count: int, index: int):
+        bank = (*windows.sizes, self.input_channels, self.filters)
 
-        def add_banks(name: str, windows: Windows, count: int, index: int):
-            bank = (*windows.sizes, self.input_channels, self.filters)
+        def draw(shape, dtype=None):
+            return ops.reshape(self.draw_banks(bank, count, index, dtype), shape)
 
-            def draw(shape, dtype=None):
-                initializer = separate_clone(self.kernel_initializer, index)
-                banks = ops.reshape(draw_filters(initializer, bank, count, dtype), shape)
-                if self.preserve_variance and self.normalize_weights == "softmax":
-                    banks = banks * math.sqrt(self.spatial_rank)
-                return banks
-
-            return self.add_weight(
-                shape=(*bank[:-1], count * self.filters),
-                initializer=draw,
-                name=name,
-                regularizer=self.kernel_regularizer,
-                constraint=self.kernel_constraint,
-                autocast=False,
-            )
-
-        if self.mixed:
-            self.kernel_bases: Any = [
-                add_banks(f"kernel_bases_{k}", windows, 1, k)
-                for k, windows in enumerate(self.bank_windows)
-            ]
-        else:
-            self.kernel_bases = add_banks("kernel_bases", self.windows, self.spatial_rank, 0)
-
-    def _build_logits(self, input_shape: Any) -> None:
-        """Creates the logits, or the network that predicts them."""
-        self.logits = []
-        if not self.has_logits:
-            return
-        if self.input_dependent:
-            if None in self.input_sizes:
-                raise ValueError(
-                    "Input-dependent combining weights need an input of known spatial size. "
-                    f"Received: input_shape={tuple(input_shape)}. Give keras.Input a static size."
-                )
-            self.predictor = InputDependentCombiningWeights(
-                self.spatial_rank,
-                self.windows.static_output_shape(self.input_sizes),
-                data_format="channels_last",
-                dtype=self.dtype_policy,
-                name="combining_weights",
-            )
-            self.predictor.build((None, *self.input_sizes, self.input_channels))
-            return
-        names = AXIS_NAMES[self.dimensions]
-        shapes = {f"combining_weights_{names[axis]}": (axis,) for axis in self.additive_axes}
-        shapes = shapes or {"combining_weights": tuple(range(self.dimensions))}
-        for index, (name, axes) in enumerate(shapes.items()):
-            sizes = tuple(self.output_sizes[axis] for axis in axes)
-            if None in sizes:
-                raise ValueError(
-                    f"The weight {name!r} of layer {self.name!r} has logits for every position "
-                    "along its axes, so the input's size along them must be known. Received: "
-                    f"input_shape={tuple(input_shape)}. Give the input a static size, or share "
-                    "along the unknown axis by leaving it out of `additive_axes`."
-                )
-            self.logits.append(
-                self.add_weight(
-                    shape=(*sizes, self.spatial_rank),
-                    initializer=self._logits_initializer(index, len(shapes)),
-                    name=name,
-                    regularizer=None if self._smooth else self.combining_weights_regularizer,
-                    constraint=self.combining_weights_constraint,
-                    autocast=False,
-                )
-            )
-
-    def _logits_initializer(self, index: int, terms: int):
-        if self.combining_weights_initializer == "conv_init":
-            return initializers.Constant(1 / math.sqrt(self.spatial_rank) / terms)
-        return separate_clone(self.combining_weights_initializer, index)
-
-    def fixed_axes(self) -> tuple[int, ...]:
-        """Returns the spatial axes along which the weights fix the input's size."""
-        if not self.has_logits and not self.use_spatial_bias:
-            return ()
-        if self.additive_axes and self.use_spatial_bias != "per_filter":
-            return self.additive_axes
-        return tuple(range(self.dimensions))
-
-    def combining_weights(self, inputs=None):
-        """Returns the weight of each bank at each position.
-
-        Args:
-            inputs: The layer's inputs; needed if the weights depend on them, else ignored.
-
-        Returns:
-            Tensor of shape `(*output sizes, K)`, or `(batch, *output sizes, K)` if the weights
-            depend on the inputs, in at least float32; length 1 along an axis of unknown size.
-
-        Raises:
-            ValueError: If the layer is not built, or needs inputs and gets none.
-
-        Example:
-            >>> layer = LowRankLocallyConnected2D(5, 3, spatial_rank=4)
-            >>> layer.build((None, 8, 9, 2))
-            >>> ops.convert_to_numpy(layer.combining_weights())[0, 0].round(2).tolist()
-            [0.25, 0.25, 0.25, 0.25]
-        """
-        self.require_built("combining_weights")
-        if not self.input_dependent:
-            weights = self._fixed_weights()
-            return ops.broadcast_to(weights, (*self._sizes_or_one(), self.spatial_rank))
-        if inputs is None:
-            raise ValueError(
-                f"The combining weights of layer {self.name!r} depend on its inputs. Received: "
-                "inputs=None. Call combining_weights(inputs)."
-            )
-        given = tensor("inputs", inputs, "bSc")
-        inputs = ops.cast(ops.convert_to_tensor(given), self.compute_dtype)
-        self._check_sizes(inputs.shape)
-        weights = self._weights_per_example(to_channels_last(inputs, self.data_format))
-        shape = (ops.shape(inputs)[0], *self._sizes_or_one(), self.spatial_rank)
-        return ops.broadcast_to(weights, shape)
+        return self.add_weight(
+            shape=(*bank[:-1], count * self.filters),
+            initializer=draw,
+            name=name,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+            autocast=False,
+        )
 
     def local_kernel(self):
         """Returns the filter at each position, mixed from the banks.
@@ -515,26 +356,6 @@ class LowRankLocallyConnected(Planned, BaseLocalConv):
             kernel = ops.convert_to_tensor(self.kernel_bases)
         shape = (*self._sizes_or_one(), self.spatial_rank)
         return combine_banks(kernel, ops.broadcast_to(self._fixed_weights(), shape))
-
-    def _sizes_or_one(self) -> tuple[int, ...]:
-        return tuple(1 if size is None else size for size in self.output_sizes)
-
-    def _fixed_weights(self):
-        """Returns normalised weights, of length 1 along axes that they do not depend on."""
-        if not self.has_logits:
-            return ops.ones((1,) * (self.dimensions + 1))
-        parts = [ops.convert_to_tensor(part) for part in self.logits]
-        if self.additive_axes:
-            logits = weights_ops.sum_over_axes(parts, self.additive_axes, self.dimensions)
-        else:
-            (logits,) = parts
-        return weights_ops.normalize_logits(logits, self.normalize_weights)
-
-    def _weights_per_example(self, inputs):
-        """Returns normalised weights with a batch axis, of length 1 if all examples share them."""
-        if self.predictor is None:
-            return ops.expand_dims(self._fixed_weights(), 0)
-        return weights_ops.normalize_logits(self.predictor(inputs), self.normalize_weights)
 
     def convolve(self, inputs, training: bool | None = None):
         """Applies the local filters to channels-last inputs, by the plan chosen."""
@@ -573,24 +394,6 @@ class LowRankLocallyConnected(Planned, BaseLocalConv):
             bank_windows=self.bank_windows if self.mixed else None,
             fixed_sizes=None not in self.output_sizes,
         )
-
-    @property
-    def _mixing(self) -> Literal["none", "shared", "per_example"]:
-        if not self.has_logits:
-            return "none"
-        return "per_example" if self.input_dependent else "shared"
-
-    def _penalized(self, inputs, batched: bool):
-        """Returns normalised weights whose roughness, if regularised, is among the losses.
-
-        Args:
-            inputs: The layer's inputs, channels last.
-            batched: Whether to have an axis of examples, of length 1 if all share the weights.
-        """
-        weights = self._weights_per_example(inputs) if batched else self._fixed_weights()
-        if self._smooth and self.trainable:
-            self.add_loss(self.combining_weights_regularizer(weights, batched))
-        return weights
 
     def operations(self, input_shape: Any) -> int:
         """Counts `K` convolutions, the mixing of their responses, and what predicts the weights."""
@@ -636,21 +439,6 @@ class LowRankLocallyConnected(Planned, BaseLocalConv):
         local_filters = taps * self.input_channels * outputs
         mixing = 2 * self.spatial_rank * local_filters if self.has_logits else 0
         return 2 * local_filters + self._operations_afterwards(outputs), mixing
-
-    def _predicting_operations(self) -> int:
-        """Counts the network, and three per logit: exponential or square, sum, division."""
-        predictor: Any = self.predictor
-        shape = (None, *self.input_sizes, self.input_channels)
-        per_logit = 0 if self.normalize_weights is None else 3
-        logits = self.spatial_rank * math.prod(predictor.positions)
-        return predictor.operations(shape) + per_logit * logits
-
-    def _operations_afterwards(self, outputs: int) -> int:
-        return per_output(bool(self.output_biases()), self.activation) * outputs
-
-    def output_biases(self) -> list:
-        """Returns the terms of the spatial bias and the filters' bias."""
-        return [*self.spatial_bias_terms, *super().output_biases()]
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
