@@ -146,42 +146,17 @@ def test_encoded_images_are_prepared_and_named_by_the_server(tmp_path, rng):
 @only_tensorflow
 def test_a_server_can_warm_up_by_the_request_that_lies_beside(tmp_path, rng):
     import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
 
     export_model(small_model(rng), tmp_path)
     path = tmp_path / "1" / "assets.extra" / "tf_serving_warmup_requests"
     (record,) = tf.data.TFRecordDataset(str(path))
-    # PredictionLog.predict_log.request.inputs["image"], field by field.
-    request = fields(fields(fields(record.numpy())[6][0])[1][0])
-    spec = fields(request[1][0])
-    assert (spec[1], spec[3]) == ([b"small"], [b"serving_default"])
-    item = fields(request[2][0])
-    assert item[1] == [b"image"]
-    tensor = tf.io.parse_tensor(item[2][0], tf.float32)
-    assert tensor.shape == (1, 9, 8, 2)
-
-
-def fields(message):
-    """Reads a message of protocol buffers whose fields all have a length."""
-    found, place = {}, 0
-
-    def number():
-        nonlocal place
-        value = shift = 0
-        while True:
-            byte = message[place]
-            place += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    while place < len(message):
-        tag = number()
-        assert tag & 7 == 2
-        length = number()
-        found.setdefault(tag >> 3, []).append(message[place : place + length])
-        place += length
-    return found
+    log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+    spec = log.predict_log.request.model_spec
+    assert (spec.name, spec.signature_name) == ("small", "serving_default")
+    ((name, tensor),) = log.predict_log.request.inputs.items()
+    assert name == "image"
+    assert tf.make_ndarray(tensor).shape == (1, 9, 8, 2)
 
 
 @only_tensorflow
