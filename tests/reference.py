@@ -1,10 +1,13 @@
 """The layers' definitions in NumPy: obvious, and independent of Keras and of this library.
 
 Everything is channels-last and in float64. A kernel reads `inputs[position * stride - padding +
-tap * dilation]`, and 0 where that lies outside.
+tap * dilation]`, and where that lies outside 0, or what `numpy.pad` puts there.
 """
 
 import numpy as np
+
+# NumPy's names of what is read from the inputs themselves.
+READ = {"circular": "wrap", "reflect": "reflect", "replicate": "edge"}
 
 
 def output_length(length, size, stride, dilation, padding):
@@ -22,23 +25,45 @@ def zeros_before(length, size, stride, dilation, padding):
     reach = (size - 1) * dilation
     if padding == "causal":
         return reach
-    if length % stride == 0:
-        total = max(reach + 1 - stride, 0)
-    else:
-        total = max(reach + 1 - length % stride, 0)
-    return total // 2
+    return zeros_in_all(length, size, stride, dilation) // 2
+
+
+def zeros_in_all(length, size, stride, dilation):
+    """The same rule for how many zeros there are before and after an axis."""
+    reach = (size - 1) * dilation
+    return max(reach + 1 - (length % stride or stride), 0)
 
 
 def output_shape(shape, sizes, strides, dilations, padding):
     """Counts the windows along each axis."""
+    if not isinstance(padding, str):
+        shape = [length + sum(pair) for length, pair in zip(shape, padding, strict=True)]
+        padding = "valid"
     axes = zip(shape, sizes, strides, dilations, strict=True)
     return tuple(output_length(*axis, padding) for axis in axes)
 
 
+def bordered(inputs, taps, strides, dilations, padding):
+    """Puts a border around the inputs that is read from them, or as many zeros as are asked for.
+
+    Returns them and the padding that is left to do.
+    """
+    if isinstance(padding, str) and padding not in READ:
+        return inputs, padding
+    if isinstance(padding, str):
+        axes = list(zip(inputs.shape[1:-1], taps, strides, dilations, strict=True))
+        totals = [zeros_in_all(*axis) for axis in axes]
+        amounts, mode = [(total // 2, total - total // 2) for total in totals], READ[padding]
+    else:
+        amounts, mode = padding, "constant"
+    return np.pad(inputs, [(0, 0), *amounts, (0, 0)], mode=mode), "valid"
+
+
 def apply_filter(inputs, kernel, position, strides, dilations, padding):
     """Applies one filter bank `(*taps, channels, filters)` at one position of all inputs."""
-    sizes = inputs.shape[1:-1]
     taps = kernel.shape[:-2]
+    inputs, padding = bordered(inputs, taps, strides, dilations, padding)
+    sizes = inputs.shape[1:-1]
     result = np.zeros((len(inputs), kernel.shape[-1]))
     for tap in np.ndindex(*taps):
         element = tuple(
@@ -56,6 +81,7 @@ def apply_filter(inputs, kernel, position, strides, dilations, padding):
 def read_windows(inputs, taps, positions, strides, dilations, padding):
     """Returns what apply_filter reads at every position: (batch, *positions, *taps, channels)."""
     dimensions = len(taps)
+    inputs, padding = bordered(inputs, taps, strides, dilations, padding)
     read = inputs
     for axis in range(dimensions):
         size, place = inputs.shape[1 + axis], 1 + 2 * axis

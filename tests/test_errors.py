@@ -28,20 +28,17 @@ CONSTRUCTION = {
     ),
     "padding": (
         lambda: layers.LocallyConnected2D(4, 3, padding="causal"),
-        "`padding` must be one of 'valid', 'same'. Received: padding='causal'.",
+        (
+            "`padding` must be one of 'valid', 'same', 'circular', 'reflect', 'replicate', or a "
+            "tuple with a pair (before, after) of integers of at least 0 for each spatial axis, "
+            "here 2. Received: padding='causal'."
+        ),
     ),
     "data format": (
         lambda: layers.SpatialBias(data_format="NCHW"),
         (
             "`data_format` must be one of 'channels_last', 'channels_first'. "
             "Received: data_format='NCHW'."
-        ),
-    ),
-    "strides and dilation": (
-        lambda: layers.LocallyConnected1D(4, 3, strides=2, dilation_rate=2),
-        (
-            "`strides` above 1 cannot be combined with a `dilation_rate` above 1. Received: "
-            "strides=(2,) and dilation_rate=(2,). Set one of them to 1."
         ),
     ),
     "fan": (

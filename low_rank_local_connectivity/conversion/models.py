@@ -16,6 +16,7 @@ from low_rank_local_connectivity.conversion.factorization import to_locally_conn
 from low_rank_local_connectivity.conversion.relaxation import to_convolution
 from low_rank_local_connectivity.conversion.report import ConversionReport, sizes
 from low_rank_local_connectivity.inspection.graph import has_graph, require_graph
+from low_rank_local_connectivity.layers.base_local_conv import why_not_keras
 from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
     LowRankLocallyConnected,
 )
@@ -33,8 +34,9 @@ def for_serving(layer: keras.Layer) -> keras.Layer | list[keras.Layer] | None:
     """Returns the layers for a server to run in place of a low-rank one; the rule of `convert`.
 
     That is a locally connected layer, or for `K = 1` under softmax a convolution and a spatial
-    bias. The layer is kept (None) if it is of another kind, depends on its inputs, or, with a
-    warning, if it is a mixed basis whose banks would fill less than a quarter of their box.
+    bias. The layer is kept (None) if it is of another kind, depends on its inputs, is such a
+    convolution with windows that Keras's have not, or, with a warning, if it is a mixed basis whose
+    banks would fill less than a quarter of their box.
 
     Args:
         layer: Any layer.
@@ -49,7 +51,7 @@ def for_serving(layer: keras.Layer) -> keras.Layer | list[keras.Layer] | None:
     if not isinstance(layer, LowRankLocallyConnected):
         return None
     if not layer.mixed and not layer.has_logits:
-        return to_convolution(layer)
+        return to_convolution(layer) if why_not_keras(layer) is None else None
     if layer.input_dependent or None in layer.input_sizes:
         return None
     if reason := _mostly_empty(layer):
@@ -75,6 +77,8 @@ def _why_not_for_serving(layer: Any) -> str:
         return "its filters depend on the input"
     if None in layer.input_sizes:
         return f"it is built for inputs of unknown size, {layer.input_sizes}"
+    if not layer.mixed and not layer.has_logits and (reason := why_not_keras(layer)):
+        return f"it is a convolution, and {reason}"
     return _mostly_empty(layer) or "the rule keeps it"
 
 

@@ -19,6 +19,7 @@ from low_rank_local_connectivity.conversion.weights import (
 from low_rank_local_connectivity.layers.deformable.deformable_conv import DeformableConv2D
 from low_rank_local_connectivity.layers.local.spatial_bias import SpatialBias
 from low_rank_local_connectivity.layers.other.full_conv import FullConv1D, FullConv2D, FullConv3D
+from low_rank_local_connectivity.ops.windows import READ_BORDERS
 
 LOCAL = tuple(LOCALLY_CONNECTED.values())
 DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
@@ -34,9 +35,11 @@ SCALED_INPUTS = (*PADDED, layers.Dense)
 
 def pads(layer: Any) -> bool:
     """Whether a layer reads zeros around its inputs."""
-    if not isinstance(layer, PADDED):
+    if not isinstance(layer, PADDED) or layer.padding in ("valid", *READ_BORDERS):
         return False
-    return layer.padding != "valid" and math.prod(layer.kernel_size) > 1
+    if not isinstance(layer.padding, str):
+        return any(map(any, layer.padding))
+    return math.prod(layer.kernel_size) > 1
 
 
 def with_scaled_outputs(layer: Any, factor: np.ndarray, addend: Any) -> Any:

@@ -16,13 +16,14 @@ from low_rank_local_connectivity.layers.data_format import (
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
-from low_rank_local_connectivity.ops.arguments import (
-    one_of_any_case,
-    per_axis,
-    positive_int,
-)
+from low_rank_local_connectivity.ops.arguments import per_axis, positive_int
 from low_rank_local_connectivity.ops.operation_counts import convolution, numbers, per_output
-from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.ops.windows import (
+    READ_BORDERS,
+    Padding,
+    Windows,
+    checked_padding,
+)
 
 
 def fitting_windows(layer: Any, sizes: Sequence[int | None]) -> tuple[int | None, ...]:
@@ -33,7 +34,7 @@ def fitting_windows(layer: Any, sizes: Sequence[int | None]) -> tuple[int | None
         sizes: Spatial size of its inputs.
 
     Raises:
-        ValueError: If no window fits.
+        ValueError: If no window fits, or there is too little to read for the border.
     """
     windows = layer.windows
     found = windows.output_shape(sizes)
@@ -44,7 +45,40 @@ def fitting_windows(layer: Any, sizes: Sequence[int | None]) -> tuple[int | None
             f"{windows.extents} elements. Received: spatial input size {sizes} with "
             f"padding={layer.padding!r}. Use a smaller {smaller}, or padding='same'."
         )
+    for one in (windows, *getattr(layer, "bank_windows", ())):
+        if one.reads_border:
+            one.pad_amounts(sizes)
     return found
+
+
+def why_not_keras(layer: Any) -> str | None:
+    """Returns why no convolution of Keras's has the windows of a layer, None if one has."""
+    windows = layer.windows
+    if windows.padding not in ("valid", "same", "causal"):
+        return f"no convolution of Keras's has padding={windows.padding!r}"
+    if windows.strided_and_dilated:
+        return "no convolution of Keras's has strides and a dilation rate above 1 at once"
+    return None
+
+
+def require_keras_windows(method: str, layer: Any) -> None:
+    """Refuses to turn a layer into a convolution of Keras's that cannot have its windows.
+
+    Args:
+        method: What was asked for, for the error.
+        layer: A layer with `windows`.
+
+    Raises:
+        ValueError: If there is no such convolution.
+    """
+    reason = why_not_keras(layer)
+    if reason is not None:
+        windows = layer.windows
+        raise ValueError(
+            f"{method}() returns a convolution of Keras's, and {reason}. Received: layer "
+            f"{layer.name!r} with strides={windows.strides}, dilation_rate={windows.dilations} and "
+            f"padding={windows.padding!r}. Keep the layer as it is, for export with convert=False."
+        )
 
 
 class BaseLocalConv(LayerWithKernels):
@@ -63,7 +97,7 @@ class BaseLocalConv(LayerWithKernels):
         filters: int,
         kernel_size: Any,
         strides: Any = 1,
-        padding: str = "valid",
+        padding: Padding = "valid",
         data_format: str | None = None,
         dilation_rate: Any = 1,
         activation: Any = None,
@@ -81,7 +115,7 @@ class BaseLocalConv(LayerWithKernels):
         self.filters = positive_int("filters", filters)
         self.kernel_size = self._standardize_structure("kernel_size", kernel_size)
         self.strides = per_axis("strides", strides, self.dimensions)
-        self.padding = one_of_any_case("padding", padding, self.paddings())
+        self.padding = checked_padding(padding, self.paddings(), self.dimensions)
         self.data_format = standardize_data_format(data_format)
         self.dilation_rate = self._standardize_structure("dilation_rate", dilation_rate)
         self.keep(
@@ -94,25 +128,16 @@ class BaseLocalConv(LayerWithKernels):
             kernel_constraint=kernel_constraint,
             bias_constraint=bias_constraint,
         )
-        self._refuse_strides_with_dilation()
         self.input_spec = keras.layers.InputSpec(ndim=self.dimensions + 2)
 
     def paddings(self) -> tuple[str, ...]:
-        """Returns the values that `padding` may have."""
-        return ("valid", "same", "causal") if self.dimensions == 1 else ("valid", "same")
+        """Returns the names that `padding` may be."""
+        causal = ("causal",) if self.dimensions == 1 else ()
+        return ("valid", "same", *causal, *READ_BORDERS)
 
     def _standardize_structure(self, name: str, value: Any) -> Any:
         """Returns a kernel size or dilation rate per axis."""
         return per_axis(name, value, self.dimensions)
-
-    def _refuse_strides_with_dilation(self) -> None:
-        rates = self.dilation_rate if isinstance(self.dilation_rate, list) else [self.dilation_rate]
-        if max(self.strides) > 1 and max(map(max, rates)) > 1:
-            raise ValueError(
-                "`strides` above 1 cannot be combined with a `dilation_rate` above 1. Received: "
-                f"strides={self.strides} and dilation_rate={self.dilation_rate}. "
-                "Set one of them to 1."
-            )
 
     @property
     def windows(self) -> Windows:

@@ -222,11 +222,11 @@ def spatial_axes(name: str, value: Any, dimensions: int) -> tuple[int, ...]:
     return tuple(sorted(axis for axis in axes if axis is not None))
 
 
-def pairs_of_pads(value: Any) -> list[tuple[int, int]] | None:
+def pairs_of_pads(value: Any, dimensions: int = 2) -> list[tuple[int, int]] | None:
     """Returns `((top, bottom), (left, right))` as pairs of whole numbers, None if it is not."""
     pairs = [items_of(pair) for pair in items_of(value) or []]
     found = [[integer(item) for item in pair or []] for pair in pairs]
-    if len(found) != 2 or any(len(pair) != 2 for pair in found):
+    if len(found) != dimensions or any(len(pair) != 2 for pair in found):
         return None
     if any(item is None or item < 0 for pair in found for item in pair):
         return None

@@ -27,6 +27,7 @@ from low_rank_local_connectivity.ops.arguments import (
     tensor,
     tensors,
 )
+from low_rank_local_connectivity.ops.convolution import channels_last_convolution
 from low_rank_local_connectivity.ops.padding import pad
 from low_rank_local_connectivity.ops.precision import as_floats, matmul
 
@@ -210,19 +211,6 @@ def _require_room(inputs_bhwx, steps: Sequence[Steps], pads: Sequence[tuple[int,
             )
 
 
-def plain_convolution(inputs_bhwx, kernel, strides: Sequence[int], padding: str):
-    """Returns `ops.conv` of channels-last inputs; with a single tap, of the pixels that it reads.
-
-    On PyTorch 2.13 a single tap with unequal strides, applied to channels-last inputs on a CPU,
-    gets a wrong gradient for its kernel.
-    """
-    if tuple(kernel.shape[:2]) == (1, 1):
-        inputs_bhwx, strides = inputs_bhwx[:, :: strides[0], :: strides[1]], (1, 1)
-    return ops.conv(
-        inputs_bhwx, kernel, strides=strides, padding=padding, data_format="channels_last"
-    )
-
-
 def _apply_fine(inputs_bhwx, fine_rkldf, blocks: int, steps: Sequence[Steps]):
     """Returns every block's responses to the fine kernels: `(b, f, h, w, r, c)`."""
     rank, rows, columns, channels, filters = fine_rkldf.shape
@@ -232,7 +220,8 @@ def _apply_fine(inputs_bhwx, fine_rkldf, blocks: int, steps: Sequence[Steps]):
     kernel = ops.reshape(
         ops.transpose(fine_rkldf, (1, 2, 3, 0, 4)), (rows, columns, channels, rank * filters)
     )
-    responses = plain_convolution(inputs_nhwd, kernel, [s.first_stride for s in steps], "valid")
+    strides = [step.first_stride for step in steps]
+    responses = channels_last_convolution(inputs_nhwd, kernel, strides=strides)
     height, width = _sizes(responses)
     responses_bchwrf = ops.reshape(responses, (-1, blocks, height, width, rank, filters))
     return ops.transpose(responses_bchwrf, (0, 5, 2, 3, 4, 1))

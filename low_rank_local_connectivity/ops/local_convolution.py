@@ -28,6 +28,7 @@ from low_rank_local_connectivity.ops.arguments import (
     require_length,
     tensors,
 )
+from low_rank_local_connectivity.ops.borders import pad_windows, with_border
 from low_rank_local_connectivity.ops.gradients import with_gradient
 from low_rank_local_connectivity.ops.padding import pad
 from low_rank_local_connectivity.ops.precision import as_floats, matmul
@@ -75,6 +76,7 @@ def local_convolution(inputs_bSc, kernel_prf, windows: Windows, training: bool =
     reads = windows.taps * inputs_bSc.shape[-1]
     require_length("kernel_prf", kernel_prf, "r", reads, "of all taps and channels")
     inputs_bSc, kernel_prf = as_floats(inputs_bSc, kernel_prf)
+    inputs_bSc, windows = with_border(inputs_bSc, windows)
     rows = slab_rows(windows, inputs_bSc.shape[1:], skip_padding=False)
     batch = inputs_bSc.shape[0]
     # An unknown batch is None, or a symbol where JAX exports.
@@ -324,14 +326,6 @@ def _overlap_add(parts: Sequence, starts: Sequence[int], length: int):
 def _sum(terms: Iterable):
     first, *rest = terms
     return sum(rest, start=first)
-
-
-def pad_windows(inputs_bSc, windows: Windows):
-    """Adds the zeros that `windows.padding` asks for around the spatial axes."""
-    amounts = windows.pad_amounts(inputs_bSc.shape[1:-1])
-    if not any(map(any, amounts)):
-        return inputs_bSc
-    return pad(inputs_bSc, ((0, 0), *amounts, (0, 0)))
 
 
 def spread(values, steps: Sequence[int]):

@@ -25,13 +25,13 @@ from low_rank_local_connectivity.ops.arguments import (
     tensor,
     tensors,
 )
+from low_rank_local_connectivity.ops.borders import with_border
 from low_rank_local_connectivity.ops.constants import plain_number, plain_shape
-from low_rank_local_connectivity.ops.convolution import channels_last_convolution
+from low_rank_local_connectivity.ops.convolution import windowed_convolution
 from low_rank_local_connectivity.ops.gradients import with_gradient
 from low_rank_local_connectivity.ops.local_convolution import (
     after,
     local_convolution_by_slabs,
-    pad_windows,
     positions_of_rows,
     slab_rows,
     spread,
@@ -42,18 +42,6 @@ from low_rank_local_connectivity.ops.windows import Windows
 
 # Up to so many, gradients for combining weights multiply by the banks, above, the banks by them.
 FEW_BANKS = 8
-
-
-def windowed_convolution(inputs_bSc, kernel_Tcg, windows: Windows):
-    """Convolves with one kernel for all positions, at any padding of `Windows`."""
-    settings: dict[str, Any] = {
-        "strides": windows.strides,
-        "padding": windows.padding,
-        "dilation_rate": windows.dilations,
-    }
-    if windows.padding == "causal":
-        inputs_bSc, settings["padding"] = pad_windows(inputs_bSc, windows), "valid"
-    return channels_last_convolution(inputs_bSc, kernel_Tcg, **settings)
 
 
 def _require_whole_banks(kernel_Tcg, rank: int) -> None:
@@ -306,6 +294,7 @@ def combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, windows: Windows):
         )
     _require_whole_banks(kernel_Tcg, weights_Ok.shape[-1])
     inputs_bSc, kernel_Tcg, weights_Ok = as_floats(inputs_bSc, kernel_Tcg, weights_Ok)
+    inputs_bSc, windows = with_border(inputs_bSc, windows)
     rows = slab_rows(windows, inputs_bSc.shape[1:], skip_padding=True)
     positions = positions_of_rows(rows, weights_Ok.shape[:-1])
     kernels_pqf = [
@@ -318,7 +307,7 @@ def combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, windows: Windows):
 def embed_banks(kernels_Tcf: Sequence, windows: Sequence[Windows], shape: Sequence[int | None]):
     """Places banks of different structure where they sit in one box of taps of dilation 1.
 
-    Under `"same"` padding every bank is padded for itself, so bank `k` starts at tap
+    Under padding that keeps the size every bank is padded for itself, so bank `k` starts at tap
     `pad_before(box) - pad_before(bank_k)` of the box: not always at its centre.
 
     Args:

@@ -8,17 +8,19 @@ A tensor's name ends in its axes; an axis in capitals stands for one axis per sp
 
 import itertools
 
-from low_rank_local_connectivity.ops.local_convolution import pad_windows
+from low_rank_local_connectivity.ops.borders import pad_windows
 from low_rank_local_connectivity.ops.windows import Windows
 
 
 def read_taps(inputs_bSc, windows: Windows) -> list:
     """Returns what all windows read through each tap.
 
-    `taps[t][b, o, c] = inputs[b, stride * o + dilation * t - padding, c]`, 0 outside.
+    `taps[t][b, o, c] = inputs[b, stride * o + dilation * t - padding, c]`; outside of the inputs 0,
+    or what `windows.padding` says.
 
     Args:
-        inputs_bSc: Inputs; the spatial size may be unknown, except under `"same"` with strides.
+        inputs_bSc: Inputs; the spatial size may be unknown, except under strides and a padding that
+            depends on it.
         windows: Where the windows sit.
 
     Returns:

@@ -22,6 +22,7 @@ from low_rank_local_connectivity.kernels.geometry import (
     fitting_geometry,
     moved_bytes,
 )
+from low_rank_local_connectivity.ops.borders import with_border
 from low_rank_local_connectivity.ops.windows import Windows
 from low_rank_local_connectivity.plans.machine import device_kind
 from low_rank_local_connectivity.plans.request import Request
@@ -149,11 +150,13 @@ def convolve_by_mixed(request: Request, kind: Kind, inputs_bSc: Any, banks: Any,
     positions = request.windows.static_output_shape(sizes)
     shape = (*positions, request.rank) if kind == "shared" else (batch, *positions, request.rank)
     made_of = (ops.convert_to_tensor(banks), ops.broadcast_to(weights, shape))
-    return convolve(kind, inputs_bSc, made_of, request.windows, request.rank, request.filters)
+    inputs_bSc, windows = with_border(inputs_bSc, request.windows)
+    return convolve(kind, inputs_bSc, made_of, windows, request.rank, request.filters)
 
 
 def convolve_by_given(request: Request, inputs_bSc: Any, kernel_prf: Any):
     """Applies filters that are given for every position."""
     convolve = _kernels(inputs_bSc, request)
     made_of = (ops.convert_to_tensor(kernel_prf),)
-    return convolve("given", inputs_bSc, made_of, request.windows, 1, request.filters)
+    inputs_bSc, windows = with_border(inputs_bSc, request.windows)
+    return convolve("given", inputs_bSc, made_of, windows, 1, request.filters)

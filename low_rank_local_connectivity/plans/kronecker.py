@@ -16,6 +16,8 @@ from typing import Any
 from keras import ops
 
 from low_rank_local_connectivity.ops.arguments import items_of, per_axis, positive_int, received
+from low_rank_local_connectivity.ops.borders import pad_windows
+from low_rank_local_connectivity.ops.convolution import windowed_convolution
 from low_rank_local_connectivity.ops.kronecker import (
     Factors,
     Steps,
@@ -23,9 +25,9 @@ from low_rank_local_connectivity.ops.kronecker import (
     kronecker_convolution,
     kronecker_kernel,
     must_subsample,
-    plain_convolution,
     steps_of,
 )
+from low_rank_local_connectivity.ops.windows import READ_BORDERS
 from low_rank_local_connectivity.plans.plan import Plan
 from low_rank_local_connectivity.plans.request import Request
 from low_rank_local_connectivity.plans.work import Work, bytes_in_memory
@@ -133,7 +135,8 @@ def _strided_pixels(stride: int, outputs: int | None) -> float:
 
 def _is_padding_known(request: KroneckerRequest) -> bool:
     """Whether inputs can be padded before the first step, whatever their size."""
-    strided = request.windows.padding == "same" and max(request.windows.strides) > 1
+    follows = request.windows.padding in ("same", *READ_BORDERS)
+    strided = follows and max(request.windows.strides) > 1
     return not (strided and None in request.sizes)
 
 
@@ -141,18 +144,18 @@ def _convolve_once(
     request: KroneckerRequest, inputs_bhwx: Any, coarse_rijce: Any, fine_rkldf: Any
 ) -> Any:
     kernel = ops.cast(kronecker_kernel(coarse_rijce, fine_rkldf), inputs_bhwx.dtype)
-    return plain_convolution(inputs_bhwx, kernel, request.windows.strides, request.windows.padding)
+    return windowed_convolution(inputs_bhwx, kernel, request.windows)
 
 
 def _convolve_twice(
     request: KroneckerRequest, inputs_bhwx: Any, coarse_rijce: Any, fine_rkldf: Any
 ) -> Any:
+    # Both steps read one padded input.
     return kronecker_convolution(
-        inputs_bhwx,
+        pad_windows(inputs_bhwx, request.windows),
         ops.cast(coarse_rijce, inputs_bhwx.dtype),
         ops.cast(fine_rkldf, inputs_bhwx.dtype),
         request.windows.strides,
-        request.windows.pad_amounts(request.sizes),
     )
 
 

@@ -21,11 +21,11 @@ from typing import Any, Literal
 from keras import ops
 
 from low_rank_local_connectivity.ops.arguments import boolean, instance_of, one_of, sequence
+from low_rank_local_connectivity.ops.convolution import windowed_convolution
 from low_rank_local_connectivity.ops.low_rank_local_convolution import (
     combine_then_convolve,
     convolve_then_combine,
     convolve_then_combine_mixed,
-    windowed_convolution,
 )
 from low_rank_local_connectivity.ops.windows import Windows
 from low_rank_local_connectivity.plans.fused import convolve_by_mixed, fused_work, may_fuse

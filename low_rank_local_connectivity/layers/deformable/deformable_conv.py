@@ -11,8 +11,10 @@ from low_rank_local_connectivity.layers.data_format import from_channels_last, t
 from low_rank_local_connectivity.layers.deformable.offset_branch import OffsetBranch
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.ops.arguments import boolean, number_above, tensor
+from low_rank_local_connectivity.ops.borders import with_border
+from low_rank_local_connectivity.ops.convolution import windowed_convolution
 from low_rank_local_connectivity.ops.deform_conv import deform_conv2d
-from low_rank_local_connectivity.ops.kronecker import plain_convolution
+from low_rank_local_connectivity.ops.windows import Padding, Windows
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -30,10 +32,10 @@ class DeformableConv2D(OffsetBranch, SharedFilterConv):
         filters: Number of filters.
         kernel_size: Taps per spatial axis: an integer or a tuple of 2.
         strides: Step between windows per spatial axis, in input elements.
-        padding: `"valid"` or `"same"`. A tap may be moved outside of the input under both.
+        padding: As in `LocallyConnected2D`. A tap may be moved beyond what is padded, where there
+            are zeros.
         data_format: `"channels_last"` or `"channels_first"`; Keras's global setting if None.
-        dilation_rate: Step between taps per spatial axis, in input elements; 1 where strides are
-            larger.
+        dilation_rate: Step between taps per spatial axis, in input elements.
         offset_groups: How many groups of input channels have offsets of their own, at least 1;
             divides the channels.
         modulated: Whether each sample is weighted too, as in version 2 of the reference; False
@@ -90,7 +92,7 @@ class DeformableConv2D(OffsetBranch, SharedFilterConv):
         filters: int,
         kernel_size: int | tuple[int, ...],
         strides: int | tuple[int, ...] = 1,
-        padding: str = "valid",
+        padding: Padding = "valid",
         data_format: str | None = None,
         dilation_rate: int | tuple[int, ...] = 1,
         offset_groups: int = 1,
@@ -161,25 +163,15 @@ class DeformableConv2D(OffsetBranch, SharedFilterConv):
         """
         self.require_built("offsets_and_mask")
         inputs = ops.cast(ops.convert_to_tensor(tensor("x", x, "bhwc")), self.compute_dtype)
-        offsets, mask = self._offset_branch(to_channels_last(inputs, self.data_format))
+        inputs, windows = with_border(to_channels_last(inputs, self.data_format), self.windows)
+        offsets, mask = self._offset_branch(inputs, windows)
         if mask is not None:
             mask = from_channels_last(mask, self.data_format)
         return from_channels_last(offsets, self.data_format), mask
 
-    def _offset_branch(self, inputs):
+    def _offset_branch(self, inputs, windows: Windows):
         kernel, bias = self._offset_weights(inputs.dtype)
-        if self.windows.taps == 1:
-            found = plain_convolution(inputs, kernel, self.strides, self.padding)
-        else:
-            found = ops.conv(
-                inputs,
-                kernel,
-                strides=self.strides,
-                padding=self.padding,
-                data_format="channels_last",
-                dilation_rate=self.dilation_rate,
-            )
-        found = found + bias
+        found = windowed_convolution(inputs, kernel, windows) + bias
         if not self.modulated:
             return found, None
         offsets = 2 * self.windows.taps * self.offset_groups
@@ -200,14 +192,15 @@ class DeformableConv2D(OffsetBranch, SharedFilterConv):
     def convolve(self, inputs, training: bool | None = None):
         """Asks the offset branch where to read channels-last inputs, reads and convolves."""
         del training
-        offsets, mask = self._offset_branch(inputs)
+        inputs, windows = with_border(inputs, self.windows)
+        offsets, mask = self._offset_branch(inputs, windows)
         return deform_conv2d(
             inputs,
             ops.cast(self.kernel, inputs.dtype),
             offsets,
             mask,
             strides=self.strides,
-            padding=self.padding,
+            padding=windows.padding,
             dilation_rate=self.dilation_rate,
             offset_groups=self.offset_groups,
             data_format="channels_last",

@@ -14,6 +14,7 @@ from low_rank_local_connectivity.layers.filter_initialization import draw_filter
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.planned import Planned
 from low_rank_local_connectivity.ops.arguments import one_of
+from low_rank_local_connectivity.ops.windows import Padding
 from low_rank_local_connectivity.plans.fused import require_kernel
 from low_rank_local_connectivity.plans.locally_connected import LOCALLY_CONNECTED
 from low_rank_local_connectivity.plans.machine import present_machine, require_memory
@@ -34,7 +35,10 @@ class LocallyConnected(Planned, BaseLocalConv):
         filters: Number of filters at each position.
         kernel_size: Taps per spatial axis: an integer or a tuple.
         strides: Step between windows per spatial axis, in input elements.
-        padding: `"valid"` or `"same"`; `"causal"` too in 1D.
+        padding: `"valid"`, or what stands around the input. Zeros: `"same"`, `"causal"` in 1D, or
+            a tuple that says how many, with a pair `(before, after)` for each spatial axis. As
+            many elements of the input itself as `"same"` has zeros: `"circular"`, wrapped around;
+            `"reflect"`, mirrored without repeating the border; `"replicate"`, the border repeated.
         data_format: `"channels_last"` or `"channels_first"`; Keras's global setting if None.
         activation: Name or callable.
         use_bias: Whether each position and filter has a bias.
@@ -83,7 +87,7 @@ class LocallyConnected(Planned, BaseLocalConv):
         filters: int,
         kernel_size: int | tuple[int, ...],
         strides: int | tuple[int, ...] = 1,
-        padding: str = "valid",
+        padding: Padding = "valid",
         data_format: str | None = None,
         activation: Any = None,
         use_bias: bool = True,

@@ -18,7 +18,7 @@ from low_rank_local_connectivity.ops.arguments import (
 )
 from low_rank_local_connectivity.ops.low_rank_local_convolution import combine_banks, embed_banks
 from low_rank_local_connectivity.ops.operation_counts import numbers
-from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.ops.windows import Padding, Windows
 from low_rank_local_connectivity.plans.fused import require_kernel
 from low_rank_local_connectivity.plans.low_rank import LOW_RANK, LowRankRequest
 from low_rank_local_connectivity.plans.machine import require_memory
@@ -48,11 +48,14 @@ class LowRankLocallyConnected(SharedBanks):
         filters: Number of filters, `F`.
         kernel_size: Taps per spatial axis: an integer or a tuple. A *list* of `K` such values
             gives each bank its own size: a mixed basis, which needs padding that keeps the size
-            (`"same"`, or `"causal"` in 1D).
+            (any but `"valid"` and amounts).
         spatial_rank: Number of filter banks, `K`, at least 1. More banks than positions add
             parameters, not functions.
         strides: Step between windows per spatial axis, in input elements.
-        padding: `"valid"` or `"same"`; `"causal"` too in 1D.
+        padding: `"valid"`, or what stands around the input. Zeros: `"same"`, `"causal"` in 1D, or
+            a tuple that says how many, with a pair `(before, after)` for each spatial axis. As
+            many elements of the input itself as `"same"` has zeros: `"circular"`, wrapped around;
+            `"reflect"`, mirrored without repeating the border; `"replicate"`, the border repeated.
         data_format: `"channels_last"` or `"channels_first"`; Keras's global setting if None.
         dilation_rate: Step between taps per spatial axis; a list of `K` for a mixed basis.
         activation: Name or callable.
@@ -124,7 +127,7 @@ class LowRankLocallyConnected(SharedBanks):
         kernel_size: int | tuple[int, ...] | list,
         spatial_rank: int,
         strides: int | tuple[int, ...] = 1,
-        padding: str = "valid",
+        padding: Padding = "valid",
         data_format: str | None = None,
         dilation_rate: int | tuple[int, ...] | list = 1,
         activation: Any = None,
@@ -180,10 +183,10 @@ class LowRankLocallyConnected(SharedBanks):
             implementation=implementation,
             **kwargs,
         )
-        if self.mixed and self.padding == "valid":
+        if self.mixed and (self.padding == "valid" or not isinstance(self.padding, str)):
             raise ValueError(
                 "Banks of different kernel sizes or dilation rates need padding that keeps the "
-                f"size. Received: padding='valid' with kernel_size={self.kernel_size} and "
+                f"size. Received: padding={self.padding!r} with kernel_size={self.kernel_size} and "
                 f"dilation_rate={self.dilation_rate}. Use padding='same'."
             )
 
@@ -480,7 +483,7 @@ class LowRankLocallyConnected2D(LowRankLocallyConnected):
         kernel_size: int | tuple[int, ...] | list,
         spatial_rank: int,
         strides: int | tuple[int, ...] = 1,
-        padding: str = "valid",
+        padding: Padding = "valid",
         data_format: str | None = None,
         dilation_rate: int | tuple[int, ...] | list = 1,
         activation: Any = None,

@@ -24,6 +24,7 @@ from low_rank_local_connectivity.ops.arguments import (
 from low_rank_local_connectivity.ops.cond_conv import mix_kernels
 from low_rank_local_connectivity.ops.operation_counts import convolution, each_shape, numbers
 from low_rank_local_connectivity.ops.precision import at_least_float32, mean
+from low_rank_local_connectivity.ops.windows import Padding
 from low_rank_local_connectivity.plans.conditional import CONDITIONAL
 from low_rank_local_connectivity.plans.machine import present_machine
 from low_rank_local_connectivity.plans.plan import Plan, choose
@@ -53,7 +54,7 @@ class CondConv2D(Planned, BaseLocalConv):
         num_experts: Number of experts, `n`, at least 1. The layer's size grows with it, its work
             hardly: mixing costs as much as convolving at `n` more positions.
         strides: Step between windows per spatial axis, in input elements.
-        padding: `"valid"` or `"same"`.
+        padding: As in `LocallyConnected2D`.
         data_format: `"channels_last"` or `"channels_first"`; Keras's global setting if None.
         dilation_rate: Step between taps per spatial axis, in input elements.
         activation: Name or callable.
@@ -111,7 +112,7 @@ class CondConv2D(Planned, BaseLocalConv):
         kernel_size: int | tuple[int, ...],
         num_experts: int = 8,
         strides: int | tuple[int, ...] = 1,
-        padding: str = "valid",
+        padding: Padding = "valid",
         data_format: str | None = None,
         dilation_rate: int | tuple[int, ...] = 1,
         activation: Any = None,

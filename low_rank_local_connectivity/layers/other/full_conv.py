@@ -10,8 +10,7 @@ from low_rank_local_connectivity.layers.base_local_conv import SharedFilterConv
 from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.ops.arguments import one_of
-from low_rank_local_connectivity.ops.convolution import channels_last_convolution
-from low_rank_local_connectivity.ops.local_convolution import pad_windows
+from low_rank_local_connectivity.ops.convolution import windowed_convolution
 from low_rank_local_connectivity.ops.precision import matmul
 
 
@@ -124,13 +123,7 @@ class FullConv(SharedFilterConv):
             inputs = inputs - background
             taps = ops.sum(self.kernel, axis=tuple(range(self.dimensions)))
             response = matmul(background, ops.cast(taps, background.dtype))
-        outputs = channels_last_convolution(
-            pad_windows(inputs, self.windows),
-            self.kernel,
-            strides=self.strides,
-            padding="valid",
-            dilation_rate=self.dilation_rate,
-        )
+        outputs = windowed_convolution(inputs, self.kernel, self.windows)
         return outputs if response is None else outputs + response
 
 

@@ -7,7 +7,10 @@ import numpy as np
 from keras import initializers, ops
 
 from low_rank_local_connectivity.layers.arguments import arguments_of
-from low_rank_local_connectivity.layers.base_local_conv import fitting_windows
+from low_rank_local_connectivity.layers.base_local_conv import (
+    fitting_windows,
+    require_keras_windows,
+)
 from low_rank_local_connectivity.layers.biases import add_bias, with_biases
 from low_rank_local_connectivity.layers.configured_layer import LayerWithKernels
 from low_rank_local_connectivity.layers.data_format import (
@@ -26,7 +29,6 @@ from low_rank_local_connectivity.layers.other.kronecker_checks import (
 from low_rank_local_connectivity.layers.planned import Planned
 from low_rank_local_connectivity.ops.arguments import (
     one_of,
-    one_of_any_case,
     per_axis,
     positive_int,
     received,
@@ -40,7 +42,12 @@ from low_rank_local_connectivity.ops.kronecker import (
     rearrange_kernel,
 )
 from low_rank_local_connectivity.ops.operation_counts import numbers, per_output
-from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.ops.windows import (
+    READ_BORDERS,
+    Padding,
+    Windows,
+    checked_padding,
+)
 from low_rank_local_connectivity.plans.kronecker import KRONECKER, KroneckerRequest
 from low_rank_local_connectivity.plans.machine import present_machine
 from low_rank_local_connectivity.plans.plan import Plan, choose, names_of
@@ -67,7 +74,7 @@ class KroneckerConv2D(Planned, LayerWithKernels):
         rank: Number of terms, from 1 to the smaller number of parameters in a term's two kernels;
             with that many every kernel can be written.
         strides: Step between windows, in input elements.
-        padding: `"valid"` or `"same"`.
+        padding: As in `LocallyConnected2D`.
         data_format: `"channels_last"` or `"channels_first"`; Keras's global setting if None.
         activation: Activation function; none if None.
         use_bias: Whether each filter has a bias.
@@ -93,7 +100,8 @@ class KroneckerConv2D(Planned, LayerWithKernels):
 
     Input:
         `(batch, height, width, channels)` or `(batch, channels, height, width)`; any size. Under
-        `"same"` padding and strides above 1, `"factored"` needs a known size.
+        strides above 1 and a padding that keeps the size, `"factored"` needs it to be known, and
+        so does a border that is read from the inputs.
 
     Output:
         As `keras.layers.Conv2D`.
@@ -121,7 +129,7 @@ class KroneckerConv2D(Planned, LayerWithKernels):
         factors: Any,
         rank: int = 1,
         strides: Any = 1,
-        padding: str = "valid",
+        padding: Padding = "valid",
         data_format: str | None = None,
         activation: Any = None,
         use_bias: bool = True,
@@ -142,7 +150,7 @@ class KroneckerConv2D(Planned, LayerWithKernels):
         require_product(self.factors, self.kernel_size, self.filters)
         self.rank = checked_rank(rank, self.factors)
         self.strides = per_axis("strides", strides, 2)
-        self.padding = one_of_any_case("padding", padding, ("valid", "same"))
+        self.padding = checked_padding(padding, ("valid", "same", *READ_BORDERS), 2)
         self.data_format = standardize_data_format(data_format)
         self.keep(
             activation=activation,
@@ -287,9 +295,10 @@ class KroneckerConv2D(Planned, LayerWithKernels):
             Built layer of the same name, `trainable` flag and dtype policy.
 
         Raises:
-            ValueError: If this layer is not built.
+            ValueError: If this layer is not built, or no convolution of Keras's has its padding.
         """
         self.require_built("to_conv2d")
+        require_keras_windows("to_conv2d", self)
         conv = keras.layers.Conv2D(
             **{name: getattr(self, name) for name in KEPT},
             filters=self.filters,

@@ -7,7 +7,10 @@ import numpy as np
 from keras import ops
 
 from low_rank_local_connectivity.layers.arguments import arguments_of
-from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
+from low_rank_local_connectivity.layers.base_local_conv import (
+    BaseLocalConv,
+    require_keras_windows,
+)
 from low_rank_local_connectivity.layers.biases import add_bias, with_biases
 from low_rank_local_connectivity.layers.data_format import join_shape, split_shape
 from low_rank_local_connectivity.layers.filter_initialization import draw_turned_filters
@@ -20,7 +23,9 @@ from low_rank_local_connectivity.layers.turned.group_maps import (
     works_by_value,
 )
 from low_rank_local_connectivity.ops.arguments import positive_int
+from low_rank_local_connectivity.ops.convolution import windowed_convolution
 from low_rank_local_connectivity.ops.group_conv import expand_kernel, tap_count
+from low_rank_local_connectivity.ops.windows import READ_BORDERS, Padding
 
 # What a layer has in common with the plain convolution that it becomes.
 KEPT = ("kernel_size", "strides", "padding", "data_format", "dilation_rate", "activation")
@@ -39,7 +44,7 @@ class BaseGroupConv2D(BaseLocalConv):
         kernel_size: int | tuple[int, ...],
         order: int = 4,
         strides: int | tuple[int, ...] = 1,
-        padding: str = "valid",
+        padding: Padding = "valid",
         data_format: str | None = None,
         dilation_rate: int | tuple[int, ...] = 1,
         activation: Any = None,
@@ -79,17 +84,26 @@ class BaseGroupConv2D(BaseLocalConv):
                     f"`{name}` must be the same along both axes, since filters are turned. "
                     f"Received: {name}={getattr(self, name)}."
                 )
-        if self.padding == "same" and self.windows.extents[0] % 2 == 0:
-            raise ValueError(
-                "padding='same' would put one zero more at one side of the image than at the "
-                "other, and turned images would not give turned maps, unless a filter's extent, "
-                "dilation_rate * (kernel_size - 1) + 1, is odd. Received: kernel_size="
-                f"{self.kernel_size} and dilation_rate={self.dilation_rate}. Use an odd "
-                "kernel_size, or padding='valid'."
-            )
+        self._check_padding()
         self.input_spec = keras.layers.InputSpec(ndim=5 if self.reads_orientations else 4)
 
     ARGUMENTS = arguments_of(__init__)
+
+    def _check_padding(self) -> None:
+        """Refuses a border that is wider at one side of the image than at another."""
+        if not isinstance(self.padding, str) and len(set(sum(self.padding, ()))) > 1:
+            raise ValueError(
+                "`padding` must be the same at all sides, since filters are turned. Received: "
+                f"padding={self.padding}."
+            )
+        if self.padding in ("same", *READ_BORDERS) and self.windows.extents[0] % 2 == 0:
+            raise ValueError(
+                f"padding={self.padding!r} would put one element more at one side of the image "
+                "than at the other, and turned images would not give turned maps, unless a "
+                "filter's extent, dilation_rate * (kernel_size - 1) + 1, is odd. "
+                f"Received: kernel_size={self.kernel_size} and dilation_rate={self.dilation_rate}. "
+                "Use an odd kernel_size, or padding='valid'."
+            )
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""
@@ -138,7 +152,10 @@ class BaseGroupConv2D(BaseLocalConv):
             unknown: Whether it may be unknown.
         """
         stride, extent = self.strides[0], self.windows.extents[0]
-        pad = (extent - 1) // 2 if self.padding == "same" else 0
+        if isinstance(self.padding, str):
+            pad = 0 if self.padding == "valid" else (extent - 1) // 2
+        else:
+            pad = self.padding[0][0]
         if stride == 1:
             return
         if None in sizes and not unknown:
@@ -194,14 +211,8 @@ class BaseGroupConv2D(BaseLocalConv):
         inputs = inputs if last else ops.moveaxis(inputs, 1, -1)
         # Under "same" what Keras pads is alike on both sides: the extent is odd and the windows
         # end where the padded image does.
-        outputs = ops.conv(
-            inputs,
-            ops.cast(self.plain_kernel, inputs.dtype),
-            strides=self.strides,
-            padding=self.padding,
-            data_format="channels_last",
-            dilation_rate=self.dilation_rate,
-        )
+        kernel = ops.cast(self.plain_kernel, inputs.dtype)
+        outputs = windowed_convolution(inputs, kernel, self.windows)
         outputs = split_orientations(outputs, self.order, "channels_last")
         outputs = with_biases(outputs, self.bias)
         if not last:
@@ -221,9 +232,11 @@ class BaseGroupConv2D(BaseLocalConv):
             Built layer of the same name, `trainable` flag and dtype policy.
 
         Raises:
-            ValueError: If this layer is not built, or its activation mixes channels.
+            ValueError: If this layer is not built, its activation mixes channels, or no
+                convolution of Keras's has its windows.
         """
         self.require_built("to_conv2d")
+        require_keras_windows("to_conv2d", self)
         if not works_by_value(self.activation):
             raise ValueError(
                 "to_conv2d() needs an activation that works value by value: a plain convolution "

@@ -460,13 +460,6 @@ ERRORS = {
             "offset_groups=3 and input_shape=(None, 8, 9, 4), with 4 channels."
         ),
     ),
-    "strides and dilation": (
-        lambda: layers.DeformableConv2D(4, 3, strides=2, dilation_rate=2),
-        (
-            "`strides` above 1 cannot be combined with a `dilation_rate` above 1. Received: "
-            "strides=(2, 2) and dilation_rate=(2, 2). Set one of them to 1."
-        ),
-    ),
     "padding": (
         lambda: op(padding="full"),
         (

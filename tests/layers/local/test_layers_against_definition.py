@@ -19,6 +19,7 @@ SLAB_MODULE = sys.modules["low_rank_local_connectivity.ops.local_convolution"]
 INPUTS = {1: (2, 13, 4), 2: (2, 8, 11, 4), 3: (2, 5, 7, 6, 3)}
 KERNELS = {1: 3, 2: (3, 2), 3: (2, 1, 3)}
 FILTERS = 6
+AMOUNTS = {1: ((1, 3),), 2: ((1, 3), (0, 2)), 3: ((1, 0), (3, 1), (0, 2))}
 AXIS_NAMES = {1: ["length"], 2: ["row", "col"], 3: ["depth", "row", "col"]}
 
 
@@ -158,8 +159,8 @@ def check(layer, expected_of, dimensions, rng, entries=2, training=None, prepare
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("padding", ["valid", "same"])
-@pytest.mark.parametrize("structure", [((1, 1), (1, 1)), ((2, 3), (1, 1)), ((1, 1), (2, 3))])
+@pytest.mark.parametrize("padding", ["valid", "same", "reflect", AMOUNTS[2]])
+@pytest.mark.parametrize("structure", [((1, 1), (1, 1)), ((2, 3), (1, 1)), ((3, 1), (2, 3))])
 def test_the_reference_s_windows_are_what_a_loop_over_positions_and_taps_reads(
     structure, padding, rng
 ):
@@ -172,14 +173,10 @@ def test_the_reference_s_windows_are_what_a_loop_over_positions_and_taps_reads(
         np.testing.assert_allclose(found[(slice(None), *position)], expected, atol=1e-12)
 
 
-def no_stride_with_dilation(choice):
-    return choice["strides"] == 1 or choice["dilation_rate"] == 1
-
-
 LOCALLY_CONNECTED = {
     "strides": [1, 2],
     "dilation_rate": [1, 2],
-    "padding": ["valid", "same"],
+    "padding": ["valid", "same", "circular", "reflect", "replicate", "amounts"],
     "data_format": ["channels_last", "channels_first"],
     "use_bias": [True, False],
     "smallest_slab": [1, SMALLEST_SLAB],
@@ -195,14 +192,20 @@ LOW_RANK = {
 }
 
 
+def as_given(choice, dimensions):
+    """Returns a choice as arguments, amounts of padding being as many as there are dimensions."""
+    named = choice["padding"] != "amounts"
+    return {**choice, "padding": choice["padding"] if named else AMOUNTS[dimensions]}
+
+
 def label(choice):
     return "-".join(f"{name}={value}" for name, value in choice.items())
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
-@pytest.mark.parametrize("choice", pairwise(LOCALLY_CONNECTED, no_stride_with_dilation), ids=label)
+@pytest.mark.parametrize("choice", pairwise(LOCALLY_CONNECTED), ids=label)
 def test_locally_connected_equals_its_definition(dimensions, choice, rng, monkeypatch):
-    choice = dict(choice)
+    choice = as_given(choice, dimensions)
     monkeypatch.setattr(SLAB_MODULE, "SMALLEST_SLAB", choice.pop("smallest_slab"))
     monkeypatch.setattr(SLAB_MODULE, "SMALLEST_BATCH", 1)
     layer_class = getattr(layers, f"LocallyConnected{dimensions}D")
@@ -211,9 +214,9 @@ def test_locally_connected_equals_its_definition(dimensions, choice, rng, monkey
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
-@pytest.mark.parametrize("choice", pairwise(LOW_RANK, no_stride_with_dilation), ids=label)
+@pytest.mark.parametrize("choice", pairwise(LOW_RANK), ids=label)
 def test_low_rank_locally_connected_equals_its_definition(dimensions, choice, rng, monkeypatch):
-    choice = dict(choice)
+    choice = as_given(choice, dimensions)
     monkeypatch.setattr(SLAB_MODULE, "SMALLEST_SLAB", choice.pop("smallest_slab"))
     sharing, training = choice.pop("sharing"), choice.pop("training")
     axes = {"all": None, "first": (0,), "last": (dimensions - 1,), "full": ()}[sharing]
@@ -323,10 +326,16 @@ MIXED = [
 @pytest.mark.parametrize("strides", [1, 2, 3])
 @pytest.mark.parametrize("basis", MIXED)
 def test_mixed_basis_equals_its_definition(shape, strides, basis, rng, monkeypatch):
-    if strides > 1 and basis["dilation_rate"] != 1:
-        pytest.skip("strides and dilation rates above 1 are refused together")
     monkeypatch.setitem(INPUTS, 2, shape)
     layer = layers.LowRankLocallyConnected2D(
         FILTERS, spatial_rank=3, strides=strides, padding="same", **basis
     )
     check(layer, low_rank_locally_connected, 2, rng, entries=1, training=strides == 2)
+
+
+@pytest.mark.parametrize("strides", [1, 3])
+def test_each_bank_of_a_mixed_basis_has_a_border_of_its_own(strides, rng):
+    layer = layers.LowRankLocallyConnected2D(
+        FILTERS, [2, 4, (3, 4)], 3, strides, "circular", dilation_rate=[1, 1, (3, 1)]
+    )
+    check(layer, low_rank_locally_connected, 2, rng, entries=1)

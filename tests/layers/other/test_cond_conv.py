@@ -16,6 +16,7 @@ WINDOWS = [
     Windows((3, 2), (2, 3), (1, 1), "same"),
     Windows((2, 3), (1, 1), (3, 2), "same"),
     Windows((1, 1), (1, 1), (1, 1), "valid"),
+    Windows((3, 2), (2, 1), (3, 2), "circular"),
 ]
 
 
@@ -31,7 +32,9 @@ def loop_over_examples(inputs, kernels, routing, windows):
 
 
 @pytest.mark.parametrize("experts", [2, 6])
-@pytest.mark.parametrize("windows", WINDOWS, ids=["valid", "strided", "dilated", "pointwise"])
+@pytest.mark.parametrize(
+    "windows", WINDOWS, ids=["valid", "strided", "dilated", "pointwise", "circular"]
+)
 def test_every_plan_is_a_loop_over_examples(windows, experts, rng):
     inputs = rng.normal(size=(5, 8, 11, 4)).astype("float32")
     kernels = rng.normal(size=(experts, *windows.sizes, 4, 7)).astype("float32")

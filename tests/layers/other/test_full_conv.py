@@ -38,7 +38,7 @@ def by_scipy(inputs, kernel, strides):
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
-@pytest.mark.parametrize(("strides", "dilation_rate"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize(("strides", "dilation_rate"), [(1, 1), (2, 1), (1, 2), (2, 3)])
 def test_equals_the_full_correlation_of_scipy(dimensions, strides, dilation_rate, rng):
     arguments = {"strides": strides, "dilation_rate": dilation_rate, "use_bias": True}
     layer = LAYERS[dimensions](6, KERNELS[dimensions], **arguments)
@@ -169,12 +169,9 @@ def test_a_model_with_a_background_trains_and_is_saved(tmp_path, rng):
 
 
 PADDING = "`padding_value` must be one of 'zeros', 'background'. Received: padding_value='ones'."
-BOTH = """`strides` above 1 cannot be combined with a `dilation_rate` above 1. Received: \
-strides=(2, 2) and dilation_rate=(1, 2). Set one of them to 1."""
 FILTERS = "`filters` must be an integer of at least 1. Received: filters=0."
 ERRORS = {
     "padding value": ({"padding_value": "ones"}, PADDING),
-    "stride and dilation": ({"strides": 2, "dilation_rate": (1, 2)}, BOTH),
     "filters": ({"filters": 0}, FILTERS),
 }
 

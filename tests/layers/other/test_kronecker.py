@@ -532,7 +532,7 @@ REFUSED = {
     ),
     "padding": (
         lambda: make(FACTORS, padding="causal"),
-        "`padding` must be one of 'valid', 'same'. Received: padding='causal'.",
+        "`padding` must be one of 'valid', 'same', 'circular', 'reflect', 'replicate', or a tuple with a pair (before, after) of integers of at least 0 for each spatial axis, here 2. Received: padding='causal'.",
     ),
     "strategy": (
         lambda: make(FACTORS, strategy="fast"),

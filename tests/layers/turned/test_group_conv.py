@@ -47,6 +47,8 @@ GEOMETRIES = {
     "same, stride 2": (3, 2, "same", 1, (9, 13)),
     "even kernel, stride 2": (4, 2, "valid", 1, (8, 12)),
     "same, stride 3": (5, 3, "same", 1, (7, 13)),
+    "reflect, dilated, stride 2": (3, 2, "reflect", 3, (9, 13)),
+    "amounts": (4, 1, ((2, 2), (2, 2)), 1, (8, 11)),
 }
 
 
@@ -353,7 +355,7 @@ REFUSED = {
     ),
     "even kernel": (
         lambda: this(kernel_size=4, padding="same"),
-        "padding='same' would put one zero more at one side of the image than at the other, and turned images would not give turned maps, unless a filter's extent, dilation_rate * (kernel_size - 1) + 1, is odd. Received: kernel_size=(4, 4) and dilation_rate=(1, 1). Use an odd kernel_size, or padding='valid'.",
+        "padding='same' would put one element more at one side of the image than at the other, and turned images would not give turned maps, unless a filter's extent, dilation_rate * (kernel_size - 1) + 1, is odd. Received: kernel_size=(4, 4) and dilation_rate=(1, 1). Use an odd kernel_size, or padding='valid'.",
     ),
     "strides and unknown size": (
         lambda: this(strides=2).build((None, None, 9, 3)),
