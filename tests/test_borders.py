@@ -183,6 +183,39 @@ def routed(valid, layer, padded, routing):
     return valid(padded, routing)
 
 
+@pytest.mark.parametrize("padding", READ)
+def test_filters_from_the_input_are_made_and_applied_within_one_border(padding, rng):
+    arguments = {"kernel_size": (3, 2), "generator_kernel_size": (1, 5), "normalize": None}
+    layer = layers.DynamicLocalFilter2D(**arguments, padding=padding)
+    zeros = layers.DynamicLocalFilter2D(**arguments)
+    inputs = rng.normal(size=(2, 8, 11, 4)).astype("float32")
+    for one in (layer, zeros):
+        one.build(inputs.shape)
+    randomize(layer, rng)
+    zeros.set_weights(layer.get_weights())
+    # Positions that far from the zeros read none of them.
+    padded = np.pad(inputs, ((0, 0), (1, 1), (2, 2), (0, 0)), mode=reference.READ[padding])
+    expected = call(zeros, padded)[:, 1:-1, 2:-2]
+    np.testing.assert_allclose(call(layer, inputs), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", READ)
+def test_each_convolution_of_a_context_has_the_border_of_what_it_reads(padding, rng):
+    layer = layers.DilatedContext2D(5, dilations=(2, 1), kernel_size=(3, 5), padding=padding)
+    inputs = rng.normal(size=(2, 8, 11, 4)).astype("float32")
+    layer.build(inputs.shape)
+    randomize(layer, rng)
+    expected = inputs
+    for one, rate in zip(layer.convolutions, (2, 1, 0), strict=True):
+        amounts = ((0, 0), (rate, rate), (2 * rate, 2 * rate), (0, 0))
+        expected = call(one, np.pad(expected, amounts, mode=reference.READ[padding]))
+    np.testing.assert_allclose(call(layer, inputs), expected, rtol=1e-4, atol=1e-4)
+    # Its reach in all exceeds the input, but nothing has to be read that far beyond it.
+    wide = layers.DilatedContext2D(dilations=(3, 3, 3), padding=padding)
+    assert wide.receptive_field == (19, 19)
+    assert wide.compute_output_shape(inputs.shape) == inputs.shape
+
+
 def test_a_layer_s_padding_survives_json(rng):
     padding = ((0, 2), (3, 1))
     layer = layers.LocallyConnected2D(6, 3, (2, 1), padding, dilation_rate=(1, 2))
@@ -320,6 +353,16 @@ REFUSED = {
             (None, 4, 6, 2)
         ),
         TOO_SMALL.format(4, "'reflect'", 5, (4, 6), 0),
+    ),
+    "a context": (
+        lambda: layers.DilatedContext2D(padding="reflect").build((None, 40, 16, 3)),
+        TOO_SMALL.format(16, "'reflect'", 17, (40, 16), 1),
+    ),
+    "a generator": (
+        lambda: layers.DynamicLocalFilter2D(
+            3, generator_kernel_size=9, padding="circular"
+        ).compute_output_shape((None, 9, 3, 2)),
+        TOO_SMALL.format(4, "'circular'", 4, (9, 3), 1),
     ),
     "turned filters": (
         lambda: layers.GroupLiftConv2D(4, 3, padding=((1, 1), (1, 2))),

@@ -18,8 +18,11 @@ pytestmark = pytest.mark.once
 def test_padding_and_data_format_are_taken_in_any_case(case):
     shouted = {}
     for name in ("padding", "data_format"):
-        if name in case.arguments:
-            shouted[name] = case.arguments[name].upper()
+        given = case.arguments.get(name)
+        if isinstance(given, str):
+            shouted[name] = given.upper()
+        elif given is not None:
+            continue  # amounts of padding
         elif name in inspect.signature(getattr(layers, case.layer)).parameters:
             shouted[name] = {"padding": "Same", "data_format": "Channels_Last"}[name]
     mixed = case.layer.startswith("Group") and shouted.get("padding") == "Same"
@@ -38,9 +41,7 @@ def test_padding_and_data_format_are_taken_in_any_case(case):
 def test_an_error_shows_the_spelling_received():
     with pytest.raises(ValueError, match="padding") as caught:
         layers.LocallyConnected2D(6, 3, padding="Full")
-    assert (
-        str(caught.value) == "`padding` must be one of 'valid', 'same'. Received: padding='Full'."
-    )
+    assert str(caught.value).endswith("here 2. Received: padding='Full'.")
     with pytest.raises(ValueError, match="data_format") as caught:
         layers.AddCoordinates2D(data_format="NHWC")
     assert str(caught.value) == (

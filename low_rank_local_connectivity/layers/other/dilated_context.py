@@ -24,8 +24,9 @@ from low_rank_local_connectivity.ops.arguments import (
     positive_int,
     positive_ints,
 )
+from low_rank_local_connectivity.ops.borders import with_border
 from low_rank_local_connectivity.ops.operation_counts import convolution, numbers, per_output
-from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.ops.windows import READ_BORDERS, Windows
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -46,8 +47,9 @@ class DilatedContext2D(LayerWithKernels):
         dilations: Step between taps of each convolution but the last.
         kernel_size: Taps per spatial axis of each convolution but the last. Odd, to begin as the
             identity: of an even number no tap lies over the position itself once it is dilated.
-        padding: `"same"`, with zeros around, or `"valid"`, for inputs that carry their own
-            surroundings, reflected for instance.
+        padding: `"same"`, with zeros around each convolution's inputs; `"circular"`, `"reflect"` or
+            `"replicate"`, with a border read from these, as in `LocallyConnected2D`; or `"valid"`,
+            for inputs that carry their own surroundings.
         multipliers: Width of each convolution but the last, as a multiple of `channels`: an
             integer each; 1 if None, the reference's basic module. Its large one widens with the
             dilations.
@@ -107,7 +109,7 @@ class DilatedContext2D(LayerWithKernels):
         self.channels = None if channels is None else positive_int("channels", channels)
         self.dilations = positive_ints("dilations", dilations)
         self.kernel_size = per_axis("kernel_size", kernel_size, 2)
-        self.padding = one_of_any_case("padding", padding, ("same", "valid"))
+        self.padding = one_of_any_case("padding", padding, ("same", "valid", *READ_BORDERS))
         self.multipliers = self._standardize_multipliers(multipliers)
         self.data_format = standardize_data_format(data_format)
         self.keep(
@@ -138,16 +140,25 @@ class DilatedContext2D(LayerWithKernels):
     @property
     def windows(self) -> Windows:
         """Where windows sit that read as much as all convolutions, one after another."""
-        return Windows(self.receptive_field, (1, 1), (1, 1), self.padding)
+        padding = "valid" if self.padding == "valid" else "same"
+        return Windows(self.receptive_field, (1, 1), (1, 1), padding)
+
+    def _windows_of_each(self) -> list[Windows]:
+        """Returns where the windows of each convolution sit."""
+        context = [
+            Windows(self.kernel_size, (1, 1), (rate, rate), self.padding) for rate in self.dilations
+        ]
+        return [*context, Windows.single(2)]
 
     def _sizes_between(self, sizes: tuple) -> list[tuple]:
         """Returns the spatial size of what each convolution makes of inputs of a size."""
         found = []
-        for rate in self.dilations:
-            windows = Windows(self.kernel_size, (1, 1), (rate, rate), self.padding)
+        for windows in self._windows_of_each():
+            if windows.reads_border:
+                windows.pad_amounts(sizes)
             sizes = windows.output_shape(sizes)
             found.append(sizes)
-        return [*found, sizes]
+        return found
 
     @property
     def receptive_field(self) -> tuple[int, ...]:
@@ -189,7 +200,7 @@ class DilatedContext2D(LayerWithKernels):
         convolution = layers.Conv2D(
             filters,
             self.kernel_size if rate else 1,
-            padding=self.padding,
+            padding="same" if self.padding == "same" else "valid",
             data_format="channels_last",
             dilation_rate=rate or 1,
             activation="relu" if rate else None,
@@ -239,6 +250,7 @@ class DilatedContext2D(LayerWithKernels):
         """Convolves, one after another."""
         outputs = to_channels_last(inputs, self.data_format)
         self._output_sizes(tuple(outputs.shape[1:3]))
-        for one in self.convolutions:
-            outputs = one(outputs)
+        for one, windows in zip(self.convolutions, self._windows_of_each(), strict=True):
+            padded, _ = with_border(outputs, windows)
+            outputs = one(padded)
         return from_channels_last(outputs, self.data_format)

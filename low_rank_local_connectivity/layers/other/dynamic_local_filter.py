@@ -15,11 +15,18 @@ from low_rank_local_connectivity.layers.data_format import (
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
-from low_rank_local_connectivity.ops.arguments import boolean, one_of, per_axis, tensor
+from low_rank_local_connectivity.ops.arguments import (
+    boolean,
+    one_of,
+    one_of_any_case,
+    per_axis,
+    tensor,
+)
+from low_rank_local_connectivity.ops.borders import with_border
 from low_rank_local_connectivity.ops.combining_weights import normalize_logits
 from low_rank_local_connectivity.ops.dynamic_local_filter import dynamic_local_filter
 from low_rank_local_connectivity.ops.operation_counts import each_shape, numbers
-from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.ops.windows import READ_BORDERS, Windows
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
@@ -28,7 +35,7 @@ class DynamicLocalFilter2D(LayerWithKernels):
 
     `outputs[b, i, j, c] = sum_t F[b, i, j, t] * patch_t[b, i, j, c]`
 
-    where `patch_t` is the input under tap `t`, zero outside, and `F` the generator's answer,
+    where `patch_t` is the input under tap `t`, and `F` the generator's answer,
     normalised over the taps. The generator is one convolution.
 
     Among layers whose filter at each position mixes `K` banks, this is the input-dependent one
@@ -54,6 +61,9 @@ class DynamicLocalFilter2D(LayerWithKernels):
         bias_regularizer: Regularizer of the generator's bias.
         kernel_constraint: Constraint on the generator's kernel.
         bias_constraint: Constraint on the generator's bias.
+        padding: What filters and generator read beyond the input: zeros under `"same"`, or the
+            input itself under `"circular"`, `"reflect"` and `"replicate"`, as in
+            `LocallyConnected2D`.
 
     Weights:
         generator/kernel, generator/bias: a convolution's, with `taps` filters, or
@@ -106,9 +116,11 @@ class DynamicLocalFilter2D(LayerWithKernels):
         bias_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
+        padding: str = "same",
         **kwargs: Unpack[RegularizedLayerArguments],
     ) -> None:
         super().__init__(**kwargs)
+        self.padding = one_of_any_case("padding", padding, ("same", *READ_BORDERS))
         self.kernel_size = per_axis("kernel_size", kernel_size, 2)
         self.normalize = one_of("normalize", normalize, ("softmax", None))
         self.per_channel = boolean("per_channel", per_channel)
@@ -139,13 +151,13 @@ class DynamicLocalFilter2D(LayerWithKernels):
     @property
     def windows(self) -> Windows:
         """Where the layer's windows sit."""
-        return Windows(self.kernel_size, (1, 1), self.dilation_rate, "same")
+        return Windows(self.kernel_size, (1, 1), self.dilation_rate, self.padding)
 
     @property
     def further_windows(self) -> tuple[Windows, ...]:
         """What the filters are made from, which may be wider than what they are applied to."""
         size = self.generator_kernel_size
-        return () if size is None else (Windows(size, (1, 1), (1, 1), "same"),)
+        return () if size is None else (Windows(size, (1, 1), (1, 1), self.padding),)
 
     def operations(self, input_shape: Any) -> int:
         """Counts the generator, the filters' normalisation, and their application.
@@ -166,7 +178,8 @@ class DynamicLocalFilter2D(LayerWithKernels):
 
     def build(self, input_shape: Any) -> None:
         """Creates the generator for inputs of this shape."""
-        _, channels = split_shape(input_shape, self.data_format, 2)
+        sizes, channels = split_shape(input_shape, self.data_format, 2)
+        self._check_border(sizes)
         axis = -1 if self.data_format == "channels_last" else 1
         self.input_spec = layers.InputSpec(ndim=4, axes={axis: channels})
         if not self.use_generator:
@@ -174,7 +187,7 @@ class DynamicLocalFilter2D(LayerWithKernels):
         generator = layers.Conv2D(
             self.windows.taps * (channels if self.per_channel else 1),
             self.generator_kernel_size or self.kernel_size,
-            padding="same",
+            padding="valid" if self.windows.reads_border else "same",
             data_format="channels_last",
             dilation_rate=1 if self.generator_kernel_size else self.dilation_rate,
             use_bias=self.use_bias,
@@ -192,8 +205,14 @@ class DynamicLocalFilter2D(LayerWithKernels):
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the input's shape."""
-        split_shape(input_shape, self.data_format, 2)
+        sizes, _ = split_shape(input_shape, self.data_format, 2)
+        self._check_border(sizes)
         return tuple(input_shape)
+
+    def _check_border(self, sizes: tuple[int | None, ...]) -> None:
+        """Refuses inputs with too little to read for the border."""
+        for windows in (self.windows, *self.further_windows):
+            windows.pad_amounts(sizes)
 
     def call(self, inputs, filters=None):
         """Filters the inputs.
@@ -206,7 +225,8 @@ class DynamicLocalFilter2D(LayerWithKernels):
         inputs = to_channels_last(inputs, self.data_format)
         if filters is None:
             self._require_generator()
-            filters = self.generator(inputs)
+            read, _ = with_border(inputs, (*self.further_windows, self.windows)[0])
+            filters = self.generator(read)
         else:
             filters = to_channels_last(tensor("filters", filters, "bSt"), self.data_format)
         self._check_filters(tuple(filters.shape), tuple(inputs.shape))

@@ -145,7 +145,7 @@ def check(layer, expected_of, dimensions, rng, entries=2, training=None, prepare
         return float((expected_of(layer, {**weights, name: values}, inputs) * projection).sum())
 
     # Where a gradient is 0 in theory (norm of a single logit), rounding leaves noise of this size.
-    noise = tolerance / 2 * max(np.abs(gradient).max() for gradient in found)
+    noise = 2 * tolerance * max(np.abs(gradient).max() for gradient in found)
     trainable = [v.path.removeprefix(f"{layer.name}/") for v in layer.trainable_variables]
     for name, gradient in zip([None, *trainable], found, strict=True):
         values = inputs if name is None else weights[name]
