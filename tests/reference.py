@@ -105,6 +105,29 @@ def local_convolution(inputs, kernel, strides, dilations, padding):
     return np.einsum("b...r,...rf->b...f", windows, kernel)
 
 
+def local_convolution_transpose(inputs, kernel, strides, dilations, padding, sizes):
+    """Spreads every position over outputs of given sizes by `kernel[position]`.
+
+    `kernel` is `(*positions, *taps, filters, channels)`. The first window starts where that of a
+    convolution from the outputs to the inputs would.
+    """
+    dimensions = inputs.ndim - 2
+    taps = kernel.shape[dimensions:-2]
+    axes = zip(sizes, taps, strides, dilations, strict=True)
+    before = [zeros_before(*axis, padding) for axis in axes]
+    outputs = np.zeros((len(inputs), *sizes, kernel.shape[-2]))
+    for position in np.ndindex(*inputs.shape[1:-1]):
+        for tap in np.ndindex(*taps):
+            element = tuple(
+                position[axis] * strides[axis] + tap[axis] * dilations[axis] - before[axis]
+                for axis in range(dimensions)
+            )
+            if all(0 <= index < size for index, size in zip(element, sizes, strict=True)):
+                values = inputs[(slice(None), *position)] @ kernel[position][tap].T
+                outputs[(slice(None), *element)] += values
+    return outputs
+
+
 def low_rank_local_convolution(inputs, banks, weights, strides, dilations, padding):
     """Mixes, at each position of each example, what every bank answers there.
 

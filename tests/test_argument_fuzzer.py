@@ -226,6 +226,7 @@ METHODS: dict[str, Any] = {
     ),
 }
 WINDOWS = {"windows": ops.Windows((3, 2), (1, 1), (1, 1), "valid")}
+TRANSPOSED = {"windows": ops.TransposedWindows((3, 2), (2, 1), (1, 1), "same")}
 FACTORS = ((3, 1, 2, 2), (1, 2, 3, 5))
 IMAGES = np.random.default_rng(0).normal(size=(4, 8, 9, 3)).astype("float32")
 SCORES = {"model": lambda x: np.asarray(x).mean((1, 2)), "images": IMAGES}
@@ -281,6 +282,12 @@ FUNCTIONS: dict[Any, Any] = {
         **ASKED,
         "mixing": "shared",
         "bank_windows": [WINDOWS["windows"]] * 2,
+        "fixed_sizes": True,
+    },
+    plans.LowRankTransposeRequest: lambda: {
+        **ASKED,
+        "written": TRANSPOSED["windows"],
+        "mixing": "shared",
         "fixed_sizes": True,
     },
     plans.multiply_adds: lambda: {
@@ -366,6 +373,24 @@ FUNCTIONS: dict[Any, Any] = {
         **WINDOWS,
         "training": False,
     },
+    ops.local_convolution_transpose: lambda: {
+        "inputs_bSc": zeros(5, 8, 9, 4),
+        "kernel_prc": zeros(72, 42, 4),
+        **TRANSPOSED,
+        "training": False,
+    },
+    ops.combine_then_spread: lambda: {
+        "inputs_bSc": zeros(5, 8, 9, 4),
+        "kernel_Tfh": zeros(3, 2, 7, 12),
+        "weights_Sk": zeros(8, 9, 3),
+        **TRANSPOSED,
+    },
+    ops.weigh_then_convolve: lambda: {
+        "inputs_bSc": zeros(5, 8, 9, 4),
+        "kernel_Tfh": zeros(3, 2, 7, 12),
+        "weights_bSk": zeros(1, 8, 9, 3),
+        **TRANSPOSED,
+    },
     ops.merge_cascade: lambda: {
         "kernels": [zeros(3, 2, 4, 5), zeros(1, 3, 5, 6)],
         "dilations": [(1, 1), (2, 3)],
@@ -400,6 +425,13 @@ FUNCTIONS: dict[Any, Any] = {
         "parts": [zeros(8, 3), zeros(9, 3)],
         "axes": (0, 1),
         "dimensions": 2,
+    },
+    ops.TransposedWindows: lambda: {
+        "sizes": (3, 2),
+        "strides": (3, 2),
+        "dilations": (1, 1),
+        "padding": "same",
+        "output_padding": (1, 0),
     },
     ops.Windows: lambda: {
         "sizes": (3, 2),

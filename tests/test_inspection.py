@@ -14,7 +14,7 @@ from low_rank_local_connectivity import inspection, layers
 from low_rank_local_connectivity.inspection import operations
 from low_rank_local_connectivity.inspection.operation_rules import RULES
 from low_rank_local_connectivity.inspection.window_rules import POINTWISE, SCATTERING
-from low_rank_local_connectivity.ops import Windows
+from low_rank_local_connectivity.ops import TransposedWindows, Windows
 
 pytestmark = pytest.mark.once
 OURS = lrlc.__name__
@@ -48,7 +48,7 @@ def test_every_layer_answers(case):
     with without_values():
         layer = case.make()
         layer.build(case.input_shape)
-        assert isinstance(layer.windows, Windows | None)
+        assert isinstance(layer.windows, Windows | TransposedWindows | None)
         assert all(isinstance(one, Windows | None) for one in getattr(layer, "further_windows", ()))
         count = operations(layer, shape)
         assert count == operations(layer, case.input_shape)

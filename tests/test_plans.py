@@ -23,8 +23,10 @@ from low_rank_local_connectivity.plans import (
     CONDITIONAL,
     KRONECKER,
     LOW_RANK,
+    LOW_RANK_TRANSPOSE,
     KroneckerRequest,
     LowRankRequest,
+    LowRankTransposeRequest,
     Machine,
     Request,
     choose,
@@ -38,9 +40,11 @@ from low_rank_local_connectivity.plans import (
 from low_rank_local_connectivity.plans.work import bytes_in_memory
 
 WINDOWS = Windows((3, 3), (1, 1), (1, 1), "valid")
+TRANSPOSED = ops.TransposedWindows((3, 3), (1, 1), (1, 1), "same")
 FACTORS = ((3, 3, 1, 2), (1, 1, 4, 3))
 BACKENDS = ("tensorflow", "jax", "torch")
 CONVOLVING, COMBINING, FUSED = LOW_RANK
+_, SPREADING = LOW_RANK_TRANSPOSE
 BOTH = LOW_RANK[:2]
 
 
@@ -52,6 +56,7 @@ def request(rank, batch, size=28, channels=64, training=True, backend="tensorflo
 # The plans of each layer that has several, with something it may ask for.
 ASKED = {
     LOW_RANK: request(4, 8),
+    LOW_RANK_TRANSPOSE: LowRankTransposeRequest.of(TRANSPOSED, (8, 9, 10, 4), 6, 2),
     KRONECKER: KroneckerRequest(WINDOWS, (8, 9, 10, 4), 6, 2, factors=FACTORS),
     CONDITIONAL: Request(WINDOWS, (8, 9, 10, 4), 6, 5),
 }
@@ -237,7 +242,7 @@ def test_an_axis_of_unknown_size_counts_as_32_where_work_is_counted(plans):
         [
             plan.work(dataclasses.replace(asked, shape=shape))
             for plan in plans
-            if plan not in (COMBINING, FUSED)
+            if plan not in (COMBINING, FUSED, SPREADING)
         ]
         for shape in ((batch, 34, 34, channels), (batch, None, None, channels))
     )

@@ -142,6 +142,14 @@ def _convolution(layer: Any, input_shape: Any) -> int:
     return convolution(layer.kernel.shape, outputs) + after * outputs
 
 
+def _transposed_convolution(layer: Any, input_shape: Any) -> int:
+    """Counts the products of every input, those that are cut off included."""
+    outputs = _outputs(layer, input_shape)
+    after = per_output(layer.use_bias, layer.activation)
+    writes = math.prod(layer.kernel.shape[:-1])
+    return 2 * writes * numbers(input_shape) + after * outputs
+
+
 def _depthwise_convolution(layer: Any, input_shape: Any) -> int:
     products = math.prod(layer.kernel_size)
     after = per_output(layer.use_bias, layer.activation)
@@ -167,8 +175,11 @@ RULES: dict[type, Rule] = {
     layers.BatchNormalization: _two_per_output,
     layers.Concatenate: _free,
     layers.Conv1D: _convolution,
+    layers.Conv1DTranspose: _transposed_convolution,
     layers.Conv2D: _convolution,
+    layers.Conv2DTranspose: _transposed_convolution,
     layers.Conv3D: _convolution,
+    layers.Conv3DTranspose: _transposed_convolution,
     layers.Cropping1D: _free,
     layers.Cropping2D: _free,
     layers.Cropping3D: _free,

@@ -85,7 +85,9 @@ def receptive_field(
             or `(batch, channels, *spatial)`, of 1 to 3 spatial axes. It may hold convolutions,
             poolings, paddings, croppings, element-wise layers, normalisations, layers with an
             attribute `windows` (an `ops.Windows`, or None if they mix all positions), models of
-            these, and anything behind a layer that mixes all positions. Every layer of this
+            these, and anything behind a layer that mixes all positions. Of transposed convolutions
+            it may hold those of stride 1: with others some positions read more than others, which
+            three numbers for each axis cannot say. Every layer of this
             library has it; a scale space, whose levels are read at different distances, counts
             as mixed.
         output: Name of the last layer of interest, `"block/conv"` if it is in a model within the

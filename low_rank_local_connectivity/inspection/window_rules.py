@@ -3,7 +3,8 @@
 A layer answers for itself by two attributes:
 
 * `windows`, an `ops.Windows` over its spatial axes; None if it mixes all positions, or if no one
-  window says what a position reads; or, of a wrapper, the layer that reads as it does;
+  window says what a position reads; an `ops.TransposedWindows` if it writes to them; or, of a
+  wrapper, the layer that reads as it does;
 * `further_windows`, if it has it: what a position reads beside its windows, each an `ops.Windows`,
   or None for all positions.
 """
@@ -14,6 +15,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from low_rank_local_connectivity.ops.transposed_windows import TransposedWindows
 from low_rank_local_connectivity.ops.windows import Windows
 
 Rule = Callable[[Any], Windows | None]
@@ -124,11 +126,47 @@ def branches_through(
     for kind, rule in rules.items():
         if isinstance(layer, kind):
             return [_spans(layer, rule(layer), sizes)]
+    windows = _transposed(layer)
+    if isinstance(windows, TransposedWindows):
+        further = (_spans(layer, one, sizes) for one in getattr(layer, "further_windows", ()))
+        return [_written(layer, windows, sizes), *further]
     windows = getattr(layer, "windows", layer)
     if windows is None or isinstance(windows, Windows):
         found = [windows, *getattr(layer, "further_windows", ())]
         return [_spans(layer, one, sizes) for one in found]
     return _of_class(layer, sizes, data_format)
+
+
+def _transposed(layer: Any) -> Any:
+    """Returns a transposed convolution's windows."""
+    if not isinstance(layer, TRANSPOSED):
+        return getattr(layer, "windows", None)
+    return TransposedWindows(
+        layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding, layer.output_padding
+    )
+
+
+def _written(layer: Any, windows: TransposedWindows, sizes: Sequence[int | None]) -> Spans:
+    """Returns what a position reads through windows that inputs write to."""
+    if set(windows.strides) != {1}:
+        raise ValueError(
+            "receptive_field() follows layers whose positions all read equally many inputs. Of a "
+            "transposed convolution with strides above 1 some read more than others. Received: "
+            f"layer {layer.name!r} with strides={windows.strides}. Name a layer before it as "
+            "`output`."
+        )
+    if len(windows.sizes) != len(sizes):
+        raise ValueError(_other_axes(layer, windows, sizes))
+    pairs = zip(windows.extents, windows.kept, strict=True)
+    return [(span, 1, span - 1 - first) for span, (first, _) in pairs]
+
+
+def _other_axes(layer: Any, windows: Any, sizes: Sequence[int | None]) -> str:
+    return (
+        f"Layer {layer.name!r} has windows over {len(windows.sizes)} spatial axes, and the "
+        f"model's input has {len(sizes)}. Received: windows={windows}. Start the model at the "
+        "images."
+    )
 
 
 def _of_class(layer: Any, sizes: Sequence[int | None], data_format: str) -> list[Spans | None]:
@@ -157,7 +195,7 @@ def _scatters(layer: Any, rank: int, data_format: str) -> bool:
 
 
 def _windows_of(layer: Any, dimensions: int) -> Windows:
-    if isinstance(layer, CONVOLUTIONS) and not isinstance(layer, TRANSPOSED):
+    if isinstance(layer, CONVOLUTIONS):
         return Windows(layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)
     if isinstance(layer, POOLINGS):
         return _pooled(layer, dimensions)
@@ -182,11 +220,7 @@ def _spans(layer: Any, windows: Windows | None, sizes: Sequence[int | None]) -> 
         # Of any number of axes, since maps with orientations have one more.
         return _at(0 for _ in sizes)
     if len(windows.sizes) != len(sizes):
-        raise ValueError(
-            f"Layer {layer.name!r} has windows over {len(windows.sizes)} spatial axes, and the "
-            f"model's input has {len(sizes)}. Received: windows={windows}. Start the model at the "
-            "images."
-        )
+        raise ValueError(_other_axes(layer, windows, sizes))
     before = [amounts[0] for amounts in windows.pad_amounts(sizes)]
     return list(zip(windows.extents, windows.strides, before, strict=True))
 

@@ -15,10 +15,20 @@ from low_rank_local_connectivity.layers.local.locally_connected import (
     LocallyConnected2D,
     LocallyConnected3D,
 )
+from low_rank_local_connectivity.layers.local.locally_connected_transpose import (
+    LocallyConnected1DTranspose,
+    LocallyConnected2DTranspose,
+    LocallyConnected3DTranspose,
+)
 from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
     LowRankLocallyConnected1D,
     LowRankLocallyConnected2D,
     LowRankLocallyConnected3D,
+)
+from low_rank_local_connectivity.layers.local.low_rank_locally_connected_transpose import (
+    LowRankLocallyConnected1DTranspose,
+    LowRankLocallyConnected2DTranspose,
+    LowRankLocallyConnected3DTranspose,
 )
 from low_rank_local_connectivity.layers.local.spatial_bias import SpatialBias
 from low_rank_local_connectivity.layers.other.background import WithBackground
@@ -60,11 +70,17 @@ __all__ = [
     "InputDependentCombiningWeights",
     "KroneckerConv2D",
     "LocallyConnected1D",
+    "LocallyConnected1DTranspose",
     "LocallyConnected2D",
+    "LocallyConnected2DTranspose",
     "LocallyConnected3D",
+    "LocallyConnected3DTranspose",
     "LowRankLocallyConnected1D",
+    "LowRankLocallyConnected1DTranspose",
     "LowRankLocallyConnected2D",
+    "LowRankLocallyConnected2DTranspose",
     "LowRankLocallyConnected3D",
+    "LowRankLocallyConnected3DTranspose",
     "OverLevels",
     "ScaleConv2D",
     "ScalePooling2D",

@@ -23,6 +23,7 @@ from low_rank_local_connectivity.ops.kronecker import (
     rearrange_kernel,
 )
 from low_rank_local_connectivity.ops.local_convolution import local_convolution
+from low_rank_local_connectivity.ops.local_convolution_transpose import local_convolution_transpose
 from low_rank_local_connectivity.ops.low_rank_local_convolution import (
     combine_banks,
     combine_then_convolve,
@@ -30,18 +31,25 @@ from low_rank_local_connectivity.ops.low_rank_local_convolution import (
     convolve_then_combine_mixed,
     embed_banks,
 )
+from low_rank_local_connectivity.ops.low_rank_local_convolution_transpose import (
+    combine_then_spread,
+    weigh_then_convolve,
+)
 from low_rank_local_connectivity.ops.resampling import resize_aligned
 from low_rank_local_connectivity.ops.scale_space import (
     discrete_gaussian,
     level_variances,
     scale_correlation,
 )
+from low_rank_local_connectivity.ops.transposed_windows import TransposedWindows
 from low_rank_local_connectivity.ops.windows import Windows
 
 __all__ = [
+    "TransposedWindows",
     "Windows",
     "combine_banks",
     "combine_then_convolve",
+    "combine_then_spread",
     "convolve_then_combine",
     "convolve_then_combine_mixed",
     "deform_conv2d",
@@ -53,6 +61,7 @@ __all__ = [
     "kronecker_kernel",
     "level_variances",
     "local_convolution",
+    "local_convolution_transpose",
     "merge_cascade",
     "nearest_kronecker_factors",
     "normalize_logits",
@@ -63,6 +72,7 @@ __all__ = [
     "sample_bilinear",
     "scale_correlation",
     "sum_over_axes",
+    "weigh_then_convolve",
 ]
 
 # What chooses between ways to compute is in `plans`; its names here still mean what they did.

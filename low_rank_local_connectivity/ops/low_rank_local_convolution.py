@@ -219,11 +219,11 @@ def combine_banks(kernel_Tcg, weights_Ok):
     *positions, rank = weights_Ok.shape
     _require_whole_banks(kernel_Tcg, rank)
     *taps, channels, stacked = kernel_Tcg.shape
-    (local_prf,) = _combine_slabs(kernel_Tcg, weights_Ok, [slice(None)])
+    (local_prf,) = combine_slabs(kernel_Tcg, weights_Ok, [slice(None)])
     return ops.reshape(local_prf, (*positions, *taps, channels, stacked // rank))
 
 
-def _combine_slabs(kernel_Tcg, weights_Ok, positions: Sequence[slice]) -> list:
+def combine_slabs(kernel_Tcg, weights_Ok, positions: Sequence[slice]) -> list:
     """Mixes the banks slab by slab, each for its positions, into tensors of axes `pqf`."""
     rank = weights_Ok.shape[-1]
     filters = kernel_Tcg.shape[-1] // rank
@@ -299,7 +299,7 @@ def combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, windows: Windows):
     positions = positions_of_rows(rows, weights_Ok.shape[:-1])
     kernels_pqf = [
         ops.cast(slab_pqf, inputs_bSc.dtype)
-        for slab_pqf in _combine_slabs(kernel_Tcg, weights_Ok, positions)
+        for slab_pqf in combine_slabs(kernel_Tcg, weights_Ok, positions)
     ]
     return local_convolution_by_slabs(inputs_bSc, kernels_pqf, rows, windows)
 

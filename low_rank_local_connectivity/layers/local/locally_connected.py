@@ -10,8 +10,12 @@ from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
 from low_rank_local_connectivity.layers.biases import add_bias
 from low_rank_local_connectivity.layers.documentation import documented_with
-from low_rank_local_connectivity.layers.filter_initialization import draw_filters
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
+from low_rank_local_connectivity.layers.local.stored_filters import (
+    channels_last_bias,
+    draw_stored_filters,
+    taps_first,
+)
 from low_rank_local_connectivity.layers.planned import Planned
 from low_rank_local_connectivity.ops.arguments import one_of
 from low_rank_local_connectivity.ops.windows import Padding
@@ -160,12 +164,8 @@ class LocallyConnected(Planned, BaseLocalConv):
 
     def _draw_kernel(self, shape: tuple[int, ...], dtype: Any = None):
         """Draws the filters of each position as a convolution draws its one bank."""
-        positions = shape[0]
         bank = (*self.kernel_size, self.input_channels, self.filters)
-        drawn = draw_filters(self.kernel_initializer, bank, positions, dtype)
-        *taps, channels, position, feature = range(self.dimensions + 3)
-        reads = (*taps, channels) if self.data_format == "channels_last" else (channels, *taps)
-        return ops.reshape(ops.transpose(drawn, (position, *reads, feature)), shape)
+        return draw_stored_filters(self.kernel_initializer, bank, shape[0], self.data_format, dtype)
 
     def local_kernel(self):
         """Returns the filters as a tensor `(*output sizes, *kernel size, channels, filters)`.
@@ -187,11 +187,7 @@ class LocallyConnected(Planned, BaseLocalConv):
 
     def _kernel_taps_first(self, kernel):
         """Returns the kernel with its middle axis over taps, then channels."""
-        if self.data_format == "channels_last":
-            return kernel
-        positions, reads, filters = kernel.shape
-        kernel = ops.reshape(kernel, (positions, self.input_channels, self.windows.taps, filters))
-        return ops.reshape(ops.transpose(kernel, (0, 2, 1, 3)), (positions, reads, filters))
+        return taps_first(kernel, self.windows.taps, self.data_format)
 
     def filter_operations(self, input_shape: Any, outputs: int) -> int:
         """Counts every position's own filters once."""
@@ -235,12 +231,7 @@ class LocallyConnected(Planned, BaseLocalConv):
 
     def output_biases(self) -> list:
         """Returns the bias, reordered if it is stored channels-first."""
-        if self.bias is None:
-            return []
-        if self.data_format == "channels_last":
-            return [self.bias]
-        stored = ops.reshape(self.bias, (self.filters, *self.output_sizes))
-        return [ops.moveaxis(stored, 0, -1)]
+        return channels_last_bias(self)
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
