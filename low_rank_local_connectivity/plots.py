@@ -13,12 +13,9 @@ import keras
 import numpy as np
 
 from low_rank_local_connectivity.conversion import spatial_spectrum
-from low_rank_local_connectivity.conversion.checks import LOCAL
+from low_rank_local_connectivity.conversion.checks import LOCAL, LOW_RANK, LowRank
 from low_rank_local_connectivity.equivariance import Curve
 from low_rank_local_connectivity.inspection.graph import calls_between, has_graph, require_model
-from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
-    LowRankLocallyConnected,
-)
 from low_rank_local_connectivity.ops.arguments import (
     boolean,
     finite_number,
@@ -86,7 +83,7 @@ def combining_weight_maps(model: keras.Model, path: str | Path, images=None) -> 
     _require_plain(path)
     given = None if images is None else _one_per_input(model, images)
     drawn = {}
-    for name, layer in _layers_of_kind(model, LowRankLocallyConnected):
+    for name, layer in _layers_of_kind(model, LOW_RANK):
         rows = _rows_of(model, name, layer, given) if layer.has_logits else []
         if rows:
             drawn[name] = rows
@@ -426,9 +423,7 @@ def _require_numbers(name: str, values: Any, count: int) -> None:
         real_number(name, value)
 
 
-def _rows_of(
-    model: Any, name: str, layer: LowRankLocallyConnected, images: list[Any] | None
-) -> list[list]:
+def _rows_of(model: Any, name: str, layer: LowRank, images: list[Any] | None) -> list[list]:
     """Returns rows of panels `(title, values, options of imshow)` for one layer."""
     ranks = range(layer.spatial_rank)
     titles = [f"bank {k + 1} of {layer.spatial_rank}" for k in ranks]
@@ -487,13 +482,13 @@ def _flat(weights: np.ndarray) -> np.ndarray:
     return np.atleast_2d(weights)
 
 
-def _options(layer: LowRankLocallyConnected, weights: np.ndarray) -> dict:
+def _options(layer: LowRank, weights: np.ndarray) -> dict:
     """Returns colours: from 0 up for weights of a softmax, else alike around 0."""
     aspect = {"aspect": "auto"} if layer.dimensions != 2 else {}
     return {**aspect, **_limits(layer, weights)}
 
 
-def _limits(layer: LowRankLocallyConnected, weights: np.ndarray) -> dict:
+def _limits(layer: LowRank, weights: np.ndarray) -> dict:
     if layer.normalize_weights == "softmax":
         return {"cmap": "viridis", "vmin": 0.0, "vmax": float(weights.max())}
     largest = float(np.abs(weights).max())

@@ -60,7 +60,7 @@ def test_full_rank_reproduces_a_layer_with_its_biases(case, rng):
     layer = built(case, rng)
     if None in layer.input_sizes:
         pytest.skip("built for inputs of unknown size")
-    positions = int(np.prod(layer.output_sizes))
+    positions = int(np.prod(layer.position_sizes))
     found = conversion.to_low_rank(layer, positions)
     assert_same_outputs(layer, found, case.input_shape, rng, 1e-4)
     assert conversion.truncation_error(layer, positions) < 1e-6
@@ -112,6 +112,13 @@ RELAXED_CASES = {
     "2d": (keras.layers.Conv2D, {"strides": (2, 1), "activation": "tanh"}, (2, 8, 11, 4)),
     "2d same": (keras.layers.Conv2D, {"padding": "same", "use_bias": False}, (2, 8, 11, 4)),
     "3d": (keras.layers.Conv3D, {"dilation_rate": (1, 2, 1)}, (2, 6, 7, 5, 3)),
+    "1d transposed": (keras.layers.Conv1DTranspose, {"strides": 4}, (2, 13, 4)),
+    "2d transposed": (
+        keras.layers.Conv2DTranspose,
+        {"strides": (2, 3), "padding": "same", "output_padding": (0, 1), "activation": "tanh"},
+        (2, 4, 5, 7),
+    ),
+    "3d transposed": (keras.layers.Conv3DTranspose, {"use_bias": False}, (2, 4, 5, 3, 7)),
 }
 
 
@@ -250,6 +257,74 @@ def test_a_converted_model_can_be_saved_and_trained(rng, tmp_path):
     images = rng.normal(size=(4, 12, 11, 3)).astype("float32")
     for one, other in zip(found(images), again(images), strict=True):
         np.testing.assert_allclose(to_numpy(one), to_numpy(other), atol=1e-5)
+
+
+def u_net(data_format="channels_last"):
+    """A U-Net that halves and doubles the image twice, with normalised steps."""
+    k, options = keras.layers, {"padding": "same", "data_format": data_format}
+    axis = -1 if data_format == "channels_last" else 1
+
+    def step(x, filters, name, **more):
+        x = k.Conv2D(filters, 3, use_bias=False, name=name, **options, **more)(x)
+        return k.ReLU()(k.BatchNormalization(axis)(x))
+
+    def doubled(x, skip, filters, size, name):
+        x = k.Conv2DTranspose(filters, size, 2, name=name, **options)(x)
+        x = k.ReLU()(k.BatchNormalization(axis)(x))
+        return k.Concatenate(axis)([x, skip])
+
+    image = keras.Input((8, 12, 3) if axis == -1 else (3, 8, 12))
+    first = step(image, 4, "down_1")
+    second = step(k.MaxPooling2D(data_format=data_format)(first), 5, "down_2")
+    lowest = step(k.MaxPooling2D(data_format=data_format)(second), 6, "bottom")
+    x = step(doubled(lowest, second, 5, 3, "up_2"), 5, "after_2")
+    x = step(doubled(x, first, 4, 2, "up_1"), 4, "after_1")
+    return keras.Model(image, k.Conv2D(2, 1, data_format=data_format, name="logits")(x))
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_a_whole_u_net_is_relaxed_factorised_and_folded_exactly(data_format, rng):
+    if data_format == "channels_first" and keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow pools no channels-first images on a CPU")
+    model = u_net(data_format)
+    randomize(model, rng, 0.3)
+    for weight in model.weights:
+        if weight.name == "moving_variance":
+            weight.assign(ops.abs(weight) + 0.5)
+
+    def rule(layer):
+        convolution = type(layer) in (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
+        return conversion.from_convolution(layer, 3) if convolution else None
+
+    relaxed = conversion.convert(model, rule, report=None)
+    kinds = {layer.name: type(layer) for layer in relaxed.layers}
+    assert kinds["up_1"] is kinds["up_2"] is layers.LowRankLocallyConnected2DTranspose
+    assert kinds["down_1"] is layers.LowRankLocallyConnected2D
+    shape = (2, *model.input_shape[1:])
+    assert_same_outputs(model, relaxed, shape, rng, 1e-5)
+    # Served, and with its normalisations in the filters.
+    served = conversion.convert(relaxed, report=None)
+    assert type(served.get_layer("up_1")) is layers.LocallyConnected2DTranspose
+    folded = conversion.fold_batch_normalization(served, report=None)
+    assert not [one for one in folded.layers if isinstance(one, keras.layers.BatchNormalization)]
+    assert_same_outputs(relaxed, folded, shape, rng)
+
+
+def test_what_tensorflow_cannot_compute_as_keras_s_own_is_served_as_it_is(rng):
+    reports = []
+    for options, kind in (
+        ({"strides": 2}, "Conv2DTranspose"),
+        ({"dilation_rate": 2}, "LowRankLocallyConnected2DTranspose"),
+    ):
+        layer = layers.LowRankLocallyConnected2DTranspose(4, 3, 1, name="up", **options)
+        model = keras.Sequential([keras.Input((4, 5, 3)), layer])
+        randomize(model, rng)
+        found = conversion.convert(model, report=reports.append)
+        assert type(found.layers[0]).__name__ == kind
+        assert_same_outputs(model, found, (2, 4, 5, 3), rng)
+    assert reports[1].left == {
+        "up": "it is a convolution, and TensorFlow cannot compute Keras's own on a CPU"
+    }
 
 
 def test_the_last_convolutions_of_a_network_of_keras_can_be_relaxed(rng):
@@ -592,13 +667,16 @@ REFUSED = [
     (
         lambda: conversion.from_convolution(keras.layers.Conv2D(4, 3, groups=2), 2),
         (
-            "from_convolution() takes a Conv1D, Conv2D or Conv3D with groups=1. Received: Conv2D "
-            "with groups=2."
+            "from_convolution() takes a Conv1D, Conv2D or Conv3D with groups=1, or a "
+            "Conv1DTranspose, Conv2DTranspose or Conv3DTranspose. Received: Conv2D with groups=2."
         ),
     ),
     (
         lambda: conversion.from_convolution(keras.layers.Dense(4), 2),
-        ("from_convolution() takes a Conv1D, Conv2D or Conv3D with groups=1. Received: Dense."),
+        (
+            "from_convolution() takes a Conv1D, Conv2D or Conv3D with groups=1, or a "
+            "Conv1DTranspose, Conv2DTranspose or Conv3DTranspose. Received: Dense."
+        ),
     ),
     (
         lambda: conversion.from_convolution(

@@ -33,6 +33,16 @@ FOLLOWED_ONLY = {
     "Conv1DTranspose": (lambda **o: k.Conv1DTranspose(6, 3, strides=2, **o), SERIES),
     "Conv2DTranspose": (lambda **o: k.Conv2DTranspose(6, 3, strides=2, **o), IMAGE),
     "Conv3DTranspose": (lambda **o: k.Conv3DTranspose(6, 2, **o), VOLUME),
+    "LocallyConnected1DTranspose": (
+        lambda **o: layers.LocallyConnected1DTranspose(6, 3, strides=2, **o),
+        SERIES,
+    ),
+    "LocallyConnected2DTranspose, channels first": (
+        lambda **o: layers.LocallyConnected2DTranspose(
+            6, (3, 2), padding="same", data_format="channels_first", **o
+        ),
+        (4, 9, 8),
+    ),
     "Conv1D, causal": (lambda **o: k.Conv1D(6, 3, padding="causal", **o), SERIES),
     "Conv2D, same": (lambda **o: k.Conv2D(6, 3, padding="same", **o), IMAGE),
     "FullConv1D": (lambda **o: layers.FullConv1D(6, 3, **o), SERIES),

@@ -10,15 +10,25 @@ from low_rank_local_connectivity.conversion.weights import to_numpy
 from low_rank_local_connectivity.inspection.graph import not_built
 from low_rank_local_connectivity.layers.data_format import split_shape
 from low_rank_local_connectivity.layers.local.locally_connected import LocallyConnected
+from low_rank_local_connectivity.layers.local.locally_connected_transpose import (
+    LocallyConnectedTranspose,
+)
 from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
     LowRankLocallyConnected,
+)
+from low_rank_local_connectivity.layers.local.low_rank_locally_connected_transpose import (
+    LowRankLocallyConnectedTranspose,
 )
 from low_rank_local_connectivity.layers.scale.over_levels import OverLevels
 from low_rank_local_connectivity.ops.arguments import positive_int, received
 
 # Layers with different filters at every position, stored or mixed from banks.
-Local = LocallyConnected | LowRankLocallyConnected
-LOCAL = (LocallyConnected, LowRankLocallyConnected)
+Stored = LocallyConnected | LocallyConnectedTranspose
+LowRank = LowRankLocallyConnected | LowRankLocallyConnectedTranspose
+Local = Stored | LowRank
+STORED = (LocallyConnected, LocallyConnectedTranspose)
+LOW_RANK = (LowRankLocallyConnected, LowRankLocallyConnectedTranspose)
+LOCAL = (*STORED, *LOW_RANK)
 
 # Wrappers whose layer may be replaced by others that are wrapped alike, one after another: they
 # apply it, and do nothing else, to each of the parts that they divide their inputs into.
@@ -27,7 +37,9 @@ TRANSPARENT = (keras.layers.TimeDistributed, OverLevels)
 # Names in errors of the kinds of layers that a function takes.
 NAMES = {
     "LocallyConnected": "locally connected",
+    "LocallyConnectedTranspose": "locally connected",
     "LowRankLocallyConnected": "low-rank locally connected",
+    "LowRankLocallyConnectedTranspose": "low-rank locally connected",
     "SpatialBias": "SpatialBias",
 }
 
@@ -36,7 +48,8 @@ def require_layer(function: str, layer: Any, kind: Any) -> None:
     """Refuses a layer of another kind or one that is not built."""
     kinds = kind if isinstance(kind, tuple) else (kind,)
     if not isinstance(layer, kinds):
-        names = " or ".join(NAMES[one.__name__] for one in kinds)
+        # Transposed layers have the names of others.
+        names = " or ".join(dict.fromkeys(NAMES[one.__name__] for one in kinds))
         raise ValueError(
             f"{function}() takes a layer of the kind {names}. Received: {type(layer).__name__}."
         )
@@ -95,7 +108,7 @@ def applied(rule: Any, layer: Any) -> list[keras.Layer] | None:
 
 def rank_in_range(layer: Any, spatial_rank: int) -> int:
     """Returns a rank after checking that a layer's filters can have it."""
-    rank, positions = positive_int("spatial_rank", spatial_rank), math.prod(layer.output_sizes)
+    rank, positions = positive_int("spatial_rank", spatial_rank), math.prod(layer.position_sizes)
     if rank > positions:
         raise ValueError(
             f"`spatial_rank` must be at most the number of positions of layer {layer.name!r}, "

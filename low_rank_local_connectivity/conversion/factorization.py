@@ -5,9 +5,12 @@ from typing import Any
 import numpy as np
 
 from low_rank_local_connectivity import layers
+from low_rank_local_connectivity.conversion import checks
 from low_rank_local_connectivity.conversion.checks import (
     LOCAL,
     Local,
+    LowRank,
+    Stored,
     known_sizes,
     rank_in_range,
     require_layer,
@@ -20,10 +23,7 @@ from low_rank_local_connectivity.conversion.weights import (
     stored_weights,
     to_numpy,
 )
-from low_rank_local_connectivity.layers.local.locally_connected import LocallyConnected
-from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
-    LowRankLocallyConnected,
-)
+from low_rank_local_connectivity.layers.base_local_conv_transpose import BaseLocalConvTranspose
 
 LOCALLY_CONNECTED: dict[int, Any] = {
     1: layers.LocallyConnected1D,
@@ -35,9 +35,25 @@ LOW_RANK: dict[int, Any] = {
     2: layers.LowRankLocallyConnected2D,
     3: layers.LowRankLocallyConnected3D,
 }
+LOCALLY_CONNECTED_TRANSPOSE: dict[int, Any] = {
+    1: layers.LocallyConnected1DTranspose,
+    2: layers.LocallyConnected2DTranspose,
+    3: layers.LocallyConnected3DTranspose,
+}
+LOW_RANK_TRANSPOSE: dict[int, Any] = {
+    1: layers.LowRankLocallyConnected1DTranspose,
+    2: layers.LowRankLocallyConnected2DTranspose,
+    3: layers.LowRankLocallyConnected3DTranspose,
+}
 
 
-def to_locally_connected(layer: LowRankLocallyConnected) -> LocallyConnected:
+def _kind(layer: Any, plain: dict[int, Any], transposed: dict[int, Any]) -> Any:
+    """Returns the class for a layer's number of axes, transposed if the layer is."""
+    kinds = transposed if isinstance(layer, BaseLocalConvTranspose) else plain
+    return kinds[layer.dimensions]
+
+
+def to_locally_connected(layer: LowRank) -> Stored:
     """Returns the locally connected layer that is equivalent to a low-rank one.
 
     `kernel[p] = sum_k w[p, k] * bank[k]` and `bias[p, f] = spatial_bias[p] + bias[f]`: the mixed
@@ -62,12 +78,12 @@ def to_locally_connected(layer: LowRankLocallyConnected) -> LocallyConnected:
         >>> tuple(to_locally_connected(low_rank).kernel.shape)
         (42, 18, 5)
     """
-    require_layer("to_locally_connected", layer, LowRankLocallyConnected)
+    require_layer("to_locally_connected", layer, checks.LOW_RANK)
     sizes = known_sizes("to_locally_connected", layer)
     kernel = to_numpy(layer.local_kernel())
     window = kernel.shape[layer.dimensions : -2]
     bias = position_biases(layer)
-    found = LOCALLY_CONNECTED[layer.dimensions](
+    found = _kind(layer, LOCALLY_CONNECTED, LOCALLY_CONNECTED_TRANSPOSE)(
         **shared_arguments(layer),
         kernel_size=window,
         dilation_rate=1 if layer.mixed else layer.dilation_rate,
@@ -77,7 +93,7 @@ def to_locally_connected(layer: LowRankLocallyConnected) -> LocallyConnected:
     return found
 
 
-def to_low_rank(layer: Local, spatial_rank: int) -> LowRankLocallyConnected:
+def to_low_rank(layer: Local, spatial_rank: int) -> LowRank:
     """Returns the low-rank layer of a given rank that is nearest to a layer.
 
     The filters of all positions, a matrix `(positions, taps * channels * filters)`, are replaced by
@@ -121,7 +137,7 @@ def to_low_rank(layer: Local, spatial_rank: int) -> LowRankLocallyConnected:
     banks = np.zeros((rank, right.shape[1]))
     banks[: len(values)] = right[:rank]
     bias = position_biases(layer)
-    found = LOW_RANK[layer.dimensions](
+    found = _kind(layer, LOW_RANK, LOW_RANK_TRANSPOSE)(
         **shared_arguments(layer),
         kernel_size=window,
         spatial_rank=rank,

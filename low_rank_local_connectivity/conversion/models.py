@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from low_rank_local_connectivity.conversion.checks import (
+    LOW_RANK,
     TRANSPARENT,
     applied,
 )
@@ -17,9 +18,6 @@ from low_rank_local_connectivity.conversion.relaxation import to_convolution
 from low_rank_local_connectivity.conversion.report import ConversionReport, sizes
 from low_rank_local_connectivity.inspection.graph import has_graph, require_graph
 from low_rank_local_connectivity.layers.base_local_conv import why_not_keras
-from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
-    LowRankLocallyConnected,
-)
 from low_rank_local_connectivity.ops.arguments import received
 
 Rule = Callable[[Any], "keras.Layer | Sequence[keras.Layer] | None"]
@@ -34,9 +32,9 @@ def for_serving(layer: keras.Layer) -> keras.Layer | list[keras.Layer] | None:
     """Returns the layers for a server to run in place of a low-rank one; the rule of `convert`.
 
     That is a locally connected layer, or for `K = 1` under softmax a convolution and a spatial
-    bias. The layer is kept (None) if it is of another kind, depends on its inputs, is such a
-    convolution with windows that Keras's have not, or, with a warning, if it is a mixed basis whose
-    banks would fill less than a quarter of their box.
+    bias; a transposed one for a transposed one. The layer is kept (None) if it is of another kind,
+    depends on its inputs, is such a convolution with windows that Keras's have not, or, with a
+    warning, if it is a mixed basis whose banks would fill less than a quarter of their box.
 
     Args:
         layer: Any layer.
@@ -48,7 +46,7 @@ def for_serving(layer: keras.Layer) -> keras.Layer | list[keras.Layer] | None:
         >>> [type(layer).__name__ for layer in for_serving(low_rank)]
         ['Conv2D', 'SpatialBias']
     """
-    if not isinstance(layer, LowRankLocallyConnected):
+    if not isinstance(layer, LOW_RANK):
         return None
     if not layer.mixed and not layer.has_logits:
         return to_convolution(layer) if why_not_keras(layer) is None else None
@@ -160,7 +158,7 @@ class Kind:
 
 SERVED = Kind(
     "low-rank layers",
-    lambda layer: isinstance(layer, LowRankLocallyConnected),
+    lambda layer: isinstance(layer, LOW_RANK),
     _why_not_for_serving,
 )
 # Which layers a caller's rule concerns is unknown, and so is why it keeps one.

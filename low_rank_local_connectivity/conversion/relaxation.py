@@ -8,11 +8,9 @@ import keras
 import numpy as np
 
 from low_rank_local_connectivity import layers
-from low_rank_local_connectivity.conversion.checks import not_built, require_channels
+from low_rank_local_connectivity.conversion.checks import LowRank, not_built, require_channels
 from low_rank_local_connectivity.conversion.weights import shared_arguments, to_numpy
-from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
-    LowRankLocallyConnected,
-)
+from low_rank_local_connectivity.layers.base_local_conv_transpose import BaseLocalConvTranspose
 from low_rank_local_connectivity.layers.local.spatial_bias import SpatialBias
 from low_rank_local_connectivity.ops.arguments import (
     is_real,
@@ -25,6 +23,11 @@ RELAXED: dict[type, Any] = {
     keras.layers.Conv1D: layers.LowRankLocallyConnected1D,
     keras.layers.Conv2D: layers.LowRankLocallyConnected2D,
     keras.layers.Conv3D: layers.LowRankLocallyConnected3D,
+}
+RELAXED_TRANSPOSED: dict[type, Any] = {
+    keras.layers.Conv1DTranspose: layers.LowRankLocallyConnected1DTranspose,
+    keras.layers.Conv2DTranspose: layers.LowRankLocallyConnected2DTranspose,
+    keras.layers.Conv3DTranspose: layers.LowRankLocallyConnected3DTranspose,
 }
 # Arguments that a relaxed convolution keeps, besides those that all local layers share.
 KEPT = (
@@ -41,6 +44,11 @@ PLAIN: dict[int, Any] = {
     2: keras.layers.Conv2D,
     3: keras.layers.Conv3D,
 }
+PLAIN_TRANSPOSED: dict[int, Any] = {
+    1: keras.layers.Conv1DTranspose,
+    2: keras.layers.Conv2DTranspose,
+    3: keras.layers.Conv3DTranspose,
+}
 
 
 def from_convolution(
@@ -51,7 +59,7 @@ def from_convolution(
     *,
     additive_axes: tuple[int, ...] | None = None,
     seed: int | None = 0,
-) -> LowRankLocallyConnected:
+) -> LowRank:
     """Returns a low-rank layer that starts as a trained convolution, from which it can depart.
 
     `bank[k] = kernel + spread * std(kernel) * (noise[k] - mean(noise))`, with combining weights of
@@ -59,7 +67,7 @@ def from_convolution(
     banks would always get equal gradients.
 
     Args:
-        layer: Built `Conv1D`, `Conv2D` or `Conv3D` with `groups=1`.
+        layer: Built `Conv1D`, `Conv2D` or `Conv3D` with `groups=1`, or transposed one of these.
         spatial_rank: Number of banks.
         input_shape: Shape of the inputs with the batch; that of the layer's own inputs if None.
         spread: Size of the perturbations in standard deviations of the kernel; above 0.
@@ -83,11 +91,13 @@ def from_convolution(
         >>> bool(ops.all(ops.isclose(relaxed(images), expected, atol=1e-5)))
         True
     """
-    # A subclass, such as a transposed or a depthwise convolution, computes something else.
-    if type(layer) not in RELAXED or layer.groups != 1:
+    # A subclass may compute something else.
+    kinds = {**RELAXED, **RELAXED_TRANSPOSED}
+    if type(layer) not in kinds or getattr(layer, "groups", 1) != 1:
         groups = f" with groups={layer.groups}" if hasattr(layer, "groups") else ""
         raise ValueError(
-            "from_convolution() takes a Conv1D, Conv2D or Conv3D with groups=1. Received: "
+            "from_convolution() takes a Conv1D, Conv2D or Conv3D with groups=1, or a "
+            f"Conv1DTranspose, Conv2DTranspose or Conv3DTranspose. Received: "
             f"{type(layer).__name__}{groups}."
         )
     if not layer.built:
@@ -100,12 +110,13 @@ def from_convolution(
             f"Received: {received('spread', spread)}."
         )
     shape = layer.get_build_config()["input_shape"] if input_shape is None else input_shape
-    require_channels(layer, shape, layer.kernel.shape[-2])
+    transposed = type(layer) in RELAXED_TRANSPOSED
+    require_channels(layer, shape, layer.kernel.shape[-1 if transposed else -2])
     kernel = to_numpy(layer.kernel)
     noise = np.random.default_rng(seed).normal(size=(spatial_rank, *kernel.shape))
     noise -= noise.mean(0)
     banks = kernel + spread * kernel.std() * noise
-    found = RELAXED[type(layer)](
+    found = kinds[type(layer)](
         **shared_arguments(layer, KEPT), spatial_rank=spatial_rank, additive_axes=additive_axes
     )
     found.build(tuple(shape))
@@ -116,10 +127,11 @@ def from_convolution(
     return found
 
 
-def to_convolution(layer: LowRankLocallyConnected) -> list[keras.Layer]:
+def to_convolution(layer: LowRank) -> list[keras.Layer]:
     """Returns a layer of rank 1 as a convolution, a spatial bias and an activation."""
     linear = layer.activation is keras.activations.linear or not layer.spatial_bias_terms
-    convolution = PLAIN[layer.dimensions](
+    transposed = isinstance(layer, BaseLocalConvTranspose)
+    convolution = (PLAIN_TRANSPOSED if transposed else PLAIN)[layer.dimensions](
         **shared_arguments(layer, ("kernel_size", "dilation_rate"), activation=linear),
         use_bias=layer.use_bias,
     )

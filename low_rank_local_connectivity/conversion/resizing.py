@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from low_rank_local_connectivity.conversion.checks import LOCAL, require_layer
+from low_rank_local_connectivity.conversion.checks import LOCAL, STORED, require_layer
 from low_rank_local_connectivity.conversion.weights import positions, to_numpy
 from low_rank_local_connectivity.layers.data_format import split_shape
-from low_rank_local_connectivity.layers.local.locally_connected import LocallyConnected
 from low_rank_local_connectivity.layers.local.spatial_bias import SpatialBias
 from low_rank_local_connectivity.ops.resampling import resize_aligned
 
@@ -57,11 +56,14 @@ def resize(layer: Any, input_shape: Sequence[int | None]) -> Any:
 def _resized(layer: Any, found: Any, old: Any, new: Any, input_shape: Any) -> np.ndarray:
     """Returns a weight of the layer at the size of the new layer's."""
     value = to_numpy(old)
-    if isinstance(layer, LocallyConnected):
+    if isinstance(layer, STORED):
         if old is layer.kernel and value.shape[1:] != tuple(new.shape)[1:]:
             raise ValueError(_other_channels(layer, input_shape))
         # Positions are one axis in a kernel, and follow the filters in a channels-first bias.
-        if old is layer.bias and layer.data_format == "channels_first":
+        if old is layer.kernel:
+            sizes: Any = layer.position_sizes
+            return _interpolated(value.reshape(*sizes, -1), found.position_sizes)
+        if layer.data_format == "channels_first":
             grid = value.reshape(layer.filters, *positions(layer))
             return np.moveaxis(_interpolated(np.moveaxis(grid, 0, -1), found.output_sizes), -1, 0)
         return _interpolated(value.reshape(*positions(layer), -1), found.output_sizes)

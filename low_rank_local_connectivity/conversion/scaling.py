@@ -8,7 +8,10 @@ import keras
 import numpy as np
 from keras import layers
 
-from low_rank_local_connectivity.conversion.factorization import LOCALLY_CONNECTED
+from low_rank_local_connectivity.conversion.factorization import (
+    LOCALLY_CONNECTED,
+    LOCALLY_CONNECTED_TRANSPOSE,
+)
 from low_rank_local_connectivity.conversion.relaxation import RELAXED
 from low_rank_local_connectivity.conversion.weights import (
     position_biases,
@@ -22,6 +25,7 @@ from low_rank_local_connectivity.layers.other.full_conv import FullConv1D, FullC
 from low_rank_local_connectivity.ops.windows import READ_BORDERS
 
 LOCAL = tuple(LOCALLY_CONNECTED.values())
+LOCAL_TRANSPOSED = tuple(LOCALLY_CONNECTED_TRANSPOSE.values())
 DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
@@ -29,7 +33,7 @@ FULL = (FullConv1D, FullConv2D, FullConv3D, DeformableConv2D)
 PADDED = (*RELAXED, *DEPTHWISE, *SEPARABLE, *LOCAL)
 # Layers whose outputs, or inputs, can be scaled: these classes themselves, since a subclass may
 # compute something else.
-SCALED_OUTPUTS = (*PADDED, *TRANSPOSED, *FULL, layers.Dense)
+SCALED_OUTPUTS = (*PADDED, *TRANSPOSED, *LOCAL_TRANSPOSED, *FULL, layers.Dense)
 SCALED_INPUTS = (*PADDED, layers.Dense)
 
 
@@ -57,6 +61,8 @@ def with_scaled_outputs(layer: Any, factor: np.ndarray, addend: Any) -> Any:
         name = "pointwise_kernel"
     elif isinstance(layer, TRANSPOSED):
         factors = factor[:, None]
+    elif isinstance(layer, LOCAL_TRANSPOSED):
+        factors = _per_read(layer, factor)
     found = _with_bias(layer, lambda bias: bias * factor + addend)
     getattr(found, name).assign(to_numpy(getattr(layer, name)) * factors)
     return found
@@ -92,13 +98,18 @@ def with_scaled_inputs(layer: Any, factor: np.ndarray, addend: np.ndarray) -> An
 def _per_input(layer: Any, values: np.ndarray) -> np.ndarray:
     """Returns values per input channel in the shape that broadcasts with a layer's kernel."""
     if isinstance(layer, LOCAL):
-        taps = math.prod(layer.kernel_size)
-        first = layer.data_format == "channels_first"
-        return (np.repeat if first else np.tile)(values, taps)[:, None]
+        return _per_read(layer, values)
     groups = getattr(layer, "groups", 1)
     if groups == 1 or isinstance(layer, (*DEPTHWISE, *SEPARABLE)):
         return values[:, None]
     return np.repeat(values.reshape(groups, -1), layer.filters // groups, axis=0).T
+
+
+def _per_read(layer: Any, values: np.ndarray) -> np.ndarray:
+    """Returns values per channel along the middle axis of stored filters, for all their taps."""
+    taps = math.prod(layer.kernel_size)
+    first = layer.data_format == "channels_first"
+    return (np.repeat if first else np.tile)(values, taps)[:, None]
 
 
 def _with_bias(layer: Any, new: Callable[[np.ndarray], np.ndarray]) -> Any:
@@ -109,7 +120,7 @@ def _with_bias(layer: Any, new: Callable[[np.ndarray], np.ndarray]) -> Any:
     copies = (weight for weight in found.weights if weight is not found.bias)
     for one, other in zip(kept, copies, strict=True):
         other.assign(one)
-    if isinstance(layer, LOCAL):
+    if isinstance(layer, (*LOCAL, *LOCAL_TRANSPOSED)):
         bias = position_biases(layer)
         bias = np.zeros((*positions(layer), 1)) if bias is None else bias
         found.bias.assign(stored_bias(new(bias), layer.data_format))

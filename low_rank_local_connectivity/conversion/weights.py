@@ -23,6 +23,8 @@ def shared_arguments(
 ) -> dict[str, Any]:
     """Returns the arguments that local layers of all kinds have in common."""
     names = ("filters", "strides", "padding", "data_format", "activity_regularizer", *also)
+    if hasattr(layer, "output_padding"):  # a transposed one
+        names = (*names, "output_padding")
     arguments = {name: getattr(layer, name) for name in names}
     if activation:
         arguments["activation"] = layer.activation
@@ -30,7 +32,7 @@ def shared_arguments(
 
 
 def positions(layer: Any) -> tuple[int, ...]:
-    """Returns how many positions a layer has along each axis."""
+    """Returns how many outputs a layer has along each axis."""
     return layer.windows.static_output_shape(layer.input_sizes)
 
 

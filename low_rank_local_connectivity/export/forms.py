@@ -17,11 +17,12 @@ from low_rank_local_connectivity.conversion import (
     to_plain_convolutions,
 )
 from low_rank_local_connectivity.conversion import convert as convert_model
+from low_rank_local_connectivity.conversion.checks import LOW_RANK
 from low_rank_local_connectivity.conversion.orientations import has_orientations
 from low_rank_local_connectivity.export.formats import FORMATS
 from low_rank_local_connectivity.export.signatures import Served, input_structure
-from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
-    LowRankLocallyConnected,
+from low_rank_local_connectivity.layers.local.low_rank_locally_connected_transpose import (
+    LowRankLocallyConnectedTranspose,
 )
 
 # Runs of each form, alternately, when they are measured.
@@ -85,13 +86,13 @@ def bank_by_bank(layer: Any) -> Any:
 
     By default a layer plans for 32 examples if the batch size is unknown, as it is for a server.
     """
-    if not isinstance(layer, LowRankLocallyConnected) or layer.implementation != "auto":
+    if not isinstance(layer, LOW_RANK) or layer.implementation != "auto":
         return None
     if layer.input_dependent:  # It does so in any case.
         return None
-    copy = type(layer).from_config(
-        {**layer.get_config(), "implementation": "convolve_then_combine"}
-    )
+    transposed = isinstance(layer, LowRankLocallyConnectedTranspose)
+    plan = "weigh_then_convolve" if transposed else "convolve_then_combine"
+    copy = type(layer).from_config({**layer.get_config(), "implementation": plan})
     copy.build(layer.get_build_config()["input_shape"])
     copy.set_weights(layer.get_weights())
     return copy

@@ -17,7 +17,9 @@ from low_rank_local_connectivity.layers.data_format import (
 )
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.ops.arguments import per_axis, positive_int
+from low_rank_local_connectivity.ops.convolution_transpose import computed_by_keras
 from low_rank_local_connectivity.ops.operation_counts import convolution, numbers, per_output
+from low_rank_local_connectivity.ops.transposed_windows import TransposedWindows
 from low_rank_local_connectivity.ops.windows import (
     READ_BORDERS,
     Padding,
@@ -54,6 +56,9 @@ def fitting_windows(layer: Any, sizes: Sequence[int | None]) -> tuple[int | None
 def why_not_keras(layer: Any) -> str | None:
     """Returns why no convolution of Keras's has the windows of a layer, None if one has."""
     windows = layer.windows
+    if isinstance(windows, TransposedWindows):
+        computed = computed_by_keras(windows)
+        return None if computed else "TensorFlow cannot compute Keras's own on a CPU"
     if windows.padding not in ("valid", "same", "causal"):
         return f"no convolution of Keras's has padding={windows.padding!r}"
     if windows.strided_and_dilated:
@@ -143,6 +148,11 @@ class BaseLocalConv(LayerWithKernels):
     def windows(self) -> Windows:
         """Where the layer's windows sit."""
         return Windows(self.kernel_size, self.strides, self.dilation_rate, self.padding)
+
+    @property
+    def position_sizes(self) -> tuple[int | None, ...]:
+        """How many positions along each axis have filters of their own, None where unknown."""
+        return self.output_sizes
 
     def build(self, input_shape: Any) -> None:
         """Checks the input's shape and keeps what the weights' shapes follow from."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
 from low_rank_local_connectivity.layers.data_format import split_shape
-from low_rank_local_connectivity.ops.arguments import per_axis
+from low_rank_local_connectivity.ops.arguments import one_of_any_case, per_axis
 from low_rank_local_connectivity.ops.transposed_windows import TransposedWindows
 
 
@@ -18,7 +18,9 @@ class BaseLocalConvTranspose(BaseLocalConv):
     """
 
     def __init__(self, *, output_padding: int | tuple[int, ...] | None, **convolution: Any) -> None:
+        one_of_any_case("padding", convolution["padding"], self.paddings())
         super().__init__(**convolution)
+        self._refuse_strides_with_dilation()
         self.output_padding = (
             None
             if output_padding is None

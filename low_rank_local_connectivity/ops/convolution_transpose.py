@@ -36,7 +36,7 @@ def transposed_convolution(inputs_bSc, kernel_Tfc, windows: TransposedWindows) -
     backend = keras.backend.backend()
     if max(windows.dilations) > 1 and backend == "tensorflow":
         return _by_convolution(inputs_bSc, kernel_Tfc, windows)
-    if backend == "torch" or (backend == "tensorflow" and _ends_early(windows)):
+    if backend == "torch" or (backend == "tensorflow" and not computed_by_keras(windows)):
         return cut_outputs(_everything_written(inputs_bSc, kernel_Tfc, windows), windows)
     return ops.conv_transpose(
         inputs_bSc,
@@ -49,9 +49,17 @@ def transposed_convolution(inputs_bSc, kernel_Tfc, windows: TransposedWindows) -
     )
 
 
-def _ends_early(windows: TransposedWindows) -> bool:
-    """Whether along some axis the outputs end where the last input's window would begin."""
-    return any(first == end for first, end in windows.kept)
+def computed_by_keras(windows: TransposedWindows) -> bool:
+    """Whether Keras's own function computes it everywhere, TensorFlow on a CPU included.
+
+    It does not if taps are dilated, or if along some axis of `"same"` padding no output is left of
+    the step that the last input begins.
+
+    Example:
+        >>> computed_by_keras(TransposedWindows((2,), (2,), (1,), "same", (0,)))
+        False
+    """
+    return max(windows.dilations) == 1 and all(first < end for first, end in windows.kept)
 
 
 def _everything_written(inputs_bSc, kernel_Tfc, windows: TransposedWindows) -> Any:

@@ -99,9 +99,9 @@ class SharedBanks(Planned, BaseLocalConv):
         raise NotImplementedError
 
     @property
-    def position_sizes(self) -> tuple[int | None, ...]:
-        """How many positions along each axis have filters of their own, None where unknown."""
-        return self.output_sizes
+    def mixed(self) -> bool:
+        """Whether the banks may differ in kernel size or dilation rate."""
+        return False
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""
