@@ -154,6 +154,10 @@ class BaseLocalConv(LayerWithKernels):
         """How many positions along each axis have filters of their own, None where unknown."""
         return self.output_sizes
 
+    def fitting_sizes(self, sizes: Sequence[int | None]) -> tuple[int | None, ...]:
+        """Returns the outputs' size for inputs of a size, which must have room for a window."""
+        return fitting_windows(self, sizes)
+
     def build(self, input_shape: Any) -> None:
         """Checks the input's shape and keeps what the weights' shapes follow from."""
         spatial, channels = split_shape(input_shape, self.data_format, self.dimensions)
@@ -161,7 +165,7 @@ class BaseLocalConv(LayerWithKernels):
         self.input_spec = keras.layers.InputSpec(ndim=self.dimensions + 2, axes={axis: channels})
         self.input_sizes = spatial
         self.input_channels = channels
-        self.output_sizes = fitting_windows(self, spatial)
+        self.output_sizes = self.fitting_sizes(spatial)
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns `(batch, *output sizes, filters)` in the layer's data format."""
@@ -235,7 +239,7 @@ class BaseLocalConv(LayerWithKernels):
     def _check_sizes(self, input_shape: Any) -> None:
         """Refuses inputs without room for a window, or of another size than the weights are for."""
         received, _ = split_shape(input_shape, self.data_format, self.dimensions)
-        fitting_windows(self, received)
+        self.fitting_sizes(received)
         for axis in self.fixed_axes() if self.built else ():
             if received[axis] not in (None, self.input_sizes[axis]):
                 raise ValueError(

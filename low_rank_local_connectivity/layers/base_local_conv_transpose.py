@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
-from low_rank_local_connectivity.layers.data_format import split_shape
 from low_rank_local_connectivity.ops.arguments import one_of_any_case, per_axis
 from low_rank_local_connectivity.ops.transposed_windows import TransposedWindows
 
@@ -52,21 +51,10 @@ class BaseLocalConvTranspose(BaseLocalConv):
         """How many positions along each axis have filters of their own: those of the inputs."""
         return self.input_sizes
 
-    def build(self, input_shape: Any) -> None:
-        """Checks the input's shape and keeps what the weights' shapes follow from."""
-        spatial, _ = split_shape(input_shape, self.data_format, self.dimensions)
-        self._require_outputs(spatial)
-        super().build(input_shape)
-
-    def _check_sizes(self, input_shape: Any) -> None:
-        spatial, _ = split_shape(input_shape, self.data_format, self.dimensions)
-        self._require_outputs(spatial)
-        super()._check_sizes(input_shape)
-
-    def _require_outputs(self, sizes: Sequence[Any]) -> None:
-        """Refuses inputs without elements, or of which no output would be left."""
-        known = [*sizes, *self.windows.output_shape(sizes)]
-        if any(isinstance(size, int) and size < 1 for size in known):
+    def fitting_sizes(self, sizes: Sequence[int | None]) -> tuple[int | None, ...]:
+        """Returns the outputs' size; there must be inputs, and outputs left of what they write."""
+        found = self.windows.output_shape(sizes)
+        if any(isinstance(size, int) and size < 1 for size in (*sizes, *found)):
             raise ValueError(
                 f"The inputs and outputs of layer {self.name!r} must have at least one element "
                 f"along every axis. Received: spatial input size {tuple(sizes)} with "
@@ -74,3 +62,4 @@ class BaseLocalConvTranspose(BaseLocalConv):
                 f"padding={self.padding!r} and output_padding={self.output_padding}. Use larger "
                 "inputs, or leave output_padding out."
             )
+        return found
