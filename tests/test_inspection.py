@@ -89,6 +89,20 @@ def test_filters_of_the_input_are_counted_by_hand(data_format):
     assert layer.operations([shape, filters]) == normalization + filtering
 
 
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_a_transposed_layer_counts_what_every_input_writes(data_format):
+    shape = (None, 4, 5, 7) if data_format == "channels_last" else (None, 7, 4, 5)
+    options = {"strides": 2, "padding": "same", "data_format": data_format}
+    products, outputs = 4 * 5 * 7 * (3 * 2) * 6, 8 * 10 * 6
+    plain = built(keras.layers.Conv2DTranspose(6, (3, 2), **options), shape)
+    local = built(layers.LocallyConnected2DTranspose(6, (3, 2), **options), shape)
+    assert operations(plain, shape) == local.operations(shape) == 2 * products + outputs
+    low_rank = built(layers.LowRankLocallyConnected2DTranspose(6, (3, 2), 5, **options), shape)
+    weighing = 5 * 4 * 5 * 7
+    assert low_rank.operations(shape) == 5 * 2 * products + weighing + outputs
+    assert low_rank.combined_operations(shape) == (2 * products + outputs, 2 * 5 * products)
+
+
 def test_given_routing_weights_save_the_router():
     shape = (None, 8, 11, 4)
     own = built(layers.CondConv2D(6, 3, num_experts=5), shape)

@@ -11,9 +11,13 @@ import reference
 from backends import compute, to_numpy
 
 from low_rank_local_connectivity.ops import (
+    TransposedWindows,
     Windows,
     combine_then_convolve,
+    combine_then_spread,
     convolve_then_combine,
+    local_convolution_transpose,
+    weigh_then_convolve,
 )
 from low_rank_local_connectivity.ops.local_convolution import (
     gather_slabs,
@@ -113,6 +117,41 @@ def test_second_derivatives_of_mixed_filters_are_those_of_mixed_responses(rank, 
     found, expected = (second_derivatives(each, kernel, weights) for each in (first, last))
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(other).max())
+
+
+def test_second_derivatives_of_transposed_operations_are_those_of_autodiff(rng):
+    windows = TransposedWindows((3,), (2,), (1,), "same")
+    inputs = rng.normal(size=(2, 5, 4)).astype("float32")
+    kernel = rng.normal(size=(3, 6, 4)).astype("float32")
+
+    def ours(inputs, kernel):
+        flat = keras.ops.broadcast_to(keras.ops.reshape(kernel, (1, 18, 4)), (5, 18, 4))
+        return local_convolution_transpose(inputs, flat, windows)
+
+    def theirs(inputs, kernel):
+        settings = {"strides": 2, "padding": "same", "data_format": "channels_last"}
+        return keras.ops.conv_transpose(inputs, kernel, **settings)
+
+    banks = rng.normal(size=(3, 6, 2 * 4)).astype("float32")
+    weights = rng.normal(size=(5, 2)).astype("float32")
+    given = keras.ops.convert_to_tensor(inputs)
+    pairs = (
+        ((ours, theirs), (inputs, kernel)),
+        (
+            (
+                lambda kernel, weights: combine_then_spread(given, kernel, weights, windows),
+                lambda kernel, weights: weigh_then_convolve(given, kernel, weights[None], windows),
+            ),
+            (banks, weights),
+        ),
+    )
+    for functions, arguments in pairs:
+        found, expected = (
+            second_derivatives(lambda *a, f=one: keras.ops.sum(f(*a) ** 3), *arguments)
+            for one in functions
+        )
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(other).max())
 
 
 def second_derivatives(function, *arguments):

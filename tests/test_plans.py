@@ -127,6 +127,21 @@ def test_a_single_example_of_few_banks_is_convolved_first(training):
 
 
 @pytest.mark.once
+def test_transposed_filters_are_mixed_first_for_many_banks_and_examples_only():
+    def taken(rank, batch, **more):
+        windows = ops.TransposedWindows((3, 3), (2, 2), (1, 1), "same")
+        shape = (batch, 14, 15, 64)
+        asked = LowRankTransposeRequest.of(windows, shape, 32, rank, backend="tensorflow", **more)
+        return choose(LOW_RANK_TRANSPOSE, asked).name
+
+    for training in (False, True):
+        assert taken(30, 128, training=training) == "combine_then_spread"
+        assert taken(2, 1, training=training) == "weigh_then_convolve"
+        assert taken(30, 128, training=training, mixing="per_example") == "weigh_then_convolve"
+        assert taken(30, 128, training=training, fixed_sizes=False) == "weigh_then_convolve"
+
+
+@pytest.mark.once
 @pytest.mark.parametrize(
     "change",
     [

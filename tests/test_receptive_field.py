@@ -82,6 +82,12 @@ NETWORKS = {
     "background": ours.WithBackground(
         keras.Sequential([layers.Conv2D(2, (3, 2), 2), ours.FullConv2D(3, 3, use_bias=True)])
     ),
+    "transposed": lambda x: ours.LocallyConnected2DTranspose(2, (4, 3), padding="same")(
+        layers.Conv2D(2, 3, 2)(layers.Conv2DTranspose(3, (2, 5))(x))
+    ),
+    "transposed, dilated": ours.LowRankLocallyConnected2DTranspose(
+        3, (2, 3), 2, dilation_rate=(3, 1), padding="same"
+    ),
     "bias": lambda x: ours.SpatialBias()(ours.LowRankLocallyConnected2D(3, 3, 4)(x)),
 }  # fmt: skip
 
@@ -178,6 +184,17 @@ def test_input_dependent_weights_read_everything_from_where_their_windows_are():
     assert (row.sizes, row.strides, row.starts) == (EVERYTHING, (2, 2), EVERYTHING)
     grouped = functional(layers.GroupNormalization(2))
     assert receptive_field(grouped)[-1].sizes == EVERYTHING
+
+
+def test_behind_what_mixes_all_positions_maps_may_become_larger():
+    def build(x):
+        pooled = layers.GlobalAveragePooling2D(keepdims=True)(x)
+        return layers.Conv2DTranspose(3, 4, 2)(pooled)
+
+    assert receptive_field(functional(build))[-1].strides == EVERYTHING
+    asked = ours.LowRankLocallyConnected2DTranspose(3, 3, 2, input_dependent=True)
+    row = receptive_field(functional(asked))[-1]
+    assert (row.sizes, row.strides, row.starts) == (EVERYTHING, (1, 1), EVERYTHING)
 
 
 def test_what_chooses_where_it_reads_may_read_everything():
@@ -325,6 +342,16 @@ ERRORS = {
         (
             "receptive_field() needs a model whose input has 1 to 3 spatial axes. Received: model "
             "'net' with an input of shape (None, 5)."
+        ),
+    ),
+    "larger": (
+        lambda: receptive_field(
+            functional(ours.LocallyConnected2DTranspose(2, 3, 2, name="up"), (5, 4, 2))
+        ),
+        (
+            "receptive_field() follows layers whose positions all read equally many inputs. Of a "
+            "transposed convolution with strides above 1 some read more than others. Received: "
+            "layer 'up' with strides=(2, 2). Name a layer before it as `output`."
         ),
     ),
     "no such layer": (
