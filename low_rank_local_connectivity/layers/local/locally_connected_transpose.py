@@ -31,9 +31,8 @@ class LocallyConnectedTranspose(BaseLocalConvTranspose):
     of Keras's `Conv{1,2,3}DTranspose`, so that the decoder of a U-Net can be made locally
     connected.
 
-    Without bias and activation, and under `"valid"` padding whose windows end with the outputs or
-    under `"same"` padding, it is the adjoint of the locally connected layer of the same kernel from
-    outputs to inputs: `<inputs, LC(outputs)> = <LCT(inputs), outputs>`.
+    Without bias and activation it is the adjoint of the locally connected layer of the same kernel
+    and windows, from outputs to inputs: `<LCT(x), y> = <x, LC(y)>`.
 
     Args:
         filters: Number of filters.
