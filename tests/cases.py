@@ -78,7 +78,7 @@ CASES = [
             **LC,
             **FULL,
             "kernel_size": (3, 2),
-            "strides": (2, 1),
+            "strides": (1, 2),
             "fan": "kernel",
             "implementation": 2,
         },

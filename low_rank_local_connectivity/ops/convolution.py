@@ -22,7 +22,7 @@ from keras import ops
 from low_rank_local_connectivity.ops.arguments import per_axis
 from low_rank_local_connectivity.ops.borders import pad_windows
 from low_rank_local_connectivity.ops.padding import pad
-from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.ops.windows import Windows, strided_length
 
 
 def windowed_convolution(inputs_bSc, kernel_Tcf, windows: Windows):
@@ -119,7 +119,7 @@ def _padded_as_same(inputs_bSc, windows: Windows):
     sizes = ops.shape(inputs_bSc)[1:-1]
     inside = []
     for size, stride, reach in zip(sizes, windows.strides, most, strict=True):
-        total = ops.maximum((-(-size // stride) - 1) * stride + reach + 1 - size, 0)
+        total = ops.maximum((strided_length(size, stride) - 1) * stride + reach + 1 - size, 0)
         start = reach - total // 2
         inside.append(slice(start, start + size + total))
     return padded_bSc[(slice(None), *inside)]

@@ -42,7 +42,7 @@ from low_rank_local_connectivity.ops.precision import (
     matmul,
     segment_sum,
 )
-from low_rank_local_connectivity.ops.windows import Windows, extent
+from low_rank_local_connectivity.ops.windows import Windows, extent, strided_length
 
 # Numbers that taps read together may have: with fewer a graph grows with its taps and takes long to
 # trace and to compile, with more the memory of what is read costs more than it saves.
@@ -179,7 +179,7 @@ class Geometry:
             known = size if isinstance(size, int) else None
             return self.windows.pad_amounts([known if axis == a else 1 for a in (0, 1)])[axis][0]
         reach = extent(self.taps[axis], self.dilations[axis])
-        return ops.maximum((-(-size // stride) - 1) * stride + reach - size, 0) // 2
+        return ops.maximum((strided_length(size, stride) - 1) * stride + reach - size, 0) // 2
 
     def check(self, x_bhwc, kernel_yxcf, offset, mask, groups: int) -> None:
         """Refuses tensors that do not fit together.

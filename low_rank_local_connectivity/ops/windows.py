@@ -53,6 +53,18 @@ def extent(size: int, dilation: int) -> int:
     return dilation * (size - 1) + 1
 
 
+def strided_length(length: Any, stride: int) -> Any:
+    """Returns `ceil(length / stride)`, of whole numbers, tensors and symbols.
+
+    Of no number below 0, whose quotient ONNX rounds up, as PyTorch's older tracer does not know.
+
+    Example:
+        >>> strided_length(11, 2)
+        6
+    """
+    return (length + stride - 1) // stride
+
+
 def output_length(
     length: int | None, size: int, stride: int, dilation: int, padding: str | tuple[int, int]
 ) -> int | None:
@@ -85,7 +97,7 @@ def output_length(
         return (length - extent(size, dilation)) // stride + 1
     if padding == "full":
         return (length + extent(size, dilation) - 2) // stride + 1
-    return -(-length // stride)
+    return strided_length(length, stride)
 
 
 def pad_amounts(
@@ -130,7 +142,7 @@ def pad_amounts(
             "size, so that size must be known. Received: None. Give the input a static size."
         )
     else:
-        outputs = -(-length // stride)
+        outputs = strided_length(length, stride)
         total = max((outputs - 1) * stride + extent(size, dilation) - length, 0)
     return total // 2, total - total // 2
 
