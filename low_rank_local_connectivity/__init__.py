@@ -40,9 +40,14 @@ if TYPE_CHECKING:
     from low_rank_local_connectivity.activations import keras2_hard_sigmoid
     from low_rank_local_connectivity.initializers import IdentityConv
     from low_rank_local_connectivity.layers import (
+        AddCoordinates1D,
         AddCoordinates2D,
+        AddCoordinates3D,
         CondConv2D,
+        CoordConv1D,
         CoordConv2D,
+        CoordConv2DTranspose,
+        CoordConv3D,
         DeformableConv2D,
         DeformableScaleConv2D,
         DilatedContext2D,
@@ -79,9 +84,14 @@ if TYPE_CHECKING:
     from low_rank_local_connectivity.regularizers import SpatialSmoothness
 
 __all__ = [
+    "AddCoordinates1D",
     "AddCoordinates2D",
+    "AddCoordinates3D",
     "CondConv2D",
+    "CoordConv1D",
     "CoordConv2D",
+    "CoordConv2DTranspose",
+    "CoordConv3D",
     "DeformableConv2D",
     "DeformableScaleConv2D",
     "DilatedContext2D",

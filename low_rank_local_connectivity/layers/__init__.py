@@ -33,7 +33,15 @@ from low_rank_local_connectivity.layers.local.low_rank_locally_connected_transpo
 from low_rank_local_connectivity.layers.local.spatial_bias import SpatialBias
 from low_rank_local_connectivity.layers.other.background import WithBackground
 from low_rank_local_connectivity.layers.other.cond_conv import CondConv2D
-from low_rank_local_connectivity.layers.other.coord_conv import AddCoordinates2D, CoordConv2D
+from low_rank_local_connectivity.layers.other.coord_conv import (
+    AddCoordinates1D,
+    AddCoordinates2D,
+    AddCoordinates3D,
+    CoordConv1D,
+    CoordConv2D,
+    CoordConv2DTranspose,
+    CoordConv3D,
+)
 from low_rank_local_connectivity.layers.other.dilated_context import DilatedContext2D
 from low_rank_local_connectivity.layers.other.dynamic_local_filter import (
     DynamicLocalFilter2D,
@@ -53,9 +61,14 @@ from low_rank_local_connectivity.layers.turned.group_conv import GroupConv2D, Gr
 from low_rank_local_connectivity.layers.turned.group_pooling import GroupPooling2D
 
 __all__ = [
+    "AddCoordinates1D",
     "AddCoordinates2D",
+    "AddCoordinates3D",
     "CondConv2D",
+    "CoordConv1D",
     "CoordConv2D",
+    "CoordConv2DTranspose",
+    "CoordConv3D",
     "DeformableConv2D",
     "DeformableScaleConv2D",
     "DilatedContext2D",

@@ -22,7 +22,7 @@ class Conv2DArguments(RegularizedLayerArguments, total=False):
     """What `keras.layers.Conv2D` takes beside its filters and kernel size."""
 
     strides: int | tuple[int, ...]
-    padding: str
+    padding: Any
     data_format: str | None
     dilation_rate: int | tuple[int, ...]
     groups: int
@@ -34,6 +34,12 @@ class Conv2DArguments(RegularizedLayerArguments, total=False):
     bias_regularizer: Any
     kernel_constraint: Any
     bias_constraint: Any
+
+
+class Conv2DTransposeArguments(Conv2DArguments, total=False):
+    """What `keras.layers.Conv2DTranspose` takes beside its filters and kernel size."""
+
+    output_padding: int | tuple[int, ...] | None
 
 
 class BatchNormalizationArguments(RegularizedLayerArguments, total=False):

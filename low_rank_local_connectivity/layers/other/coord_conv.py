@@ -1,11 +1,13 @@
 """Convolution that is told where it is: coordinates as additional channels."""
 
-from typing import Any, Unpack
+from typing import Any, ClassVar, Literal, Unpack
 
 import keras
 from keras import layers, ops
 
+from low_rank_local_connectivity.inspection.operation_rules import operations
 from low_rank_local_connectivity.layers.arguments import arguments_of
+from low_rank_local_connectivity.layers.base_local_conv import fitting_windows
 from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer, TakesAnyDtype
 from low_rank_local_connectivity.layers.data_format import (
     from_channels_last,
@@ -14,68 +16,79 @@ from low_rank_local_connectivity.layers.data_format import (
     standardize_data_format,
     to_channels_last,
 )
+from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.keras_arguments import (
-    Conv2DArguments,
+    Conv2DTransposeArguments,
     RegularizedLayerArguments,
 )
-from low_rank_local_connectivity.ops.arguments import boolean, per_axis, positive_int
+from low_rank_local_connectivity.ops.arguments import (
+    boolean,
+    one_of,
+    one_of_any_case,
+    per_axis,
+    positive_int,
+)
+from low_rank_local_connectivity.ops.borders import pad_windows
 from low_rank_local_connectivity.ops.operation_counts import convolution, numbers, per_output
 from low_rank_local_connectivity.ops.precision import at_least_float32, maximum
-from low_rank_local_connectivity.ops.windows import Windows
+from low_rank_local_connectivity.ops.windows import READ_BORDERS, Windows, checked_padding
+
+CoordinateOrder = Literal["row_first", "column_first"]
 
 
-@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class AddCoordinates2D(ConfiguredLayer):
-    """Appends each pixel's row and column, from -1 to 1, as channels.
+class AddCoordinates(ConfiguredLayer):
+    """Appends each position's coordinates along the spatial axes, from -1 to 1, as channels.
 
-    `row[i] = (2 i - (H - 1)) / (H - 1)` and likewise the column with `W`; 0 along an axis of
-    length 1. With the radius, a third channel `sqrt(row ** 2 + col ** 2)`: the distance from the
-    centre, `sqrt(2)` in every corner, whether or not the image is square.
+    `row[i] = (2 i - (H - 1)) / (H - 1)` along an axis of length `H`, and likewise along the
+    others; 0 along an axis of length 1. With the radius, one channel more,
+    `sqrt(row ** 2 + col ** 2)`: the distance from the centre, as far in every corner, whether or
+    not the image is square.
 
     Args:
         with_radius: Whether to append the radius.
         data_format: `"channels_last"` or `"channels_first"`; Keras's global setting if None.
+        coordinate_order: `"row_first"` for the channels in the order of the axes, as the paper's
+            release has them, or `"column_first"` for the opposite one, that of Uber's code.
 
     Input:
-        `(batch, height, width, channels)` or `(batch, channels, height, width)`; any size.
+        `(batch, *spatial, channels)` or `(batch, channels, *spatial)`; any size.
 
     Output:
-        The same with 2 or 3 channels more, behind the others.
-
-    Example:
-        >>> outputs = AddCoordinates2D()(ops.zeros((1, 3, 5, 1)))
-        >>> ops.convert_to_numpy(outputs)[0, 0].tolist()[1]
-        [0.0, -1.0, -0.5]
+        The same with a channel more for each axis, and for the radius, behind the others.
 
     Reference:
         Liu et al., "An Intriguing Failing of Convolutional Neural Networks and the CoordConv
         Solution", NeurIPS 2018.
     """
 
+    dimensions: ClassVar[int]
+
     def __init__(
         self,
         with_radius: bool = False,
         data_format: str | None = None,
+        coordinate_order: CoordinateOrder = "row_first",
         **kwargs: Unpack[RegularizedLayerArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.with_radius = boolean("with_radius", with_radius)
         self.data_format = standardize_data_format(data_format)
-        self.input_spec = layers.InputSpec(ndim=4)
-        self._build_now(AddCoordinates2D)
+        self.coordinate_order: CoordinateOrder = checked_order(coordinate_order)
+        self.input_spec = layers.InputSpec(ndim=self.dimensions + 2)
+        self._build_now(AddCoordinates)
 
     ARGUMENTS = arguments_of(__init__)
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the input's shape with the coordinates' channels added."""
-        sizes, channels = split_shape(input_shape, self.data_format, 2)
-        added = 3 if self.with_radius else 2
+        sizes, channels = split_shape(input_shape, self.data_format, self.dimensions)
+        added = self.dimensions + self.with_radius
         return join_shape(input_shape[0], sizes, channels + added, self.data_format)
 
     @property
     def windows(self) -> Windows:
         """Each position by itself."""
-        return Windows.single(2)
+        return Windows.single(self.dimensions)
 
     def operations(self, input_shape: Any) -> int:
         """Counts nothing: coordinates are constants."""
@@ -86,17 +99,30 @@ class AddCoordinates2D(ConfiguredLayer):
         """Appends the coordinates."""
         inputs = to_channels_last(inputs, self.data_format)
         shape: Any = ops.shape(inputs)
-        batch, height, width, _ = shape
-        dtype = at_least_float32(inputs)
-        rows = ops.reshape(_coordinates(height, dtype), (1, -1, 1, 1))
-        columns = ops.reshape(_coordinates(width, dtype), (1, 1, -1, 1))
-        channels = [rows, columns]
-        if self.with_radius:
-            channels.append(ops.sqrt(ops.square(rows) + ops.square(columns)))
-        maps = [
-            ops.broadcast_to(ops.cast(x, inputs.dtype), (batch, height, width, 1)) for x in channels
-        ]
+        maps = coordinate_maps(
+            shape[1:-1], at_least_float32(inputs), self.coordinate_order, self.with_radius
+        )
+        maps = [ops.broadcast_to(ops.cast(one, inputs.dtype), (*shape[:-1], 1)) for one in maps]
         return from_channels_last(ops.concatenate([inputs, *maps], axis=-1), self.data_format)
+
+
+def checked_order(value: Any) -> CoordinateOrder:
+    """Returns an order of coordinates."""
+    return one_of("coordinate_order", value, ("row_first", "column_first"))
+
+
+def coordinate_maps(sizes: Any, dtype: str, order: CoordinateOrder, with_radius: bool) -> list:
+    """Returns the coordinates along each axis, and the radius, with axes of batch and channels.
+
+    Those along an axis have length 1 along all others.
+    """
+    maps = []
+    for axis, size in enumerate(sizes):
+        shape = [1] * (len(sizes) + 2)
+        shape[axis + 1] = -1
+        maps.append(ops.reshape(_coordinates(size, dtype), shape))
+    radius = [ops.sqrt(sum(map(ops.square, maps)))] if with_radius else []
+    return [*(maps if order == "row_first" else maps[::-1]), *radius]
 
 
 def _coordinates(length, dtype: str):
@@ -107,67 +133,124 @@ def _coordinates(length, dtype: str):
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class CoordConv2D(TakesAnyDtype):
+@documented_with(AddCoordinates)
+class AddCoordinates1D(AddCoordinates):
+    """Appends each position's coordinate, from -1 to 1, as a channel.
+
+    Example:
+        >>> outputs = AddCoordinates1D()(ops.zeros((1, 3, 1)))
+        >>> ops.convert_to_numpy(outputs)[0].tolist()
+        [[0.0, -1.0], [0.0, 0.0], [0.0, 1.0]]
+    """
+
+    dimensions = 1
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(AddCoordinates)
+class AddCoordinates2D(AddCoordinates):
+    """Appends each pixel's row and column, from -1 to 1, as channels.
+
+    Example:
+        >>> outputs = AddCoordinates2D()(ops.zeros((1, 3, 5, 1)))
+        >>> ops.convert_to_numpy(outputs)[0, 0].tolist()[1]
+        [0.0, -1.0, -0.5]
+    """
+
+    dimensions = 2
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(AddCoordinates)
+class AddCoordinates3D(AddCoordinates):
+    """Appends each voxel's depth, row and column, from -1 to 1, as channels.
+
+    Example:
+        >>> tuple(AddCoordinates3D(with_radius=True)(ops.zeros((1, 3, 5, 2, 4))).shape)
+        (1, 3, 5, 2, 8)
+    """
+
+    dimensions = 3
+
+
+class CoordConv(TakesAnyDtype):
     """A convolution over its input with coordinates appended.
 
-    `outputs = Conv2D(concatenate([inputs, row, col]))`; see `AddCoordinates2D`.
+    `outputs = convolution(concatenate([inputs, row, col]))`; see `AddCoordinates2D`.
 
     Args:
         filters: Number of filters.
-        kernel_size: Taps per spatial axis: an integer or a tuple of 2.
+        kernel_size: Taps per spatial axis: an integer or a tuple.
         with_radius: Whether to append the radius too.
-        **conv2d_arguments: Any other argument of `keras.layers.Conv2D`, by name.
+        coordinate_order: As in `AddCoordinates2D`.
+        **convolution_arguments: Any other argument of Keras's convolution, by name. `padding` may
+            have the further values that `LocallyConnected2D` has, which Keras's has not; what then
+            stands around the input stands around the coordinates too.
 
     Weights:
         `kernel` and `bias` of the convolution, `kernel` of shape
-        `(*kernel_size, input channels + 2 or 3, filters)`.
+        `(*kernel_size, input channels + coordinates, filters)`.
 
     Input:
-        As `keras.layers.Conv2D`.
+        As Keras's convolution.
 
     Output:
-        As `keras.layers.Conv2D`.
-
-    Example:
-        >>> layer = CoordConv2D(8, 3, padding="same")
-        >>> outputs = layer(ops.ones((2, 6, 5, 4)))
-        >>> tuple(outputs.shape), tuple(layer.convolution.kernel.shape)
-        ((2, 6, 5, 8), (3, 3, 6, 8))
+        As Keras's convolution.
 
     Reference:
         Liu et al., "An Intriguing Failing of Convolutional Neural Networks and the CoordConv
         Solution", NeurIPS 2018.
     """
 
+    add_coordinates: ClassVar[Any]
+    convolution_class: ClassVar[Any]
+    # Those of Keras's convolution.
+    paddings: ClassVar[tuple[str, ...]] = ("valid", "same")
+
     def __init__(
         self,
         filters: int,
         kernel_size: Any,
         with_radius: bool = False,
-        **conv2d_arguments: Unpack[Conv2DArguments],
+        *,
+        coordinate_order: CoordinateOrder = "row_first",
+        **convolution_arguments: Unpack[Conv2DTransposeArguments],
     ) -> None:
-        given: dict[str, Any] = {**conv2d_arguments}
+        given: dict[str, Any] = {**convolution_arguments}
         own = {
             name: given.pop(name)
             for name in ("name", "dtype", "trainable", "activity_regularizer")
             if name in given
         }
+        dimensions = self.add_coordinates.dimensions
         filters = positive_int("filters", filters)
-        kernel_size = per_axis("kernel_size", kernel_size, 2)
+        kernel_size = per_axis("kernel_size", kernel_size, dimensions)
         super().__init__(**own)
         self.with_radius = boolean("with_radius", with_radius)
+        self.coordinate_order: CoordinateOrder = checked_order(coordinate_order)
+        self.padding = self._checked_padding(given.pop("padding", "valid"))
         # Held rather than inherited: a Conv2D with more input channels than it is built for
         # saves but does not load.
-        self.convolution = layers.Conv2D(
-            filters, kernel_size, **given, dtype=self.dtype_policy, name="convolution"
+        self.convolution = self.convolution_class(
+            filters,
+            kernel_size,
+            **given,
+            padding=self.padding if self.padding in self.paddings else "valid",
+            dtype=self.dtype_policy,
+            name="convolution",
         )
-        self.coordinates = AddCoordinates2D(
+        self.coordinates = self.add_coordinates(
             with_radius,
             self.convolution.data_format,
+            coordinate_order,
             dtype=self.dtype_policy,
             name="coordinates",
         )
-        self.input_spec = layers.InputSpec(ndim=4)
+        self.input_spec = layers.InputSpec(ndim=dimensions + 2)
+
+    def _checked_padding(self, value: Any) -> Any:
+        dimensions = self.add_coordinates.dimensions
+        return checked_padding(value, (*self.paddings, *READ_BORDERS), dimensions)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the layer's arguments and those of its convolution."""
@@ -175,22 +258,41 @@ class CoordConv2D(TakesAnyDtype):
         convolution = self.convolution.get_config()
         rest = {name: value for name, value in convolution.items() if name not in own}
         rest.pop("activity_regularizer", None)
-        return {**rest, **own, "with_radius": self.with_radius}
+        mine = {name: getattr(self, name) for name in ("with_radius", "coordinate_order")}
+        return {**rest, **own, **mine, "padding": self.padding}
 
     def build(self, input_shape: Any) -> None:
         """Creates the convolution's weights for inputs of this shape."""
-        self.convolution.build(self.coordinates.compute_output_shape(input_shape))
+        shape = self.coordinates.compute_output_shape(input_shape)
+        self._check_sizes(input_shape)
+        self.convolution.build(shape)
+
+    def _check_sizes(self, input_shape: Any) -> None:
+        """Refuses inputs with too little to read for the border."""
+        if self.padding not in self.paddings:
+            sizes, _ = split_shape(input_shape, self.data_format, len(self.windows.sizes))
+            fitting_windows(self, sizes)
+
+    @property
+    def data_format(self) -> str:
+        """Where inputs and outputs have their channels."""
+        return self.convolution.data_format
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the convolution's output shape."""
+        self._check_sizes(input_shape)
         shape = self.coordinates.compute_output_shape(input_shape)
-        return self.convolution.compute_output_shape(shape)
+        if self.padding in self.paddings:
+            return self.convolution.compute_output_shape(shape)
+        sizes, _ = split_shape(shape, self.data_format)
+        found = self.windows.output_shape(sizes)
+        return join_shape(shape[0], found, self.convolution.filters, self.data_format)
 
     @property
     def windows(self) -> Windows:
         """Where the convolution's windows sit."""
         conv = self.convolution
-        return Windows(conv.kernel_size, conv.strides, conv.dilation_rate, conv.padding)
+        return Windows(conv.kernel_size, conv.strides, conv.dilation_rate, self.padding)
 
     def operations(self, input_shape: Any) -> int:
         """Counts the convolution; coordinates are constants."""
@@ -201,4 +303,93 @@ class CoordConv2D(TakesAnyDtype):
 
     def call(self, inputs):
         """Appends the coordinates and convolves."""
-        return self.convolution(self.coordinates(inputs))
+        self._check_sizes(tuple(inputs.shape))
+        extended = self.coordinates(inputs)
+        if self.padding not in self.paddings:
+            padded = pad_windows(to_channels_last(extended, self.data_format), self.windows)
+            extended = from_channels_last(padded, self.data_format)
+        return self.convolution(extended)
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(CoordConv)
+class CoordConv1D(CoordConv):
+    """A convolution over 1 axis of its input with each position's coordinate appended.
+
+    Example:
+        >>> layer = CoordConv1D(8, 3, padding="causal")
+        >>> outputs = layer(ops.ones((2, 6, 4)))
+        >>> tuple(outputs.shape), tuple(layer.convolution.kernel.shape)
+        ((2, 6, 8), (3, 5, 8))
+    """
+
+    add_coordinates = AddCoordinates1D
+    convolution_class = layers.Conv1D
+    paddings = ("valid", "same", "causal")
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(CoordConv)
+class CoordConv2D(CoordConv):
+    """A convolution over images with coordinates appended.
+
+    Example:
+        >>> layer = CoordConv2D(8, 3, padding="same")
+        >>> outputs = layer(ops.ones((2, 6, 5, 4)))
+        >>> tuple(outputs.shape), tuple(layer.convolution.kernel.shape)
+        ((2, 6, 5, 8), (3, 3, 6, 8))
+    """
+
+    add_coordinates = AddCoordinates2D
+    convolution_class = layers.Conv2D
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(CoordConv)
+class CoordConv3D(CoordConv):
+    """A convolution over volumes or videos with coordinates appended.
+
+    Example:
+        >>> layer = CoordConv3D(8, (1, 3, 3), padding="circular")
+        >>> tuple(layer(ops.ones((2, 5, 6, 7, 4))).shape)
+        (2, 5, 6, 7, 8)
+    """
+
+    add_coordinates = AddCoordinates3D
+    convolution_class = layers.Conv3D
+
+
+@keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
+@documented_with(CoordConv)
+class CoordConv2DTranspose(CoordConv):
+    """A transposed convolution over images with coordinates appended.
+
+    Args:
+        output_padding: As `keras.layers.Conv2DTranspose` has it, of whose paddings none but
+            `"valid"` and `"same"` have a meaning here.
+
+    Weights:
+        `kernel` and `bias` of the convolution, `kernel` of shape
+        `(*kernel_size, filters, input channels + 2 or 3)`.
+
+    Example:
+        >>> layer = CoordConv2DTranspose(8, 3, strides=2, padding="same")
+        >>> outputs = layer(ops.ones((2, 6, 5, 4)))
+        >>> tuple(outputs.shape), tuple(layer.convolution.kernel.shape)
+        ((2, 12, 10, 8), (3, 3, 8, 6))
+    """
+
+    add_coordinates = AddCoordinates2D
+    convolution_class = layers.Conv2DTranspose
+
+    def _checked_padding(self, value: Any) -> Any:
+        return one_of_any_case("padding", value, self.paddings)
+
+    @property
+    def windows(self) -> keras.Layer:
+        """The convolution, whose positions read what these do."""
+        return self.convolution
+
+    def operations(self, input_shape: Any) -> int:
+        """Counts the convolution; coordinates are constants."""
+        return operations(self.convolution, self.coordinates.compute_output_shape(input_shape))
