@@ -31,6 +31,7 @@ from low_rank_local_connectivity.ops.arguments import (
 from low_rank_local_connectivity.ops.borders import pad_windows
 from low_rank_local_connectivity.ops.operation_counts import convolution, numbers, per_output
 from low_rank_local_connectivity.ops.precision import at_least_float32, maximum
+from low_rank_local_connectivity.ops.transposed_windows import TransposedWindows
 from low_rank_local_connectivity.ops.windows import READ_BORDERS, Windows, checked_padding
 
 CoordinateOrder = Literal["row_first", "column_first"]
@@ -270,7 +271,7 @@ class CoordConv(TakesAnyDtype):
     def _check_sizes(self, input_shape: Any) -> None:
         """Refuses inputs with too little to read for the border."""
         if self.padding not in self.paddings:
-            sizes, _ = split_shape(input_shape, self.data_format, len(self.windows.sizes))
+            sizes, _ = split_shape(input_shape, self.data_format, self.add_coordinates.dimensions)
             fitting_windows(self, sizes)
 
     @property
@@ -283,7 +284,7 @@ class CoordConv(TakesAnyDtype):
         self._check_sizes(input_shape)
         shape = self.coordinates.compute_output_shape(input_shape)
         if self.padding in self.paddings:
-            return self.convolution.compute_output_shape(shape)
+            return tuple(self.convolution.compute_output_shape(shape))
         sizes, _ = split_shape(shape, self.data_format)
         found = self.windows.output_shape(sizes)
         return join_shape(shape[0], found, self.convolution.filters, self.data_format)
@@ -386,9 +387,11 @@ class CoordConv2DTranspose(CoordConv):
         return one_of_any_case("padding", value, self.paddings)
 
     @property
-    def windows(self) -> keras.Layer:
-        """The convolution, whose positions read what these do."""
-        return self.convolution
+    def windows(self) -> Any:
+        """Where the convolution's windows sit."""
+        conv: Any = self.convolution
+        structure = (conv.kernel_size, conv.strides, conv.dilation_rate, conv.padding)
+        return TransposedWindows(*structure, conv.output_padding)
 
     def operations(self, input_shape: Any) -> int:
         """Counts the convolution; coordinates are constants."""
