@@ -14,6 +14,7 @@ from low_rank_local_connectivity.inspection import receptive_field
 from low_rank_local_connectivity.ops import Windows
 from low_rank_local_connectivity.ops.borders import pad_windows
 from low_rank_local_connectivity.ops.convolution import windowed_convolution
+from low_rank_local_connectivity.plans.fused import kernel_missing
 
 SHAPES = {1: (2, 13, 4), 2: (2, 8, 11, 4), 3: (2, 5, 7, 6, 3)}
 AMOUNTS = ((1, 3), (0, 2))
@@ -214,6 +215,36 @@ def test_each_convolution_of_a_context_has_the_border_of_what_it_reads(padding, 
     wide = layers.DilatedContext2D(dilations=(3, 3, 3), padding=padding)
     assert wide.receptive_field == (19, 19)
     assert wide.compute_output_shape(inputs.shape) == inputs.shape
+
+
+@pytest.mark.parametrize("padding", ["circular", AMOUNTS])
+@pytest.mark.parametrize("layer_class", ["LocallyConnected2D", "LowRankLocallyConnected2D"])
+def test_a_fused_kernel_reads_the_same_border(layer_class, padding, rng):
+    if missing := kernel_missing(keras.backend.backend(), 2):
+        pytest.skip(missing)
+    arguments = {"padding": padding, "strides": (2, 1), "dilation_rate": (1, 2)}
+    arguments |= {"spatial_rank": 3} if layer_class.startswith("LowRank") else {}
+    make = getattr(layers, layer_class)
+    fused, plain = (
+        make(5, (3, 2), implementation="fused", **arguments),
+        make(5, (3, 2), **arguments),
+    )
+    inputs = rng.normal(size=(2, 6, 7, 4)).astype("float32")
+    for one in (fused, plain):
+        one.build(inputs.shape)
+    randomize(plain, rng)
+    fused.set_weights(plain.get_weights())
+    np.testing.assert_allclose(call(fused, inputs), call(plain, inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_a_single_tap_with_unequal_strides_gets_the_gradient_of_what_it_reads(rng):
+    layer = layers.LowRankLocallyConnected2D(6, 1, 1, (2, 1), use_spatial_bias=False)
+    inputs = rng.normal(size=SHAPES[2]).astype("float32")
+    projection = rng.normal(size=(2, 4, 11, 6)).astype("float32")
+    layer.build(inputs.shape)
+    _, (_, of_kernel, _) = outputs_and_gradients(layer, inputs, projection)
+    expected = np.einsum("bhwc,bhwf->cf", inputs[:, ::2], projection)
+    np.testing.assert_allclose(of_kernel[0, 0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_layer_s_padding_survives_json(rng):
