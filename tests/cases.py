@@ -1,6 +1,7 @@
 """The table of layers that every contract test runs over: a row buys a layer the whole suite."""
 
 import dataclasses
+import re
 from typing import Any
 
 import keras
@@ -56,6 +57,11 @@ LOW_RANK_FULL = {
 }
 
 
+def as_depthwise(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by the names that they have in depthwise layers."""
+    return {re.sub("^kernel_", "depthwise_", name): one for name, one in arguments.items()}
+
+
 def localization() -> dict[str, Any]:
     """Configuration of a network that finds five features in an image; each layer makes its own."""
     steps = [
@@ -97,6 +103,12 @@ CASES = [
         (2, 4, 8, 11),
         "channels_first",
     ),
+    Case(
+        "LocallyConnected2D",
+        {**LC, "groups": 2, "data_format": "channels_first", "padding": "same"},
+        (2, 4, 8, 11),
+        "groups",
+    ),
     Case("LocallyConnected3D", {**LC, "kernel_size": (2, 1, 3)}, (2, 5, 7, 6, 3)),
     Case("LocallyConnected1DTranspose", LC, (2, 13, 4)),
     Case("LocallyConnected2DTranspose", {**LC, "strides": 2}, (2, 4, 5, 3)),
@@ -113,6 +125,12 @@ CASES = [
         "channels_first",
     ),
     Case("LocallyConnected3DTranspose", {**LC, "kernel_size": (2, 1, 3)}, (2, 3, 4, 5, 7)),
+    Case(
+        "LocallyConnected3D",
+        {**LC, "kernel_size": (2, 1, 3), "groups": 3, "strides": (1, 2, 1)},
+        (2, 5, 7, 6, 3),
+        "groups-of-one",
+    ),
     Case("LowRankLocallyConnected1D", LRLC, (2, 13, 4)),
     Case("LowRankLocallyConnected1D", {**LRLC, "padding": "causal"}, (2, 13, 4), "causal"),
     Case("LowRankLocallyConnected2D", LRLC, (2, 8, 11, 4)),
@@ -167,6 +185,25 @@ CASES = [
         {**LRLC, "spatial_rank": 2, "kernel_size": [3, 5], "padding": "same"},
         (2, 8, 11, 4),
         "mixed-of-as-many-as-axes",
+    ),
+    Case(
+        "LowRankLocallyConnected2D",
+        {**LRLC, "groups": 2, "use_spatial_bias": "per_filter", "preserve_variance": True},
+        (2, 8, 11, 4),
+        "groups",
+    ),
+    Case(
+        "LowRankLocallyConnected2D",
+        {
+            **LRLC,
+            "groups": 2,
+            "input_dependent": True,
+            "data_format": "channels_first",
+            "kernel_size": [1, (3, 2), 3, 2, 5],
+            "padding": "same",
+        },
+        (2, 4, 8, 11),
+        "groups-mixed-input",
     ),
     Case("LowRankLocallyConnected2D", {**LRLC, "input_dependent": True}, (2, 8, 11, 4), "input"),
     Case(
@@ -251,6 +288,90 @@ CASES = [
         "LowRankLocallyConnected3DTranspose",
         {**LRLC, "spatial_rank": 8, "kernel_size": (2, 1, 3), "additive_axes": (0, 2)},
         (2, 3, 4, 5, 7),
+    ),
+    Case(
+        "LowRankLocallyConnected3D",
+        {
+            **LRLC,
+            "kernel_size": (2, 1, 3),
+            "groups": 3,
+            "implementation": "combine_then_convolve",
+        },
+        (2, 5, 7, 6, 3),
+        "groups-of-one",
+    ),
+    Case("DepthwiseLocallyConnected1D", {"kernel_size": 3}, (2, 13, 4)),
+    Case("DepthwiseLocallyConnected2D", {"kernel_size": 3}, (2, 8, 11, 4)),
+    Case(
+        "DepthwiseLocallyConnected2D",
+        {
+            **as_depthwise(FULL),
+            "kernel_size": (3, 2),
+            "strides": (2, 1),
+            "depth_multiplier": 3,
+            "data_format": "channels_first",
+            "fan": "kernel",
+        },
+        (2, 4, 8, 11),
+        "full",
+    ),
+    Case("DepthwiseLowRankLocallyConnected1D", {"kernel_size": 3, "spatial_rank": 5}, (2, 13, 4)),
+    Case(
+        "DepthwiseLowRankLocallyConnected2D", {"kernel_size": 3, "spatial_rank": 5}, (2, 8, 11, 4)
+    ),
+    Case(
+        "DepthwiseLowRankLocallyConnected2D",
+        {
+            **as_depthwise(LOW_RANK_FULL),
+            "kernel_size": (3, 2),
+            "spatial_rank": 5,
+            "strides": (2, 1),
+            "depth_multiplier": 3,
+            "data_format": "channels_first",
+            "use_spatial_bias": "per_filter",
+            "implementation": "combine_then_convolve",
+        },
+        (2, 4, 8, 11),
+        "full",
+    ),
+    Case(
+        "DepthwiseLowRankLocallyConnected2D",
+        {
+            "kernel_size": [3, (5, 2)],
+            "spatial_rank": 2,
+            "padding": "same",
+            "depth_multiplier": 3,
+            "input_dependent": True,
+        },
+        (2, 8, 11, 4),
+        "mixed-input",
+    ),
+    Case(
+        "SeparableLowRankLocallyConnected1D",
+        {"filters": 6, "kernel_size": 3, "spatial_rank": 5, "padding": "causal"},
+        (2, 13, 4),
+    ),
+    Case(
+        "SeparableLowRankLocallyConnected2D",
+        {"filters": 6, "kernel_size": 3, "spatial_rank": 5},
+        (2, 8, 11, 4),
+    ),
+    Case(
+        "SeparableLowRankLocallyConnected2D",
+        {
+            **as_depthwise(LOW_RANK_FULL),
+            "filters": 6,
+            "kernel_size": (3, 2),
+            "spatial_rank": 5,
+            "depth_multiplier": 3,
+            "data_format": "channels_first",
+            "use_spatial_bias": "per_filter",
+            "pointwise_initializer": "he_normal",
+            "pointwise_regularizer": "l2",
+            "pointwise_constraint": "max_norm",
+        },
+        (2, 4, 8, 11),
+        "full",
     ),
     Case("InputDependentCombiningWeights", {"spatial_rank": 5}, (2, 13, 4), "1D"),
     Case(

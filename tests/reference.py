@@ -144,6 +144,14 @@ def low_rank_local_convolution(inputs, banks, weights, strides, dilations, paddi
     return outputs
 
 
+def in_groups(groups, inputs, kernels):
+    """Yields each group's channels, and of each kernel its filters, the last axis."""
+    channels = np.split(inputs, groups, axis=-1)
+    filters = [np.split(kernel, groups, axis=-1) for kernel in kernels]
+    for group in range(groups):
+        yield channels[group], [parts[group] for parts in filters]
+
+
 def normalize(logits, how):
     """Normalises over the last axis."""
     if how == "softmax":

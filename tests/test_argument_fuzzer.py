@@ -244,7 +244,7 @@ MEASURED = {
 SHIFTED = {"batch_size": 4, "wrap": False, "fill": 0.0, "data_format": None, "progress": False}
 PICTURE = {"path": "picture.png", "title": "", "y_label": "error", "x_label": "shift"}
 ASKED = {**WINDOWS, "shape": (2, 8, 9, 6), "filters": 10, "rank": 2, "training": False}
-ASKED |= {"backend": "jax", "device": "gpu", "itemsize": 4}
+ASKED |= {"backend": "jax", "device": "gpu", "itemsize": 4, "groups": 2}
 FUNCTIONS: dict[Any, Any] = {
     moved.Request: lambda: {
         "batch": 2,
@@ -304,6 +304,7 @@ FUNCTIONS: dict[Any, Any] = {
         "memory": int,
         "apply": max,
         "work": dict,
+        "measured_as": "twice",
     },
     plans.present_machine: dict,
     plans.Request: lambda: dict(ASKED),
@@ -314,6 +315,7 @@ FUNCTIONS: dict[Any, Any] = {
         "kernel_Tcg": zeros(3, 2, 4, 12),
         "weights_Ok": zeros(6, 8, 3),
         **WINDOWS,
+        "groups": 1,
     },
     ops.convolve_then_combine: lambda: {
         "inputs_bSc": zeros(5, 8, 9, 4),
@@ -321,6 +323,7 @@ FUNCTIONS: dict[Any, Any] = {
         "weights_bOk": zeros(1, 6, 8, 3),
         **WINDOWS,
         "one_by_one": False,
+        "groups": 1,
     },
     ops.convolve_then_combine_mixed: lambda: {
         "inputs_bSc": zeros(5, 8, 9, 4),
@@ -328,6 +331,7 @@ FUNCTIONS: dict[Any, Any] = {
         "weights_bOk": zeros(1, 6, 8, 3),
         "windows": [WINDOWS["windows"]] * 3,
         "one_by_one": True,
+        "groups": 1,
     },
     ops.deform_conv2d: lambda: {
         "x": zeros(5, 8, 9, 4),
@@ -372,6 +376,7 @@ FUNCTIONS: dict[Any, Any] = {
         "kernel_prf": zeros(48, 24, 7),
         **WINDOWS,
         "training": False,
+        "groups": 1,
     },
     ops.local_convolution_transpose: lambda: {
         "inputs_bSc": zeros(5, 8, 9, 4),
@@ -452,6 +457,7 @@ FUNCTIONS: dict[Any, Any] = {
         "additive_axes": (0, 1),
         "seed": 0,
     },
+    conversion.relaxing: lambda: {"spatial_rank": 2, "spread": 0.1, "seed": 0},
     conversion.merge_cascade: lambda: {
         "layers": [built(keras.layers.Conv2D, 3, 3), built(keras.layers.Conv2D, 3, 3)],
     },

@@ -228,7 +228,9 @@ def test_inputs_of_every_dtype_are_computed_in_the_compute_dtype(case, rng):
         inputs = rng.integers(low, high, size=case.input_shape).astype(dtype)
         found, expected = call(layer, inputs), call(layer, inputs.astype("float32"))
         assert found.dtype == "float32"
-        np.testing.assert_array_equal(found, expected, err_msg=dtype)
+        # XLA rounds products and sums together where the cast lets it.
+        atol = 1e-6 * np.abs(expected).max() if BACKEND == "jax" else 0
+        np.testing.assert_allclose(found, expected, rtol=0, atol=atol, err_msg=dtype)
         assert layer(keras.Input(case.input_shape[1:], dtype=dtype)).dtype == "float32"
 
 

@@ -22,8 +22,32 @@ NEIGHBOURS = {
     "Dense": (lambda **o: k.Dense(6, **o), IMAGE),
     "LocallyConnected1D": (lambda **o: layers.LocallyConnected1D(6, 3, **o), SERIES),
     "LocallyConnected2D": (lambda **o: layers.LocallyConnected2D(6, (3, 2), **o), IMAGE),
+    "LocallyConnected2D in groups": (
+        lambda **o: layers.LocallyConnected2D(6, (3, 2), groups=2, **o),
+        IMAGE,
+    ),
+    "LocallyConnected2D in groups, channels first": (
+        lambda **o: layers.LocallyConnected2D(
+            6, (3, 2), groups=2, data_format="channels_first", **o
+        ),
+        (4, 9, 8),
+    ),
     "LocallyConnected2D, channels first": (
         lambda **o: layers.LocallyConnected2D(6, (3, 2), data_format="channels_first", **o),
+        (4, 9, 8),
+    ),
+    "DepthwiseLocallyConnected1D": (
+        lambda **o: layers.DepthwiseLocallyConnected1D(3, depth_multiplier=3, **o),
+        SERIES,
+    ),
+    "DepthwiseLocallyConnected2D": (
+        lambda **o: layers.DepthwiseLocallyConnected2D((3, 2), **o),
+        IMAGE,
+    ),
+    "DepthwiseLocallyConnected2D, channels first": (
+        lambda **o: layers.DepthwiseLocallyConnected2D(
+            (3, 2), depth_multiplier=3, data_format="channels_first", **o
+        ),
         (4, 9, 8),
     ),
     "LocallyConnected3D": (lambda **o: layers.LocallyConnected3D(6, 2, **o), VOLUME),

@@ -19,7 +19,7 @@ from low_rank_local_connectivity.conversion.models import convert, for_serving
 from low_rank_local_connectivity.conversion.orientations import (
     to_plain_convolutions,
 )
-from low_rank_local_connectivity.conversion.relaxation import from_convolution
+from low_rank_local_connectivity.conversion.relaxation import from_convolution, relaxing
 from low_rank_local_connectivity.conversion.report import ConversionReport
 from low_rank_local_connectivity.conversion.resizing import resize
 
@@ -30,6 +30,7 @@ __all__ = [
     "for_serving",
     "from_convolution",
     "merge_cascade",
+    "relaxing",
     "resize",
     "spatial_spectrum",
     "to_locally_connected",

@@ -1,10 +1,7 @@
 """Between low-rank layers and locally connected ones."""
 
-from typing import Any
-
 import numpy as np
 
-from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.conversion import checks
 from low_rank_local_connectivity.conversion.checks import (
     LOCAL,
@@ -15,6 +12,7 @@ from low_rank_local_connectivity.conversion.checks import (
     rank_in_range,
     require_layer,
 )
+from low_rank_local_connectivity.conversion.families import made_of_filters
 from low_rank_local_connectivity.conversion.weights import (
     as_matrix,
     build_like,
@@ -23,34 +21,6 @@ from low_rank_local_connectivity.conversion.weights import (
     stored_weights,
     to_numpy,
 )
-from low_rank_local_connectivity.layers.base_local_conv_transpose import BaseLocalConvTranspose
-
-LOCALLY_CONNECTED: dict[int, Any] = {
-    1: layers.LocallyConnected1D,
-    2: layers.LocallyConnected2D,
-    3: layers.LocallyConnected3D,
-}
-LOW_RANK: dict[int, Any] = {
-    1: layers.LowRankLocallyConnected1D,
-    2: layers.LowRankLocallyConnected2D,
-    3: layers.LowRankLocallyConnected3D,
-}
-LOCALLY_CONNECTED_TRANSPOSE: dict[int, Any] = {
-    1: layers.LocallyConnected1DTranspose,
-    2: layers.LocallyConnected2DTranspose,
-    3: layers.LocallyConnected3DTranspose,
-}
-LOW_RANK_TRANSPOSE: dict[int, Any] = {
-    1: layers.LowRankLocallyConnected1DTranspose,
-    2: layers.LowRankLocallyConnected2DTranspose,
-    3: layers.LowRankLocallyConnected3DTranspose,
-}
-
-
-def _kind(layer: Any, plain: dict[int, Any], transposed: dict[int, Any]) -> Any:
-    """Returns the class for a layer's number of axes, transposed if the layer is."""
-    kinds = transposed if isinstance(layer, BaseLocalConvTranspose) else plain
-    return kinds[layer.dimensions]
 
 
 def to_locally_connected(layer: LowRank) -> Stored:
@@ -58,7 +28,8 @@ def to_locally_connected(layer: LowRank) -> Stored:
 
     `kernel[p] = sum_k w[p, k] * bank[k]` and `bias[p, f] = spatial_bias[p] + bias[f]`: the mixed
     filters are stored, so that inference only reads them. The banks of a mixed basis are placed in
-    one box of taps.
+    one box of taps. A depthwise layer becomes a depthwise one; of a separable layer every filter
+    reads all channels, so that `convert`, which keeps the two steps apart, is better for serving.
 
     Args:
         layer: Built layer whose combining weights do not depend on the input. Regularizers and
@@ -66,13 +37,14 @@ def to_locally_connected(layer: LowRank) -> Stored:
 
     Returns:
         Built layer of the same name, `trainable` flag and dtype policy, with
-        `positions * taps * channels * filters` parameters in its kernel.
+        `positions * taps * channels / groups * filters` parameters in its kernel.
 
     Raises:
         ValueError: If the layer is of another kind, is not built, depends on its inputs, or is
             built for inputs of unknown size.
 
     Example:
+        >>> from low_rank_local_connectivity import layers
         >>> low_rank = layers.LowRankLocallyConnected2D(5, 3, spatial_rank=4)
         >>> low_rank.build((None, 8, 9, 2))
         >>> tuple(to_locally_connected(low_rank).kernel.shape)
@@ -83,7 +55,9 @@ def to_locally_connected(layer: LowRank) -> Stored:
     kernel = to_numpy(layer.local_kernel())
     window = kernel.shape[layer.dimensions : -2]
     bias = position_biases(layer)
-    found = _kind(layer, LOCALLY_CONNECTED, LOCALLY_CONNECTED_TRANSPOSE)(
+    family, filters = made_of_filters(layer)
+    found = family.local[layer.dimensions](
+        **filters,
         **shared_arguments(layer),
         kernel_size=window,
         dilation_rate=1 if layer.mixed else layer.dilation_rate,
@@ -114,6 +88,7 @@ def to_low_rank(layer: Local, spatial_rank: int) -> LowRank:
             or the rank is out of its range.
 
     Example:
+        >>> from low_rank_local_connectivity import layers
         >>> local = layers.LocallyConnected2D(5, 3)
         >>> local.build((None, 8, 9, 2))
         >>> tuple(to_low_rank(local, 4).kernel_bases.shape)
@@ -137,7 +112,9 @@ def to_low_rank(layer: Local, spatial_rank: int) -> LowRank:
     banks = np.zeros((rank, right.shape[1]))
     banks[: len(values)] = right[:rank]
     bias = position_biases(layer)
-    found = _kind(layer, LOW_RANK, LOW_RANK_TRANSPOSE)(
+    family, filters = made_of_filters(layer)
+    found = family.low_rank[layer.dimensions](
+        **filters,
         **shared_arguments(layer),
         kernel_size=window,
         spatial_rank=rank,
@@ -170,6 +147,7 @@ def spatial_spectrum(layer: Local) -> np.ndarray:
         ValueError: If the layer is of another kind, not built, or has weights that are not finite.
 
     Example:
+        >>> from low_rank_local_connectivity import layers
         >>> low_rank = layers.LowRankLocallyConnected1D(2, 3, spatial_rank=2)
         >>> low_rank.build((None, 8, 2))
         >>> int((spatial_spectrum(low_rank) > 1e-6).sum())  # fresh: every position has one mix
@@ -194,6 +172,7 @@ def truncation_error(layer: Local, spatial_rank: int) -> float:
         ValueError: As `to_low_rank`.
 
     Example:
+        >>> from low_rank_local_connectivity import layers
         >>> low_rank = layers.LowRankLocallyConnected1D(2, 3, spatial_rank=2)
         >>> low_rank.build((None, 8, 2))
         >>> truncation_error(low_rank, 1) < 1e-6

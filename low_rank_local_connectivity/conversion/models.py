@@ -14,10 +14,13 @@ from low_rank_local_connectivity.conversion.checks import (
     applied,
 )
 from low_rank_local_connectivity.conversion.factorization import to_locally_connected
-from low_rank_local_connectivity.conversion.relaxation import to_convolution
+from low_rank_local_connectivity.conversion.relaxation import to_convolution, to_steps
 from low_rank_local_connectivity.conversion.report import ConversionReport, sizes
 from low_rank_local_connectivity.inspection.graph import has_graph, require_graph
 from low_rank_local_connectivity.layers.base_local_conv import why_not_keras
+from low_rank_local_connectivity.layers.local.separable_low_rank import (
+    SeparableLowRankLocallyConnected,
+)
 from low_rank_local_connectivity.ops.arguments import received
 
 Rule = Callable[[Any], "keras.Layer | Sequence[keras.Layer] | None"]
@@ -32,9 +35,10 @@ def for_serving(layer: keras.Layer) -> keras.Layer | list[keras.Layer] | None:
     """Returns the layers for a server to run in place of a low-rank one; the rule of `convert`.
 
     That is a locally connected layer, or for `K = 1` under softmax a convolution and a spatial
-    bias; a transposed one for a transposed one. The layer is kept (None) if it is of another kind,
-    depends on its inputs, is such a convolution with windows that Keras's have not, or, with a
-    warning, if it is a mixed basis whose banks would fill less than a quarter of their box.
+    bias; a transposed one for a transposed one, and for a separable layer a depthwise one and what
+    follows it. The layer is kept (None) if it is of another kind, depends on its inputs, is such a
+    convolution with windows that Keras's have not, or, with a warning, if it is a mixed basis whose
+    banks would fill less than a quarter of their box.
 
     Args:
         layer: Any layer.
@@ -55,6 +59,9 @@ def for_serving(layer: keras.Layer) -> keras.Layer | list[keras.Layer] | None:
     if reason := _mostly_empty(layer):
         warnings.warn(f"Layer {layer.name!r} stays as it is: {reason}.", stacklevel=2)
         return None
+    if isinstance(layer, SeparableLowRankLocallyConnected):
+        first, *others = to_steps(layer)
+        return [to_locally_connected(first), *others]
     return to_locally_connected(layer)
 
 

@@ -1,16 +1,26 @@
 """Between convolutions and low-rank layers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.conversion.checks import LowRank, not_built, require_channels
+from low_rank_local_connectivity.conversion.families import (
+    DEPTHWISE,
+    PLAIN,
+    RELAXED,
+    SEPARABLE,
+    TRANSPOSED,
+    family_of,
+)
 from low_rank_local_connectivity.conversion.weights import shared_arguments, to_numpy
-from low_rank_local_connectivity.layers.base_local_conv_transpose import BaseLocalConvTranspose
+from low_rank_local_connectivity.layers.data_format import split_shape
+from low_rank_local_connectivity.layers.local.separable_low_rank import (
+    SeparableLowRankLocallyConnected,
+)
 from low_rank_local_connectivity.layers.local.spatial_bias import SpatialBias
 from low_rank_local_connectivity.ops.arguments import (
     is_real,
@@ -18,37 +28,6 @@ from low_rank_local_connectivity.ops.arguments import (
     received,
     whole_number,
 )
-
-RELAXED: dict[type, Any] = {
-    keras.layers.Conv1D: layers.LowRankLocallyConnected1D,
-    keras.layers.Conv2D: layers.LowRankLocallyConnected2D,
-    keras.layers.Conv3D: layers.LowRankLocallyConnected3D,
-}
-RELAXED_TRANSPOSED: dict[type, Any] = {
-    keras.layers.Conv1DTranspose: layers.LowRankLocallyConnected1DTranspose,
-    keras.layers.Conv2DTranspose: layers.LowRankLocallyConnected2DTranspose,
-    keras.layers.Conv3DTranspose: layers.LowRankLocallyConnected3DTranspose,
-}
-# Arguments that a relaxed convolution keeps, besides those that all local layers share.
-KEPT = (
-    "kernel_size",
-    "dilation_rate",
-    "use_bias",
-    "kernel_regularizer",
-    "bias_regularizer",
-    "kernel_constraint",
-    "bias_constraint",
-)
-PLAIN: dict[int, Any] = {
-    1: keras.layers.Conv1D,
-    2: keras.layers.Conv2D,
-    3: keras.layers.Conv3D,
-}
-PLAIN_TRANSPOSED: dict[int, Any] = {
-    1: keras.layers.Conv1DTranspose,
-    2: keras.layers.Conv2DTranspose,
-    3: keras.layers.Conv3DTranspose,
-}
 
 
 def from_convolution(
@@ -67,7 +46,9 @@ def from_convolution(
     banks would always get equal gradients.
 
     Args:
-        layer: Built `Conv1D`, `Conv2D` or `Conv3D` with `groups=1`, or transposed one of these.
+        layer: Built convolution: `Conv1D` to `Conv3D`, in groups too, or transposed one of these;
+            `DepthwiseConv1D` or `2D`; `SeparableConv1D` or `2D`, of which the depthwise step gets
+            banks.
         spatial_rank: Number of banks.
         input_shape: Shape of the inputs with the batch; that of the layer's own inputs if None.
         spread: Size of the perturbations in standard deviations of the kernel; above 0.
@@ -79,8 +60,8 @@ def from_convolution(
         starts at 0.
 
     Raises:
-        ValueError: If the layer is of another kind, grouped or not built, `spread` is not
-            positive, or another argument is out of its range.
+        ValueError: If the layer is of another kind or not built, `spread` is not positive, or
+            another argument is out of its range.
 
     Example:
         >>> from keras import ops
@@ -92,16 +73,38 @@ def from_convolution(
         True
     """
     # A subclass may compute something else.
-    kinds = {**RELAXED, **RELAXED_TRANSPOSED}
-    if type(layer) not in kinds or getattr(layer, "groups", 1) != 1:
-        groups = f" with groups={layer.groups}" if hasattr(layer, "groups") else ""
+    if type(layer) not in RELAXED:
         raise ValueError(
-            "from_convolution() takes a Conv1D, Conv2D or Conv3D with groups=1, or a "
-            f"Conv1DTranspose, Conv2DTranspose or Conv3DTranspose. Received: "
-            f"{type(layer).__name__}{groups}."
+            "from_convolution() takes a convolution of Keras's: plain, transposed, depthwise or "
+            f"separable. Received: {type(layer).__name__}."
         )
     if not layer.built:
         raise ValueError(not_built("from_convolution", layer))
+    spatial_rank, spread, seed = _checked(spatial_rank, spread, seed)
+    shape = layer.get_build_config()["input_shape"] if input_shape is None else input_shape
+    family = family_of(layer)
+    kernel = to_numpy(layer.depthwise_kernel if family is SEPARABLE else layer.kernel)
+    channels = kernel.shape[-1 if family is TRANSPOSED else -2] * getattr(layer, "groups", 1)
+    require_channels(layer, shape, channels)
+    noise = np.random.default_rng(seed).normal(size=(spatial_rank, *kernel.shape))
+    noise -= noise.mean(0)
+    banks = kernel + spread * kernel.std() * noise
+    also = ("kernel_size", "dilation_rate", "use_bias", *family.filters, *family.weight_arguments)
+    found = RELAXED[type(layer)](
+        **shared_arguments(layer, also), spatial_rank=spatial_rank, additive_axes=additive_axes
+    )
+    found.build(tuple(shape))
+    found.kernel_bases.assign(np.moveaxis(banks, 0, -2).reshape(*kernel.shape[:-1], -1))
+    if family is SEPARABLE:
+        found.pointwise_kernel.assign(layer.pointwise_kernel)
+    if layer.use_bias:
+        found.bias.assign(layer.bias)
+    found.trainable = layer.trainable
+    return found
+
+
+def _checked(spatial_rank: Any, spread: Any, seed: Any) -> tuple[int, float, int | None]:
+    """Returns a rank, the size of perturbations and their seed, if they can be taken."""
     spatial_rank = positive_int("spatial_rank", spatial_rank)
     seed = None if seed is None else whole_number("seed", seed, 0)
     if not (is_real(spread) and math.isfinite(spread) and spread > 0):
@@ -109,41 +112,111 @@ def from_convolution(
             "`spread` must be a positive number, since equal banks would stay equal. "
             f"Received: {received('spread', spread)}."
         )
-    shape = layer.get_build_config()["input_shape"] if input_shape is None else input_shape
-    transposed = type(layer) in RELAXED_TRANSPOSED
-    require_channels(layer, shape, layer.kernel.shape[-1 if transposed else -2])
-    kernel = to_numpy(layer.kernel)
-    noise = np.random.default_rng(seed).normal(size=(spatial_rank, *kernel.shape))
-    noise -= noise.mean(0)
-    banks = kernel + spread * kernel.std() * noise
-    found = kinds[type(layer)](
-        **shared_arguments(layer, KEPT), spatial_rank=spatial_rank, additive_axes=additive_axes
-    )
-    found.build(tuple(shape))
-    found.kernel_bases.assign(np.moveaxis(banks, 0, -2).reshape(*kernel.shape[:-1], -1))
-    if layer.use_bias:
-        found.bias.assign(layer.bias)
-    found.trainable = layer.trainable
-    return found
+    return spatial_rank, spread, seed
+
+
+def relaxing(
+    spatial_rank: int, spread: float = 0.1, *, seed: int | None = 0
+) -> Callable[[Any], LowRank | None]:
+    """Returns a rule for `convert` that relaxes every convolution larger than 1x1.
+
+    Args:
+        spatial_rank: Number of banks, or of positions where a layer has fewer.
+        spread: As in `from_convolution`.
+        seed: Likewise.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> from low_rank_local_connectivity.conversion import convert
+        >>> steps = [keras.layers.DepthwiseConv2D(3), keras.layers.Conv2D(5, 1)]
+        >>> model = keras.Sequential([keras.Input((8, 9, 2)), *steps])
+        >>> relaxed = convert(model, relaxing(spatial_rank=4), report=None)
+        >>> [type(layer).__name__ for layer in relaxed.layers]
+        ['DepthwiseLowRankLocallyConnected2D', 'Conv2D']
+    """
+    spatial_rank, spread, seed = _checked(spatial_rank, spread, seed)
+
+    def rule(layer: Any) -> LowRank | None:
+        if type(layer) not in RELAXED or max(layer.kernel_size) == 1:
+            return None
+        return from_convolution(layer, _rank_for(layer, spatial_rank), spread=spread, seed=seed)
+
+    return rule
+
+
+def _rank_for(layer: Any, spatial_rank: int) -> int:
+    """Returns a rank that is no higher than the number of a layer's positions, if it is known."""
+    if not layer.built:
+        return spatial_rank  # of a layer that is refused
+    shape = layer.get_build_config()["input_shape"]
+    if family_of(layer) is not TRANSPOSED:  # whose filters belong to positions of the inputs
+        shape = layer.compute_output_shape(shape)
+    sizes, _ = split_shape(shape, layer.data_format)
+    return spatial_rank if None in sizes else min(spatial_rank, math.prod(sizes))
 
 
 def to_convolution(layer: LowRank) -> list[keras.Layer]:
     """Returns a layer of rank 1 as a convolution, a spatial bias and an activation."""
-    linear = layer.activation is keras.activations.linear or not layer.spatial_bias_terms
-    transposed = isinstance(layer, BaseLocalConvTranspose)
-    convolution = (PLAIN_TRANSPOSED if transposed else PLAIN)[layer.dimensions](
-        **shared_arguments(layer, ("kernel_size", "dilation_rate"), activation=linear),
-        use_bias=layer.use_bias,
+    family = family_of(layer)
+    convolution = family.convolutions[layer.dimensions](
+        **shared_arguments(
+            layer,
+            ("kernel_size", "dilation_rate", "use_bias", *family.filters),
+            activation=_activates_itself(layer),
+        ),
     )
-    channels = (layer.input_channels,)
-    shape = (*layer.input_sizes, *channels)
-    if layer.data_format == "channels_first":
-        shape = (*channels, *layer.input_sizes)
-    convolution.build((None, *shape))
+    convolution.build(layer.get_build_config()["input_shape"])
+    kernels = [layer.kernel_bases] + ([layer.pointwise_kernel] if family is SEPARABLE else [])
     convolution.set_weights(
-        [to_numpy(layer.kernel_bases)] + ([to_numpy(layer.bias)] if layer.use_bias else [])
+        [to_numpy(one) for one in (*kernels, *([layer.bias] if layer.use_bias else []))]
     )
-    chain: list[keras.Layer] = [convolution]
+    return [convolution, *_afterwards(layer)]
+
+
+def to_steps(layer: SeparableLowRankLocallyConnected) -> list[Any]:
+    """Returns a separable layer as a depthwise one, a pointwise convolution and what follows."""
+    names = ("kernel_size", "dilation_rate", "spatial_rank", "additive_axes", "normalize_weights")
+    shared = shared_arguments(
+        layer, (*names, *DEPTHWISE.filters, "input_dependent"), activation=False
+    )
+    shared["activity_regularizer"] = None
+    first = DEPTHWISE.low_rank[layer.dimensions](
+        **{**shared, "name": f"{layer.name}_depthwise"}, use_spatial_bias=False, use_bias=False
+    )
+    shape = layer.get_build_config()["input_shape"]
+    first.build(shape)
+    first.set_weights([to_numpy(one) for one in (*_listed(layer.kernel_bases), *layer.logits)])
+    pointwise = PLAIN.convolutions[layer.dimensions](
+        layer.filters,
+        1,
+        data_format=layer.data_format,
+        activation=layer.activation if _activates_itself(layer) else None,
+        use_bias=layer.use_bias,
+        activity_regularizer=layer.activity_regularizer,
+        dtype=layer.dtype_policy,
+        name=layer.name,
+    )
+    pointwise.build(first.compute_output_shape(shape))
+    pointwise.set_weights(
+        [to_numpy(layer.pointwise_kernel)] + ([to_numpy(layer.bias)] if layer.use_bias else [])
+    )
+    return [first, pointwise, *_afterwards(layer)]
+
+
+def _listed(banks: Any) -> list[Any]:
+    return banks if isinstance(banks, list) else [banks]
+
+
+def _activates_itself(layer: Any) -> bool:
+    """Whether nothing comes between a layer's filters and its activation."""
+    return layer.activation is keras.activations.linear or not layer.spatial_bias_terms
+
+
+def _afterwards(layer: Any) -> list[keras.Layer]:
+    """Returns the layers of what a low-rank layer does behind its filters and their bias."""
+    chain: list[keras.Layer] = []
     if layer.spatial_bias_terms:
         per_filter = layer.use_spatial_bias == "per_filter"
         bias = SpatialBias(
@@ -153,10 +226,10 @@ def to_convolution(layer: LowRank) -> list[keras.Layer]:
             dtype=layer.dtype_policy,
             name=f"{layer.name}_spatial_bias",
         )
-        bias.build(layer.compute_output_shape((None, *shape)))
+        bias.build(layer.compute_output_shape(layer.get_build_config()["input_shape"]))
         bias.set_weights([to_numpy(term) for term in layer.spatial_bias_terms])
         chain.append(bias)
-    if not linear:
+    if not _activates_itself(layer):
         chain.append(
             keras.layers.Activation(
                 layer.activation, dtype=layer.dtype_policy, name=f"{layer.name}_activation"

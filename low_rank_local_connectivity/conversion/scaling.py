@@ -8,11 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from low_rank_local_connectivity.conversion.factorization import (
-    LOCALLY_CONNECTED,
-    LOCALLY_CONNECTED_TRANSPOSE,
-)
-from low_rank_local_connectivity.conversion.relaxation import RELAXED
+from low_rank_local_connectivity.conversion import families
 from low_rank_local_connectivity.conversion.weights import (
     position_biases,
     positions,
@@ -24,13 +20,14 @@ from low_rank_local_connectivity.layers.local.spatial_bias import SpatialBias
 from low_rank_local_connectivity.layers.other.full_conv import FullConv1D, FullConv2D, FullConv3D
 from low_rank_local_connectivity.ops.windows import READ_BORDERS
 
-LOCAL = tuple(LOCALLY_CONNECTED.values())
-LOCAL_TRANSPOSED = tuple(LOCALLY_CONNECTED_TRANSPOSE.values())
-DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
-TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+LOCAL_DEPTHWISE = tuple(families.DEPTHWISE.local.values())
+LOCAL = (*families.PLAIN.local.values(), *LOCAL_DEPTHWISE)
+LOCAL_TRANSPOSED = tuple(families.TRANSPOSED.local.values())
+DEPTHWISE = tuple(families.DEPTHWISE.convolutions.values())
+SEPARABLE = tuple(families.SEPARABLE.convolutions.values())
+TRANSPOSED = tuple(families.TRANSPOSED.convolutions.values())
 FULL = (FullConv1D, FullConv2D, FullConv3D, DeformableConv2D)
-PADDED = (*RELAXED, *DEPTHWISE, *SEPARABLE, *LOCAL)
+PADDED = (*families.PLAIN.convolutions.values(), *DEPTHWISE, *SEPARABLE, *LOCAL)
 # Layers whose outputs, or inputs, can be scaled: these classes themselves, since a subclass may
 # compute something else.
 SCALED_OUTPUTS = (*PADDED, *TRANSPOSED, *LOCAL_TRANSPOSED, *FULL, layers.Dense)
@@ -64,8 +61,29 @@ def with_scaled_outputs(layer: Any, factor: np.ndarray, addend: Any) -> Any:
     elif isinstance(layer, LOCAL_TRANSPOSED):
         factors = _per_read(layer, factor)
     found = _with_bias(layer, lambda bias: bias * factor + addend)
-    getattr(found, name).assign(to_numpy(getattr(layer, name)) * factors)
+    kernel = _in_groups(layer, to_numpy(getattr(layer, name)))
+    getattr(found, name).assign(_stored(layer, kernel * factors))
     return found
+
+
+def _in_groups(layer: Any, kernel: np.ndarray) -> np.ndarray:
+    """Returns the kernel of a depthwise local layer with one axis of taps and one of filters."""
+    if not isinstance(layer, LOCAL_DEPTHWISE):
+        return kernel
+    multiplier = kernel.shape[-1]
+    if layer.data_format == "channels_first":
+        kernel = kernel.reshape(len(kernel), layer.groups, -1, multiplier).swapaxes(1, 2)
+    return kernel.reshape(len(kernel), -1, layer.groups * multiplier)
+
+
+def _stored(layer: Any, kernel: np.ndarray) -> np.ndarray:
+    """Returns the kernel as the layer has it: the opposite of `_in_groups`."""
+    if not isinstance(layer, LOCAL_DEPTHWISE):
+        return kernel
+    kernel = kernel.reshape(*kernel.shape[:2], layer.groups, -1)
+    if layer.data_format == "channels_first":
+        kernel = kernel.swapaxes(1, 2)
+    return kernel.reshape(len(kernel), -1, kernel.shape[-1])
 
 
 def with_scaled_inputs(layer: Any, factor: np.ndarray, addend: np.ndarray) -> Any:
@@ -77,7 +95,7 @@ def with_scaled_inputs(layer: Any, factor: np.ndarray, addend: np.ndarray) -> An
         addend: Number to add to it afterwards.
     """
     name = "depthwise_kernel" if isinstance(layer, SEPARABLE) else "kernel"
-    kernel = to_numpy(getattr(layer, name))
+    kernel = _in_groups(layer, to_numpy(getattr(layer, name)))
     factors, addends = (_per_input(layer, values) for values in (factor, addend))
     # What the layer makes of the addend: the same at every position, but for local layers.
     response = (kernel * addends).sum(tuple(range(kernel.ndim - 2)))
@@ -91,18 +109,22 @@ def with_scaled_inputs(layer: Any, factor: np.ndarray, addend: np.ndarray) -> An
     else:
         response = response.sum(0)
     found = _with_bias(layer, lambda bias: bias + response)
-    getattr(found, name).assign(kernel * factors)
+    getattr(found, name).assign(_stored(layer, kernel * factors))
     return found
 
 
 def _per_input(layer: Any, values: np.ndarray) -> np.ndarray:
     """Returns values per input channel in the shape that broadcasts with a layer's kernel."""
-    if isinstance(layer, LOCAL):
-        return _per_read(layer, values)
     groups = getattr(layer, "groups", 1)
-    if groups == 1 or isinstance(layer, (*DEPTHWISE, *SEPARABLE)):
-        return values[:, None]
-    return np.repeat(values.reshape(groups, -1), layer.filters // groups, axis=0).T
+    found = values.reshape(groups, -1).T
+    if groups > 1:
+        found = np.repeat(found, layer.filters // groups, axis=1)
+    if not isinstance(layer, LOCAL):
+        return found
+    taps = math.prod(layer.kernel_size)
+    if layer.data_format == "channels_first":
+        return np.repeat(found, taps, axis=0)
+    return np.tile(found, (taps, 1))
 
 
 def _per_read(layer: Any, values: np.ndarray) -> np.ndarray:

@@ -21,10 +21,8 @@ def as_matrix(kernel: np.ndarray, dimensions: int) -> np.ndarray:
 def shared_arguments(
     layer: Any, also: Sequence[str] = (), activation: bool = True
 ) -> dict[str, Any]:
-    """Returns the arguments that local layers of all kinds have in common."""
-    names = ("filters", "strides", "padding", "data_format", "activity_regularizer", *also)
-    if hasattr(layer, "output_padding"):  # a transposed one
-        names = (*names, "output_padding")
+    """Returns the arguments that local layers and convolutions of all kinds have in common."""
+    names = ("strides", "padding", "data_format", "activity_regularizer", *also)
     arguments = {name: getattr(layer, name) for name in names}
     if activation:
         arguments["activation"] = layer.activation

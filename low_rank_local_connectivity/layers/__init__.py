@@ -10,6 +10,14 @@ from low_rank_local_connectivity.layers.deformable.spatial_transformer import (
 from low_rank_local_connectivity.layers.local.combining_weights import (
     InputDependentCombiningWeights,
 )
+from low_rank_local_connectivity.layers.local.depthwise import (
+    DepthwiseLocallyConnected1D,
+    DepthwiseLocallyConnected2D,
+)
+from low_rank_local_connectivity.layers.local.depthwise_low_rank import (
+    DepthwiseLowRankLocallyConnected1D,
+    DepthwiseLowRankLocallyConnected2D,
+)
 from low_rank_local_connectivity.layers.local.locally_connected import (
     LocallyConnected1D,
     LocallyConnected2D,
@@ -29,6 +37,10 @@ from low_rank_local_connectivity.layers.local.low_rank_locally_connected_transpo
     LowRankLocallyConnected1DTranspose,
     LowRankLocallyConnected2DTranspose,
     LowRankLocallyConnected3DTranspose,
+)
+from low_rank_local_connectivity.layers.local.separable_low_rank import (
+    SeparableLowRankLocallyConnected1D,
+    SeparableLowRankLocallyConnected2D,
 )
 from low_rank_local_connectivity.layers.local.spatial_bias import SpatialBias
 from low_rank_local_connectivity.layers.other.background import WithBackground
@@ -71,6 +83,10 @@ __all__ = [
     "CoordConv3D",
     "DeformableConv2D",
     "DeformableScaleConv2D",
+    "DepthwiseLocallyConnected1D",
+    "DepthwiseLocallyConnected2D",
+    "DepthwiseLowRankLocallyConnected1D",
+    "DepthwiseLowRankLocallyConnected2D",
     "DilatedContext2D",
     "DynamicLocalFilter2D",
     "FullConv1D",
@@ -98,6 +114,8 @@ __all__ = [
     "ScaleConv2D",
     "ScalePooling2D",
     "ScaleSpaceLifting2D",
+    "SeparableLowRankLocallyConnected1D",
+    "SeparableLowRankLocallyConnected2D",
     "SpatialBias",
     "SpatialTransformer2D",
     "WithBackground",

@@ -16,7 +16,7 @@ from low_rank_local_connectivity.layers.data_format import (
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
-from low_rank_local_connectivity.ops.arguments import per_axis, positive_int
+from low_rank_local_connectivity.ops.arguments import groups_of, per_axis, positive_int
 from low_rank_local_connectivity.ops.convolution_transpose import computed_by_keras
 from low_rank_local_connectivity.ops.operation_counts import convolution, numbers, per_output
 from low_rank_local_connectivity.ops.transposed_windows import TransposedWindows
@@ -63,6 +63,11 @@ def why_not_keras(layer: Any) -> str | None:
         return f"no convolution of Keras's has padding={windows.padding!r}"
     if windows.strided_and_dilated:
         return "no convolution of Keras's has strides and a dilation rate above 1 at once"
+    if hasattr(layer, "depth_multiplier"):
+        if windows.padding == "causal":
+            return "no depthwise convolution of Keras's has padding='causal'"
+        if len(set(windows.strides)) > 1:
+            return "no depthwise convolution of Keras's has unequal strides on every backend"
     return None
 
 
@@ -94,6 +99,8 @@ class BaseLocalConv(LayerWithKernels):
     """
 
     dimensions: ClassVar[int]
+    # Into how many groups channels and filters are divided.
+    groups: int = 1
     kernel: Any
     bias: Any
 
@@ -165,14 +172,35 @@ class BaseLocalConv(LayerWithKernels):
         self.input_spec = keras.layers.InputSpec(ndim=self.dimensions + 2, axes={axis: channels})
         self.input_sizes = spatial
         self.input_channels = channels
+        groups_of(self.groups, self.step_filters, channels)
         self.output_sizes = self.fitting_sizes(spatial)
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns `(batch, *output sizes, filters)` in the layer's data format."""
         self._check_sizes(input_shape)
-        spatial, _ = split_shape(input_shape, self.data_format, self.dimensions)
+        spatial, channels = split_shape(input_shape, self.data_format, self.dimensions)
         sizes = self.windows.output_shape(spatial)
-        return join_shape(input_shape[0], sizes, self.filters, self.data_format)
+        return join_shape(input_shape[0], sizes, self.output_channels(channels), self.data_format)
+
+    def output_channels(self, channels: int) -> int:
+        """Returns the number of output channels for inputs of so many."""
+        del channels
+        return self.filters
+
+    @property
+    def kernel_channels(self) -> int:
+        """Length of the axis of channels of the kernel: by default, those that a filter reads."""
+        return self.input_channels // self.groups
+
+    @property
+    def kernel_filters(self) -> int:
+        """Length of the axis of filters of the kernel."""
+        return self.filters
+
+    @property
+    def step_filters(self) -> int:
+        """Number of channels that the local filters make, of which more may be made afterwards."""
+        return self.filters
 
     def call(self, inputs, training: bool | None = None):
         """Applies the layer's filters, biases and activation.

@@ -210,6 +210,18 @@ def sequence(name: str, value: Any, of: str) -> list[Any]:
     return items
 
 
+def groups_of(groups: Any, filters: int, channels: int | None = None) -> int:
+    """Returns a number of groups into which filters, and channels if known, can be divided."""
+    found = positive_int("groups", groups)
+    if filters % found or (channels or 0) % found:
+        also = "" if channels is None else f" and {channels} channels"
+        raise ValueError(
+            "`groups` must divide the number of input channels and that of filters. Received: "
+            f"groups={found} with {filters} filters{also}."
+        )
+    return found
+
+
 def spatial_axes(name: str, value: Any, dimensions: int) -> tuple[int, ...]:
     """Returns distinct spatial axes in ascending order, counted from 0 without the batch."""
     values = items_of(value)

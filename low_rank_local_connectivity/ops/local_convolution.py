@@ -7,6 +7,7 @@ A tensor's name ends in its axes; an axis in capitals stands for one axis per sp
     f  filter             p  output positions, flattened in row-major order
     r  what one filter reads: its taps, then channels, flattened
     q  what it reads through one slab of taps
+    g  group of channels, each read by filters of its own
 
 A *slab* is what a filter reads through one tap of the first axis, all taps of the others and all
 channels. With positions in front, the slabs of all positions are one contiguous stretch of a
@@ -14,15 +15,18 @@ tensor that only the other axes' taps had to be collected for: of a 3x3 kernel a
 patches.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 from low_rank_local_connectivity.ops.arguments import (
     boolean,
+    groups_of,
     instance_of,
     require_dimensions,
     require_length,
@@ -42,7 +46,9 @@ SMALLEST_SLAB = 128
 SMALLEST_BATCH = 64
 
 
-def local_convolution(inputs_bSc, kernel_prf, windows: Windows, training: bool = False):
+def local_convolution(
+    inputs_bSc, kernel_prf, windows: Windows, training: bool = False, groups: int = 1
+):
     """Applies to each position's patch the filter of that position.
 
     `outputs[b, p, f] = sum_r patches[p, b, r] * kernel[p, r, f]`
@@ -52,9 +58,12 @@ def local_convolution(inputs_bSc, kernel_prf, windows: Windows, training: bool =
 
     Args:
         inputs_bSc: Inputs of static spatial size.
-        kernel_prf: Filters of every output position; `r` runs over taps, then channels.
+        kernel_prf: Filters of every output position; `r` runs over taps, then channels, those of
+            a filter's group alone.
         windows: Where the windows sit.
         training: Whether gradients will be asked for; decides how, not what is computed.
+        groups: Into how many groups of neighbours channels and filters are divided; a filter reads
+            the channels of its own group.
 
     Returns:
         Tensor of axes `bOf`.
@@ -73,10 +82,50 @@ def local_convolution(inputs_bSc, kernel_prf, windows: Windows, training: bool =
     require_dimensions(len(windows.sizes), "`windows`", inputs_bSc=inputs_bSc)
     positions = math.prod(windows.static_output_shape(inputs_bSc.shape[1:-1]))
     require_length("kernel_prf", kernel_prf, "p", positions, "of all output positions")
-    reads = windows.taps * inputs_bSc.shape[-1]
+    channels = inputs_bSc.shape[-1]
+    groups = groups_of(groups, kernel_prf.shape[-1], channels)
+    reads = windows.taps * channels // groups
     require_length("kernel_prf", kernel_prf, "r", reads, "of all taps and channels")
     inputs_bSc, kernel_prf = as_floats(inputs_bSc, kernel_prf)
     inputs_bSc, windows = with_border(inputs_bSc, windows)
+    if groups == 1:
+        return _by_patches(inputs_bSc, kernel_prf, windows, training)
+    kernel_prgf = ops.reshape(kernel_prf, (positions, reads, groups, -1))
+    kernel_pgrf = ops.transpose(kernel_prgf, (0, 2, 1, 3))
+    kernel_prf = ops.reshape(kernel_pgrf, (positions * groups, reads, -1))
+    inputs_bSgc, windows = with_groups(inputs_bSc, windows, groups)
+    return without_groups(_by_patches(inputs_bSgc, kernel_prf, windows, training))
+
+
+def with_groups(inputs_bSc, windows: Windows, groups: int) -> tuple[Any, Windows]:
+    """Returns inputs with groups of channels as one more spatial axis, and windows over it.
+
+    A group is a position along it: its filters are its own, and its windows have a single tap.
+
+    Example:
+        >>> windows = Windows((3,), (2,), (1,), "same")
+        >>> inputs, windows = with_groups(ops.ones((2, 8, 6)), windows, 3)
+        >>> ops.shape(inputs), windows.output_shape((8, 3))
+        ((2, 8, 3, 2), (4, 3))
+    """
+    *sizes, channels = inputs_bSc.shape[1:]
+    inputs_bSgc = ops.reshape(inputs_bSc, (-1, *sizes, groups, channels // groups))
+    wider: dict[str, Any] = {
+        name: (*getattr(windows, name), 1) for name in ("sizes", "strides", "dilations")
+    }
+    if not isinstance(windows.padding, str):
+        wider["padding"] = (*windows.padding, (0, 0))
+    return inputs_bSgc, dataclasses.replace(windows, **wider)
+
+
+def without_groups(outputs_bOgf):
+    """Returns outputs with the filters of all groups along one axis."""
+    *positions, groups, filters = outputs_bOgf.shape[1:]
+    return ops.reshape(outputs_bOgf, (-1, *positions, groups * filters))
+
+
+def _by_patches(inputs_bSc, kernel_prf, windows: Windows, training: bool):
+    """As `local_convolution`, of one group."""
     rows = slab_rows(windows, inputs_bSc.shape[1:], skip_padding=False)
     batch = inputs_bSc.shape[0]
     # An unknown batch is None, or a symbol where JAX exports.
@@ -350,6 +399,7 @@ def spread(values, steps: Sequence[int]):
         around[axis + 1] = (0, step - 1)
         wide = pad(ops.expand_dims(values, axis + 1), around)
         rest = [-1 if size is None else size for size in values.shape[axis + 1 :]]
-        wide = ops.reshape(wide, (*values.shape[:axis], length * step, *rest))
+        before = [-1 if size is None else size for size in values.shape[:axis]]
+        wide = ops.reshape(wide, (*before, length * step, *rest))
         values = wide[(slice(None),) * axis + (slice(0, (length - 1) * step + 1),)]
     return values

@@ -9,6 +9,7 @@ A tensor's name ends in its axes; an axis in capitals stands for one axis per sp
     g  `k * f`, bank-major  r  taps, then channels, flattened; q those of one slab
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from keras import ops
 
 from low_rank_local_connectivity.ops.arguments import (
     boolean,
+    groups_of,
     instance_of,
     require_dimensions,
     require_each,
@@ -28,6 +30,7 @@ from low_rank_local_connectivity.ops.arguments import (
 from low_rank_local_connectivity.ops.borders import with_border
 from low_rank_local_connectivity.ops.constants import plain_number, plain_shape
 from low_rank_local_connectivity.ops.convolution import windowed_convolution
+from low_rank_local_connectivity.ops.depthwise_convolution import local_depthwise_convolution
 from low_rank_local_connectivity.ops.gradients import with_gradient
 from low_rank_local_connectivity.ops.local_convolution import (
     after,
@@ -35,6 +38,8 @@ from low_rank_local_connectivity.ops.local_convolution import (
     positions_of_rows,
     slab_rows,
     spread,
+    with_groups,
+    without_groups,
 )
 from low_rank_local_connectivity.ops.padding import pad
 from low_rank_local_connectivity.ops.precision import as_floats, at_least_float32, matmul
@@ -42,6 +47,19 @@ from low_rank_local_connectivity.ops.windows import Windows
 
 # Up to so many, gradients for combining weights multiply by the banks, above, the banks by them.
 FEW_BANKS = 8
+
+
+def _require_channels(name: str, inputs_bSc, kernel, filters: Any, groups: Any) -> int:
+    """Returns the number of groups, if inputs and kernel can be divided into so many."""
+    channels, read = plain_number(inputs_bSc.shape[-1]), plain_number(kernel.shape[-2])
+    groups = groups_of(groups, filters, channels)
+    if channels not in (None, read * groups):
+        raise ValueError(
+            f"`{name}` must read the channels of the inputs, each filter those of its group. "
+            f"Received: {name} of shape {tuple(kernel.shape)} and inputs_bSc of shape "
+            f"{tuple(inputs_bSc.shape)} with groups={groups}."
+        )
+    return groups
 
 
 def _require_whole_banks(kernel_Tcg, rank: int) -> None:
@@ -105,7 +123,12 @@ def _checked_banks(kernels: Any, windows: Any) -> tuple[list[Any], list[Windows]
 
 
 def convolve_then_combine(
-    inputs_bSc, kernel_Tcg, weights_bOk, windows: Windows, one_by_one: bool = False
+    inputs_bSc,
+    kernel_Tcg,
+    weights_bOk,
+    windows: Windows,
+    one_by_one: bool = False,
+    groups: int = 1,
 ):
     """Convolves with every bank, then mixes the `k` responses at each position.
 
@@ -120,6 +143,9 @@ def convolve_then_combine(
         windows: Where the windows sit.
         one_by_one: Whether to add one bank's response before convolving with the next, so that
             two responses are in memory instead of `k`; of use where no gradient needs them all.
+        groups: Into how many groups of neighbours the channels, and each bank's filters, are
+            divided; a filter reads the channels of its own group, over which `c` of the kernel
+            runs.
 
     Returns:
         Tensor of axes `bOf`.
@@ -133,23 +159,42 @@ def convolve_then_combine(
         >>> ops.shape(convolve_then_combine(images, kernel, ops.ones((1, 6, 7, 6)), windows))
         (2, 6, 7, 5)
     """
-    inputs_bSc, kernel_Tcg, weights_bOk = tensors(
-        "b", inputs_bSc=inputs_bSc, kernel_Tcg=kernel_Tcg, weights_bOk=weights_bOk
-    )
+    inputs_bSc, weights_bOk = tensors("b", inputs_bSc=inputs_bSc, weights_bOk=weights_bOk)
+    kernel_Tcg = tensor("kernel_Tcg", kernel_Tcg, "Tcg")
     require_same_dtype(inputs_bSc=inputs_bSc, kernel_Tcg=kernel_Tcg)
     _require_taps("kernel_Tcg", kernel_Tcg, windows)
     _require_positions(inputs_bSc, weights_bOk, windows)
     inputs_bSc, kernel_Tcg, weights_bOk = as_floats(inputs_bSc, kernel_Tcg, weights_bOk)
     rank = plain_number(weights_bOk.shape[-1])
     _require_whole_banks(kernel_Tcg, rank)
+    filters = kernel_Tcg.shape[-1] // rank
+    groups = _require_channels("kernel_Tcg", inputs_bSc, kernel_Tcg, filters, groups)
     if boolean("one_by_one", one_by_one):
         kernels_Tcf = ops.split(kernel_Tcg, rank, axis=-1)
         banks = [windows] * rank
-        return convolve_then_combine_mixed(inputs_bSc, kernels_Tcf, weights_bOk, banks, True)
-    responses_bOg = windowed_convolution(inputs_bSc, kernel_Tcg, windows)
-    filters = kernel_Tcg.shape[-1] // rank
-    responses_bOkf = ops.reshape(responses_bOg, (*ops.shape(responses_bOg)[:-1], rank, filters))
-    return ops.sum(responses_bOkf * ops.expand_dims(weights_bOk, -1), axis=-2)
+        return convolve_then_combine_mixed(
+            inputs_bSc, kernels_Tcf, weights_bOk, banks, True, groups
+        )
+    kernel_Tcg = _groups_first(kernel_Tcg, rank, groups)
+    responses_bOg = windowed_convolution(inputs_bSc, kernel_Tcg, windows, groups)
+    in_groups = (groups, rank, filters // groups) if groups > 1 else (rank, filters)
+    responses_bOkf = ops.reshape(responses_bOg, (*ops.shape(responses_bOg)[:-1], *in_groups))
+    weights_bOkf = ops.expand_dims(weights_bOk, -1)
+    if groups > 1:
+        weights_bOkf = ops.expand_dims(weights_bOkf, -3)
+    outputs_bOf = ops.sum(responses_bOkf * weights_bOkf, axis=-2)
+    if groups == 1:
+        return outputs_bOf
+    return ops.reshape(outputs_bOf, (*ops.shape(outputs_bOf)[:-2], filters))
+
+
+def _groups_first(kernel_Tcg, rank: int, groups: int):
+    """Returns bank-major filters group by group, as a convolution in groups wants them."""
+    if groups == 1 or rank == 1:
+        return kernel_Tcg
+    *reads, stacked = kernel_Tcg.shape
+    banks = ops.reshape(kernel_Tcg, (*reads, rank, groups, -1))
+    return ops.reshape(ops.swapaxes(banks, -3, -2), (*reads, stacked))
 
 
 def convolve_then_combine_mixed(
@@ -158,6 +203,7 @@ def convolve_then_combine_mixed(
     weights_bOk,
     windows: Sequence[Windows],
     one_by_one: bool = False,
+    groups: int = 1,
 ):
     """As `convolve_then_combine`, with banks that differ in kernel size or dilation.
 
@@ -167,6 +213,7 @@ def convolve_then_combine_mixed(
         weights_bOk: Combining weights; `b` and any of `O` may have length 1.
         windows: Where each bank's windows sit; all have the same output shape.
         one_by_one: As for `convolve_then_combine`.
+        groups: Likewise.
 
     Returns:
         Tensor of axes `bOf`.
@@ -178,7 +225,8 @@ def convolve_then_combine_mixed(
     inputs_bSc, weights_bOk = tensors("b", inputs_bSc=inputs_bSc, weights_bOk=weights_bOk)
     require_length("weights_bOk", weights_bOk, "k", len(kernels_Tcf), "of one for each bank")
     for kernel_Tcf, bank in zip(kernels_Tcf, windows, strict=True):
-        tensors(inputs_bSc=inputs_bSc, kernels_Tcf=kernel_Tcf)
+        filters = plain_number(kernel_Tcf.shape[-1])
+        groups = _require_channels("kernels_Tcf", inputs_bSc, kernel_Tcf, filters, groups)
         require_same_dtype(inputs_bSc=inputs_bSc, kernels_Tcf=kernel_Tcf)
         _require_positions(inputs_bSc, weights_bOk, bank)
     one_by_one = boolean("one_by_one", one_by_one)
@@ -188,7 +236,7 @@ def convolve_then_combine_mixed(
         waits = one_by_one and total_bOf is not None
         ready_Tcf = after(total_bOf, kernel_Tcf) if waits else kernel_Tcf
         response_bOf = weights_bOk[..., k : k + 1] * windowed_convolution(
-            inputs_bSc, ready_Tcf, bank
+            inputs_bSc, ready_Tcf, bank, groups
         )
         total_bOf = response_bOf if total_bOf is None else total_bOf + response_bOf
     return total_bOf
@@ -223,8 +271,11 @@ def combine_banks(kernel_Tcg, weights_Ok):
     return ops.reshape(local_prf, (*positions, *taps, channels, stacked // rank))
 
 
-def combine_slabs(kernel_Tcg, weights_Ok, positions: Sequence[slice]) -> list:
-    """Mixes the banks slab by slab, each for its positions, into tensors of axes `pqf`."""
+def combine_slabs(kernel_Tcg, weights_Ok, positions: Sequence[slice], groups: int = 1) -> list:
+    """Mixes the banks slab by slab, each for its positions, into tensors of axes `pqf`.
+
+    Each position's groups, of which a filter reads one, count as positions one behind the other.
+    """
     rank = weights_Ok.shape[-1]
     filters = kernel_Tcg.shape[-1] // rank
     dtype = at_least_float32(kernel_Tcg, weights_Ok)
@@ -234,9 +285,13 @@ def combine_slabs(kernel_Tcg, weights_Ok, positions: Sequence[slice]) -> list:
     local = []
     for kernel_qkf, part in zip(kernels_qkf, positions, strict=True):
         # Banks first and everything else flat makes the mix one matrix product.
-        banks_kq = ops.reshape(ops.transpose(kernel_qkf, (1, 0, 2)), (rank, -1))
-        local_pq = _mix(weights_pk[part], banks_kq)
-        local.append(ops.reshape(local_pq, (local_pq.shape[0], -1, filters)))
+        banks_kqf = ops.transpose(kernel_qkf, (1, 0, 2))
+        if groups > 1:
+            banks_kqgf = ops.reshape(banks_kqf, (*banks_kqf.shape[:2], groups, -1))
+            banks_kqf = ops.transpose(banks_kqgf, (0, 2, 1, 3))
+        local_pq = _mix(weights_pk[part], ops.reshape(banks_kqf, (rank, -1)))
+        shape = (groups * local_pq.shape[0], -1, filters // groups)
+        local.append(ops.reshape(local_pq, shape))
     return local
 
 
@@ -258,7 +313,7 @@ def _mix(weights_pk, banks_kq) -> Any:
     return with_gradient(matmul, gradient, (ops.copy(weights_pk), ops.copy(banks_kq)))
 
 
-def combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, windows: Windows):
+def combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, windows: Windows, groups: int = 1):
     """Mixes the banks into one filter per position, then applies each where it belongs.
 
     Equals `convolve_then_combine`, since both steps are linear, at a cost that hardly depends
@@ -269,6 +324,7 @@ def combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, windows: Windows):
         kernel_Tcg: The banks side by side in the last axis, bank-major.
         weights_Ok: Combining weights of every position, the same for all examples.
         windows: Where the windows sit.
+        groups: As for `convolve_then_combine`.
 
     Returns:
         Tensor of axes `bOf`, in the data type of the inputs.
@@ -282,9 +338,8 @@ def combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, windows: Windows):
         >>> ops.shape(combine_then_convolve(images, kernel, ops.ones((6, 7, 6)), windows))
         (2, 6, 7, 5)
     """
-    inputs_bSc, kernel_Tcg, weights_Ok = tensors(
-        inputs_bSc=inputs_bSc, kernel_Tcg=kernel_Tcg, weights_Ok=weights_Ok
-    )
+    inputs_bSc, weights_Ok = tensors(inputs_bSc=inputs_bSc, weights_Ok=weights_Ok)
+    kernel_Tcg = tensor("kernel_Tcg", kernel_Tcg, "Tcg")
     _require_taps("kernel_Tcg", kernel_Tcg, windows)
     require_dimensions(len(windows.sizes), "`windows`", inputs_bSc=inputs_bSc)
     if tuple(weights_Ok.shape[:-1]) != windows.static_output_shape(inputs_bSc.shape[1:-1]):
@@ -292,16 +347,34 @@ def combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, windows: Windows):
             "`weights_Ok` must be given for every position; broadcast those that are shared. "
             f"Received: weights_Ok of shape {tuple(weights_Ok.shape)}."
         )
-    _require_whole_banks(kernel_Tcg, weights_Ok.shape[-1])
+    rank = weights_Ok.shape[-1]
+    _require_whole_banks(kernel_Tcg, rank)
+    filters = kernel_Tcg.shape[-1] // rank
+    groups = _require_channels("kernel_Tcg", inputs_bSc, kernel_Tcg, filters, groups)
     inputs_bSc, kernel_Tcg, weights_Ok = as_floats(inputs_bSc, kernel_Tcg, weights_Ok)
     inputs_bSc, windows = with_border(inputs_bSc, windows)
+    if groups == inputs_bSc.shape[-1] > 1:
+        kernel_tpf = ops.cast(_combine_taps(kernel_Tcg, weights_Ok), inputs_bSc.dtype)
+        return local_depthwise_convolution(inputs_bSc, kernel_tpf, windows)
+    if groups > 1:
+        inputs_bSc, windows = with_groups(inputs_bSc, windows, groups)
     rows = slab_rows(windows, inputs_bSc.shape[1:], skip_padding=True)
     positions = positions_of_rows(rows, weights_Ok.shape[:-1])
     kernels_pqf = [
         ops.cast(slab_pqf, inputs_bSc.dtype)
-        for slab_pqf in combine_slabs(kernel_Tcg, weights_Ok, positions)
+        for slab_pqf in combine_slabs(kernel_Tcg, weights_Ok, positions, groups)
     ]
-    return local_convolution_by_slabs(inputs_bSc, kernels_pqf, rows, windows)
+    outputs_bOf = local_convolution_by_slabs(inputs_bSc, kernels_pqf, rows, windows)
+    return outputs_bOf if groups == 1 else without_groups(outputs_bOf)
+
+
+def _combine_taps(kernel_Tcg, weights_Ok):
+    """Mixes banks whose filters read one channel, tap by tap, into a tensor of axes `tpf`."""
+    rank = weights_Ok.shape[-1]
+    dtype = at_least_float32(kernel_Tcg, weights_Ok)
+    weights_pk = ops.reshape(ops.cast(weights_Ok, dtype), (-1, rank))
+    taps = math.prod(kernel_Tcg.shape[:-1])
+    return matmul(weights_pk, ops.reshape(ops.cast(kernel_Tcg, dtype), (taps, rank, -1)))
 
 
 def embed_banks(kernels_Tcf: Sequence, windows: Sequence[Windows], shape: Sequence[int | None]):

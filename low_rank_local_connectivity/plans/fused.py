@@ -32,12 +32,13 @@ from low_rank_local_connectivity.plans.work import Work
 ITEMSIZES = (2, 4)
 
 
-def kernel_missing(backend: str, dimensions: int) -> str | None:
+def kernel_missing(backend: str, dimensions: int, groups: int = 1) -> str | None:
     """Returns why there is no fused kernel for a layer, None if there is one.
 
     Args:
         backend: Keras's name of a backend.
         dimensions: Number of spatial axes.
+        groups: Number of groups of channels.
 
     Example:
         >>> kernel_missing("jax", 2) is None
@@ -47,6 +48,8 @@ def kernel_missing(backend: str, dimensions: int) -> str | None:
         return f"kernels are written for JAX and PyTorch and the backend is {backend!r}"
     if dimensions > 2:
         return f"kernels are written for one and two spatial axes and the layer has {dimensions}"
+    if groups > 1:
+        return f"kernels read all channels and the layer has groups={groups}"
     return _triton_missing() if backend == "torch" else None
 
 
@@ -60,13 +63,13 @@ def _triton_missing() -> str | None:
     return None
 
 
-def require_kernel(name: str, backend: str, dimensions: int) -> None:
+def require_kernel(name: str, backend: str, dimensions: int, groups: int = 1) -> None:
     """Refuses `implementation="fused"` where no kernel exists.
 
     Raises:
         ValueError: If there is none.
     """
-    missing = kernel_missing(backend, dimensions)
+    missing = kernel_missing(backend, dimensions, groups)
     if missing is not None:
         raise ValueError(
             f"implementation='fused' needs a kernel, which layer {name!r} has none of: {missing}. "
@@ -91,7 +94,7 @@ def may_fuse(request: Request, kind: Kind) -> bool:
     """
     return (
         request.device == "tpu"
-        and kernel_missing(request.backend, len(request.windows.sizes)) is None
+        and kernel_missing(request.backend, len(request.windows.sizes), request.groups) is None
         and request.batch is not None
         and request.batch > 0
         and None not in request.sizes

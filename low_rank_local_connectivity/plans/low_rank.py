@@ -12,6 +12,13 @@ So the first costs `K` convolutions; the second about one, and reading one filte
 position, which a large batch shares: on a CPU it wins from `K` of about 3 on, at batch 1 from many
 more. An accelerator multiplies so fast that it waits for memory, and there the second moves as much
 as 10 convolutions do: on a TPU it wins from `K` of about 8 on, for several hundred examples.
+
+Where filters read a single channel there are no products of matrices, and every number that is
+multiplied is read for it. Of `T` taps the time of the first is
+
+    call + product K b P T F + response K b P F
+
+and of the second `call + mixing K P T F + product b P T F`.
 """
 
 import dataclasses
@@ -147,15 +154,13 @@ def _convolve_then_combine(
 ) -> Any:
     kernels = [ops.cast(bank, inputs_bSc.dtype) for bank in banks]
     if request.mixing == "none":
-        return windowed_convolution(inputs_bSc, kernels[0], request.windows)
+        return windowed_convolution(inputs_bSc, kernels[0], request.windows, request.groups)
     weights_bOk = ops.cast(weights(True), inputs_bSc.dtype)
     if request.bank_windows is None:
-        return convolve_then_combine(
-            inputs_bSc, kernels[0], weights_bOk, request.windows, request.one_by_one
-        )
-    return convolve_then_combine_mixed(
-        inputs_bSc, kernels, weights_bOk, request.bank_windows, request.one_by_one
-    )
+        arguments = (inputs_bSc, kernels[0], weights_bOk, request.windows)
+        return convolve_then_combine(*arguments, request.one_by_one, request.groups)
+    arguments = (inputs_bSc, kernels, weights_bOk, request.bank_windows)
+    return convolve_then_combine_mixed(*arguments, request.one_by_one, request.groups)
 
 
 def _may_combine(request: LowRankRequest) -> bool:
@@ -171,24 +176,23 @@ def _combining_terms(request: LowRankRequest) -> dict[str, float]:
         "filter": request.local_filters,
         "mixing": request.rank * request.local_filters,
         "product": examples * request.local_filters,
-        "patch": examples * request.positions * request.reads / slabs,
+        "patch": request.patches / slabs,
         "output": slabs * request.outputs,
     }
 
 
 def _combining_memory(request: LowRankRequest) -> int:
     """Returns the bytes of the filters and of the patches; copies as in `_convolving_memory`."""
-    patches = request.examples * request.positions * request.reads // request.slabs
     copies = 3 if request.training else 1
-    return copies * (request.local_filters + patches) * request.itemsize
+    numbers = request.local_filters + request.patches // request.slabs
+    return copies * numbers * request.itemsize
 
 
 def _combining_work(request: LowRankRequest) -> Work:
     """Returns the work of making a filter for each position and of multiplying it, slab by slab."""
-    patches = request.examples * request.positions * request.reads
     filters = request.local_filters
     sizes = {
-        "patches": _in_memory(request, patches, request.reads // request.slabs),
+        "patches": _in_memory(request, request.patches, request.reads // request.slabs),
         "slabs": request.slabs * _in_memory(request, request.outputs, request.filters),
         "filters": bytes_in_memory(request.device, filters, FLOAT32, request.filters),
         "banks": _banks_in_memory(request),
@@ -203,7 +207,8 @@ def _combine_then_convolve(
     positions = request.windows.static_output_shape(request.sizes)
     weights_Ok = ops.broadcast_to(weights(False), (*positions, request.rank))
     kernel_Tcg = ops.convert_to_tensor(banks[0])
-    return combine_then_convolve(inputs_bSc, kernel_Tcg, weights_Ok, request.windows)
+    arguments = (inputs_bSc, kernel_Tcg, weights_Ok, request.windows)
+    return combine_then_convolve(*arguments, request.groups)
 
 
 def _fused_kind(request: LowRankRequest) -> Literal["shared", "per_example"]:
@@ -253,5 +258,58 @@ LOW_RANK = (
         memory=lambda _: 0,
         apply=_mix_on_chip,
         work=lambda request: fused_work(request, _fused_kind(request)),
+    ),
+)
+
+
+def _depthwise_convolving_terms(request: LowRankRequest) -> dict[str, float]:
+    rank = request.rank
+    return {
+        "call": 1,
+        "product": rank * request.examples * request.local_filters,
+        "response": rank * request.outputs,
+    }
+
+
+def _depthwise_combining_terms(request: LowRankRequest) -> dict[str, float]:
+    return {
+        "call": 1,
+        "mixing": request.rank * request.local_filters,
+        "product": request.examples * request.local_filters,
+    }
+
+
+def _depthwise_combining_memory(request: LowRankRequest) -> int:
+    """Returns the bytes of the filters, a product and a sum; copies as in `_convolving_memory`."""
+    copies = 3 if request.training else 1
+    return copies * (request.local_filters + 2 * request.outputs) * request.itemsize
+
+
+def _depthwise_combining_work(request: LowRankRequest) -> Work:
+    """Returns the work of making a filter for each position and of a product for each tap."""
+    filters, taps = request.local_filters, request.windows.taps
+    sizes: dict[str, float] = {
+        "outputs": 3 * taps * request.outputs * request.itemsize,
+        "filters": filters * FLOAT32,
+    }
+    often = {"outputs": 1, "filters": 2}
+    passes = {"inference": often, "training": {name: 3 * times for name, times in often.items()}}
+    return _work(request, passes, sizes, (request.examples + request.rank) * filters)
+
+
+_CONVOLVING, _COMBINING, _ = LOW_RANK
+# The same for filters that read a single channel of several, by operations of their own.
+DEPTHWISE_LOW_RANK = (
+    dataclasses.replace(
+        _CONVOLVING,
+        terms=_depthwise_convolving_terms,
+        measured_as="depthwise_convolve_then_combine",
+    ),
+    dataclasses.replace(
+        _COMBINING,
+        terms=_depthwise_combining_terms,
+        memory=_depthwise_combining_memory,
+        work=_depthwise_combining_work,
+        measured_as="depthwise_combine_then_convolve",
     ),
 )

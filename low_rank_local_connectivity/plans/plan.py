@@ -32,6 +32,7 @@ class Plan:
             channels-last outputs.
         work: Function of a request to the `Work` that a step is on an accelerator, where no plan
             has been measured; None if it is not known, so that the plan is not taken there.
+        measured_as: Name of its costs in `coefficients.json`; `name` if empty.
 
     Raises:
         ValueError: If an argument is of another kind.
@@ -51,9 +52,11 @@ class Plan:
     memory: Callable[[Any], int] = dataclasses.field(repr=False)
     apply: Callable[..., Any] = dataclasses.field(repr=False)
     work: Callable[[Any], Work] | None = dataclasses.field(default=None, repr=False)
+    measured_as: str = dataclasses.field(default="", repr=False)
 
     def __post_init__(self) -> None:
         text("name", self.name)
+        text("measured_as", self.measured_as)
         needed = ("allowed", "terms", "memory", "apply")
         for name in needed if self.work is None else (*needed, "work"):
             if not callable(getattr(self, name)):
@@ -93,10 +96,12 @@ def estimated_cost(plans: Sequence[Plan], request: Request) -> list[float]:
         ValueError: If an argument is of another kind.
     """
     plans, request = _checked(plans), instance_of("request", request, Request)
-    measured = measured_costs(names_of(plans), request.backend, request.device)
+    names = [plan.measured_as or plan.name for plan in plans]
+    measured = measured_costs(names, request.backend, request.device)
     if not measured:
         return [_least_seconds(plan, request) for plan in plans]
-    return [_sum_of_terms(plan, request, measured.get(plan.name)) for plan in plans]
+    pairs = zip(plans, names, strict=True)
+    return [_sum_of_terms(plan, request, measured.get(name)) for plan, name in pairs]
 
 
 def _least_seconds(plan: Plan, request: Request) -> float:

@@ -8,6 +8,7 @@ import keras
 
 from low_rank_local_connectivity.ops.arguments import (
     boolean,
+    groups_of,
     instance_of,
     is_symbol,
     one_of,
@@ -40,6 +41,8 @@ class Request:
         backend: Keras's name of a backend; the present one if left out.
         device: Kind of device: `"cpu"`, `"gpu"` or `"tpu"`.
         itemsize: Bytes of a number.
+        groups: Into how many groups channels and filters are divided; a filter reads the channels
+            of its own group.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -59,6 +62,7 @@ class Request:
     backend: str = dataclasses.field(default_factory=keras.backend.backend)
     device: str = "cpu"
     itemsize: int = 4
+    groups: int = dataclasses.field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         instance_of("windows", self.windows, Windows)
@@ -71,6 +75,7 @@ class Request:
             )
         for name in ("filters", "rank", "itemsize"):
             positive_int(name, getattr(self, name))
+        groups_of(self.groups, self.filters, self.channels)
         boolean("training", self.training)
         one_of("backend", self.backend, BACKENDS)
         one_of("device", self.device, DEVICES)
@@ -120,13 +125,23 @@ class Request:
 
     @property
     def reads(self) -> int:
-        """Numbers that one filter reads, taps times channels."""
-        return self.windows.taps * self.channels
+        """Numbers that one filter reads, taps times the channels of its group."""
+        return self.windows.taps * self.channels // self.groups
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether a filter reads a single channel of several."""
+        return self.groups == self.channels > 1
+
+    @property
+    def patches(self) -> int:
+        """Numbers that all positions read of all channels."""
+        return self.examples * self.positions * self.windows.taps * self.channels
 
     @property
     def slabs(self) -> int:
         """Into how many slabs the taps of a local filter are split."""
-        return slab_count(self.windows, self.channels)
+        return slab_count(self.windows, self.channels // self.groups)
 
     @property
     def local_filters(self) -> int:

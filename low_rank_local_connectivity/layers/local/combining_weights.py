@@ -18,9 +18,11 @@ from low_rank_local_connectivity.layers.data_format import (
 from low_rank_local_connectivity.layers.dense import Dense
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.ops.arguments import items_of, positive_int, positive_ints
+from low_rank_local_connectivity.ops.depthwise_convolution import depthwise_convolution
 from low_rank_local_connectivity.ops.operation_counts import linear_resizing
 from low_rank_local_connectivity.ops.precision import mean
 from low_rank_local_connectivity.ops.resampling import resize_aligned
+from low_rank_local_connectivity.ops.windows import Windows
 
 # Taps along each axis of the depthwise convolutions.
 TAPS = 3
@@ -210,49 +212,10 @@ class InputDependentCombiningWeights(ConfiguredLayer):
         for rate, kernel, bias in zip(
             self.kept_rates, self.depthwise_kernels, self.depthwise_biases, strict=True
         ):
-            maps.append(depthwise_convolution(reduced, kernel[..., 0], rate) + bias)
+            axes = len(self.positions)
+            windows = Windows((TAPS,) * axes, (1,) * axes, (rate,) * axes, "valid")
+            maps.append(depthwise_convolution(reduced, kernel, windows) + bias)
         outputs = ops.concatenate([resize_aligned(part, self.positions) for part in maps], axis=-1)
         for layer in self.aggregation:
             outputs = layer(outputs)
         return outputs
-
-
-def depthwise_convolution(inputs, kernel, dilation: int):
-    """Filters each channel by itself, unpadded, at stride 1, over any number of axes.
-
-    `outputs[b, i, c] = sum_t kernel[t, c] * inputs[b, i + dilation * t, c]`. Over 3 axes, where
-    Keras has no such convolution, it is a sum of shifted slices.
-
-    Args:
-        inputs: Tensor of shape `(batch, *spatial, channels)` of static spatial size.
-        kernel: Tensor of shape `(*taps, channels)`.
-        dilation: Step between taps, in input elements.
-
-    Returns:
-        Tensor of shape `(batch, *smaller spatial, channels)`.
-
-    Example:
-        >>> tuple(depthwise_convolution(ops.ones((2, 9, 8, 4)), ops.ones((3, 3, 4)), 2).shape)
-        (2, 5, 4, 4)
-    """
-    if len(kernel.shape) < 4:
-        return ops.depthwise_conv(
-            inputs,
-            kernel[..., None],
-            padding="valid",
-            data_format="channels_last",
-            dilation_rate=dilation,
-        )
-    taps = kernel.shape[:-1]
-    lengths = [
-        size - dilation * (count - 1) for size, count in zip(inputs.shape[1:-1], taps, strict=True)
-    ]
-    total = None
-    for tap in itertools.product(*map(range, taps)):
-        window = tuple(
-            slice(dilation * index, dilation * index + length)
-            for index, length in zip(tap, lengths, strict=True)
-        )
-        term = inputs[(slice(None), *window)] * kernel[tap]
-        total = term if total is None else total + term
-    return total

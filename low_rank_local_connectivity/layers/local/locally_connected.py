@@ -1,7 +1,7 @@
 """Locally connected layers: a filter bank of its own at every position."""
 
 import math
-from typing import Any, Literal, Unpack
+from typing import Any, ClassVar, Literal, Unpack
 
 import keras
 from keras import ops
@@ -17,7 +17,7 @@ from low_rank_local_connectivity.layers.local.stored_filters import (
     taps_first,
 )
 from low_rank_local_connectivity.layers.planned import Planned
-from low_rank_local_connectivity.ops.arguments import one_of
+from low_rank_local_connectivity.ops.arguments import groups_of, one_of
 from low_rank_local_connectivity.ops.windows import Padding
 from low_rank_local_connectivity.plans.fused import require_kernel
 from low_rank_local_connectivity.plans.locally_connected import LOCALLY_CONNECTED
@@ -65,10 +65,12 @@ class LocallyConnected(Planned, BaseLocalConv):
             `sqrt(number of positions)`, 26 times for 26 x 26 positions. Without a normalisation
             after it, such a layer starts by all but erasing its input, and it trains slower;
             use it to repeat results obtained that way.
+        groups: Into how many groups of neighbours the input channels and the filters are divided;
+            a filter reads the channels of its own group, as in Keras's convolutions.
 
     Weights:
-        kernel: `(positions, kernel taps * input channels, filters)`; positions in row-major
-            order. With `channels_first` the middle axis runs over channels, then taps.
+        kernel: `(positions, kernel taps * input channels / groups, filters)`; positions in
+            row-major order. With `channels_first` the middle axis runs over channels, then taps.
         bias: `(*output sizes, filters)`. With `channels_first` its values are stored in the
             order `(filters, *output sizes)`, as Keras 2 stored them.
 
@@ -85,6 +87,9 @@ class LocallyConnected(Planned, BaseLocalConv):
     Reference:
         LeCun, "Generalization and network design strategies", 1989.
     """
+
+    # The layer that shares filters, for an error.
+    low_rank: ClassVar[str] = "LowRankLocallyConnected"
 
     def __init__(
         self,
@@ -106,6 +111,7 @@ class LocallyConnected(Planned, BaseLocalConv):
         *,
         dilation_rate: int | tuple[int, ...] = 1,
         fan: Literal["position", "kernel"] = "position",
+        groups: int = 1,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(
@@ -126,9 +132,10 @@ class LocallyConnected(Planned, BaseLocalConv):
             bias_constraint=bias_constraint,
             **kwargs,
         )
+        self.groups = groups_of(groups, self.filters)
         self.implementation = one_of("implementation", implementation, (1, 2, 3, "fused"))
         if self.implementation == "fused":
-            require_kernel(self.name, keras.backend.backend(), self.dimensions)
+            require_kernel(self.name, keras.backend.backend(), self.dimensions, self.groups)
         self.fan = one_of("fan", fan, ("position", "kernel"))
 
     ARGUMENTS = arguments_of(__init__)
@@ -144,15 +151,15 @@ class LocallyConnected(Planned, BaseLocalConv):
                 f"input_shape={tuple(input_shape)}. Give keras.Input a static size."
             )
         positions = math.prod(self.windows.static_output_shape(self.input_sizes))
-        reads = self.windows.taps * self.input_channels
+        reads = self.windows.taps * self.kernel_channels
         require_memory(
-            4 * positions * reads * self.filters,
+            4 * positions * reads * self.kernel_filters,
             f"The filters that layer {self.name!r} has at every position",
-            f"Use a LowRankLocallyConnected{self.dimensions}D, whose positions share filters, or "
-            "larger strides.",
+            f"Use a {self.low_rank}{self.dimensions}D, whose positions share filters, or larger "
+            "strides.",
         )
         self.kernel = self.add_weight(
-            shape=(positions, reads, self.filters),
+            shape=(positions, reads, self.kernel_filters),
             initializer=self._draw_kernel if self.fan == "position" else self.kernel_initializer,
             name="kernel",
             regularizer=self.kernel_regularizer,
@@ -162,13 +169,20 @@ class LocallyConnected(Planned, BaseLocalConv):
         )
         self.bias = add_bias(self, (*self.output_sizes, self.filters))
 
+    @property
+    def _bank(self) -> tuple[int, ...]:
+        """Shape of the filters of one position."""
+        return (*self.kernel_size, self.kernel_channels, self.kernel_filters)
+
     def _draw_kernel(self, shape: tuple[int, ...], dtype: Any = None):
         """Draws the filters of each position as a convolution draws its one bank."""
-        bank = (*self.kernel_size, self.input_channels, self.filters)
-        return draw_stored_filters(self.kernel_initializer, bank, shape[0], self.data_format, dtype)
+        stored = (self._bank, shape[0], self.data_format, dtype)
+        return draw_stored_filters(self.kernel_initializer, *stored)
 
     def local_kernel(self):
         """Returns the filters as a tensor `(*output sizes, *kernel size, channels, filters)`.
+
+        The channels are those that a filter reads, `input channels / groups`.
 
         Raises:
             ValueError: If the layer is not built.
@@ -182,7 +196,7 @@ class LocallyConnected(Planned, BaseLocalConv):
         self.require_built("local_kernel")
         return ops.reshape(
             self._kernel_taps_first(self.kernel),
-            (*self.output_sizes, *self.kernel_size, self.input_channels, self.filters),
+            (*self.output_sizes, *self._bank),
         )
 
     def _kernel_taps_first(self, kernel):
@@ -221,12 +235,13 @@ class LocallyConnected(Planned, BaseLocalConv):
         return Request(
             self.windows,
             shape,
-            self.filters,
+            self.step_filters,
             rank=1,
             training=training,
             backend=self.machine.backend,
             device=self.machine.device,
             itemsize=self.machine.itemsize(self.compute_dtype),
+            groups=self.groups,
         )
 
     def output_biases(self) -> list:

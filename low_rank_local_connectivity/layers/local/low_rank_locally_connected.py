@@ -13,14 +13,20 @@ from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.local.shared_banks import SharedBanks
 from low_rank_local_connectivity.ops.arguments import (
     boolean,
+    groups_of,
     per_axis,
+    positive_int,
     received,
 )
 from low_rank_local_connectivity.ops.low_rank_local_convolution import combine_banks, embed_banks
 from low_rank_local_connectivity.ops.operation_counts import numbers
 from low_rank_local_connectivity.ops.windows import Padding, Windows
 from low_rank_local_connectivity.plans.fused import require_kernel
-from low_rank_local_connectivity.plans.low_rank import LOW_RANK, LowRankRequest
+from low_rank_local_connectivity.plans.low_rank import (
+    DEPTHWISE_LOW_RANK,
+    LOW_RANK,
+    LowRankRequest,
+)
 from low_rank_local_connectivity.plans.machine import require_memory
 from low_rank_local_connectivity.plans.plan import Plan, choose, names_of
 
@@ -95,10 +101,14 @@ class LowRankLocallyConnected(SharedBanks):
             static shapes, `K`, the batch (32 if unknown), `training` and what fits into memory;
             on a CPU it takes the first where the second cannot be: for input-dependent weights,
             mixed bases and unknown sizes.
+        groups: Into how many groups of neighbours the input channels and the filters are divided;
+            a filter reads the channels of its own group, as in Keras's convolutions. No kernel is
+            written for groups, so `"fused"` is refused.
 
     Weights, in this order:
-        kernel_bases: `(*kernel_size, input channels, K * F)`, bank-major in the last axis; or
-            `kernel_bases_0` to `kernel_bases_{K-1}` of a mixed basis, `(*its size, channels, F)`.
+        kernel_bases: `(*kernel_size, input channels / groups, K * F)`, bank-major in the last
+            axis; or `kernel_bases_0` to `kernel_bases_{K-1}` of a mixed basis, `(*its size,
+            input channels / groups, F)`.
         combining_weights_row, combining_weights_col (`_length` in 1D, `_depth` too in 3D): logits
             `(positions along the axis, K)`; or combining_weights: `(*output sizes, K)`. None
             where they could not matter: with `K = 1` under softmax, or `input_dependent`.
@@ -151,8 +161,10 @@ class LowRankLocallyConnected(SharedBanks):
         spatial_bias_constraint: Any = None,
         preserve_variance: bool = False,
         implementation: Implementation = "auto",
+        groups: int = 1,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
+        self.groups = positive_int("groups", groups)
         super().__init__(
             filters=filters,
             kernel_size=kernel_size,
@@ -183,6 +195,7 @@ class LowRankLocallyConnected(SharedBanks):
             implementation=implementation,
             **kwargs,
         )
+        groups_of(self.groups, self.filters)
         if self.mixed and (self.padding == "valid" or not isinstance(self.padding, str)):
             raise ValueError(
                 "Banks of different kernel sizes or dilation rates need padding that keeps the "
@@ -246,7 +259,7 @@ class LowRankLocallyConnected(SharedBanks):
 
     def _require_kernel(self) -> None:
         """Refuses `implementation="fused"` where there is no kernel for the layer."""
-        require_kernel(self.name, keras.backend.backend(), self.dimensions)
+        require_kernel(self.name, keras.backend.backend(), self.dimensions, self.groups)
         if self.mixed:
             raise ValueError(
                 "A fused kernel mixes banks of one kernel size and dilation rate. Received: "
@@ -307,19 +320,19 @@ class LowRankLocallyConnected(SharedBanks):
         if self.implementation == "combine_then_convolve":
             positions = math.prod(self.windows.static_output_shape(self.input_sizes))
             require_memory(
-                4 * positions * self.windows.taps * self.input_channels * self.filters,
+                4 * positions * self.windows.taps * self.kernel_channels * self.kernel_filters,
                 f"The filters that layer {self.name!r} mixes for every position",
                 "Use implementation='convolve_then_combine', or larger strides.",
             )
 
     def _add_banks(self, name: str, windows: Windows, count: int, index: int):
-        bank = (*windows.sizes, self.input_channels, self.filters)
+        bank = (*windows.sizes, self.kernel_channels, self.kernel_filters)
 
         def draw(shape, dtype=None):
             return ops.reshape(self.draw_banks(bank, count, index, dtype), shape)
 
         return self.add_weight(
-            shape=(*bank[:-1], count * self.filters),
+            shape=(*bank[:-1], count * self.kernel_filters),
             initializer=draw,
             name=name,
             regularizer=self.kernel_regularizer,
@@ -334,8 +347,8 @@ class LowRankLocallyConnected(SharedBanks):
         that holds them all; otherwise the taps are those of `kernel_size`, at `dilation_rate`.
 
         Returns:
-            Tensor of shape `(*output sizes, *kernel size, input channels, filters)`, length 1
-            along an output axis of unknown size.
+            Tensor of shape `(*output sizes, *kernel size, input channels / groups, filters)`,
+            length 1 along an output axis of unknown size.
 
         Raises:
             ValueError: If the layer is not built, or the filters depend on the input.
@@ -364,14 +377,20 @@ class LowRankLocallyConnected(SharedBanks):
         """Applies the local filters to channels-last inputs, by the plan chosen."""
         request = self.asked(tuple(inputs.shape), bool(training))
         plan = self._plan_for(request)
-        banks = self.kernel_bases if self.mixed else [self.kernel_bases]
-        return plan.apply(request, inputs, banks, functools.partial(self._penalized, inputs))
+        return plan.apply(
+            request, inputs, self._banks_in_groups(), functools.partial(self._penalized, inputs)
+        )
+
+    def _banks_in_groups(self) -> list:
+        """Returns the banks side by side, or one by one of a mixed basis, as plans take them."""
+        return self.kernel_bases if self.mixed else [self.kernel_bases]
 
     def _plan(self, shape: tuple[int | None, ...], training: bool) -> Plan:
         return self._plan_for(self.asked(shape, training))
 
     def _plan_for(self, request: LowRankRequest) -> Plan:
-        return choose(LOW_RANK, request, self.machine.memory, self.implementation)
+        plans = DEPTHWISE_LOW_RANK if request.depthwise else LOW_RANK
+        return choose(plans, request, self.machine.memory, self.implementation)
 
     def asked(self, shape: Any, training: bool = False) -> LowRankRequest:
         """Returns what the layer is asked to compute for inputs of a shape.
@@ -387,7 +406,7 @@ class LowRankLocallyConnected(SharedBanks):
         return LowRankRequest(
             self.windows,
             shape,
-            self.filters,
+            self.step_filters,
             self.spatial_rank,
             training,
             self.machine.backend,
@@ -396,6 +415,7 @@ class LowRankLocallyConnected(SharedBanks):
             mixing=self._mixing,
             bank_windows=self.bank_windows if self.mixed else None,
             fixed_sizes=None not in self.output_sizes,
+            groups=self.groups,
         )
 
     def operations(self, input_shape: Any) -> int:
@@ -403,9 +423,10 @@ class LowRankLocallyConnected(SharedBanks):
         self.require_built("operations")
         outputs = numbers(self.compute_output_shape(input_shape))
         banks = self.kernel_bases if self.mixed else [self.kernel_bases]
-        found = 2 * (outputs // self.filters) * sum(math.prod(bank.shape) for bank in banks)
+        positions = outputs // self.filters
+        found = 2 * positions * sum(math.prod(bank.shape) for bank in banks)
         if self.has_logits:
-            found += 2 * self.spatial_rank * outputs
+            found += 2 * self.spatial_rank * positions * self.step_filters
         if self.predictor is not None:
             found += self._predicting_operations()
         return found + self._operations_afterwards(outputs)
@@ -439,7 +460,8 @@ class LowRankLocallyConnected(SharedBanks):
         if self.mixed:  # banks of different structure are mixed in the box that holds them all
             boxes = zip(*(bank.extents for bank in self.bank_windows), strict=True)
             taps = math.prod(map(max, boxes))
-        local_filters = taps * self.input_channels * outputs
+        made = outputs // self.filters * self.step_filters
+        local_filters = taps * (self.input_channels // self.groups) * made
         mixing = 2 * self.spatial_rank * local_filters if self.has_logits else 0
         return 2 * local_filters + self._operations_afterwards(outputs), mixing
 
@@ -509,6 +531,7 @@ class LowRankLocallyConnected2D(LowRankLocallyConnected):
         spatial_bias_constraint: Any = None,
         preserve_variance: bool = False,
         implementation: Implementation = "auto",
+        groups: int = 1,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(
@@ -544,6 +567,7 @@ class LowRankLocallyConnected2D(LowRankLocallyConnected):
             spatial_bias_constraint=spatial_bias_constraint,
             preserve_variance=preserve_variance,
             implementation=implementation,
+            groups=groups,
             **kwargs,
         )
 

@@ -38,19 +38,28 @@ def weights_by_name(layer):
 def locally_connected(layer, weights, inputs):
     """The reference output of a LocallyConnected layer for channels-last inputs."""
     dimensions = inputs.ndim - 2
-    channels = inputs.shape[-1]
     structure = layer.kernel_size, layer.strides, layer.dilation_rate
     positions = reference.output_shape(inputs.shape[1:-1], *structure, layer.padding)
+    multiplier = getattr(layer, "depth_multiplier", None)
+    filters = multiplier * inputs.shape[-1] if multiplier else FILTERS
+    channels = inputs.shape[-1] // (1 if multiplier else layer.groups)
     kernel = weights["kernel"]
     if layer.data_format == "channels_first":
-        kernel = kernel.reshape(*positions, channels, *layer.kernel_size, FILTERS)
+        kernel = kernel.reshape(*positions, channels, *layer.kernel_size, multiplier or FILTERS)
         kernel = np.moveaxis(kernel, dimensions, -2)
-    else:
-        kernel = kernel.reshape(*positions, *layer.kernel_size, channels, FILTERS)
-    outputs = reference.local_convolution(inputs, kernel, *structure[1:], layer.padding)
+    reads = inputs.shape[-1] // layer.groups
+    kernel = kernel.reshape(*positions, *layer.kernel_size, reads, filters)
+    parts = reference.in_groups(layer.groups, inputs, [kernel])
+    outputs = np.concatenate(
+        [
+            reference.local_convolution(part, filters, *structure[1:], layer.padding)
+            for part, (filters,) in parts
+        ],
+        axis=-1,
+    )
     if "bias" in weights:
         if layer.data_format == "channels_first":
-            bias = weights["bias"].ravel().reshape(FILTERS, *positions)
+            bias = weights["bias"].ravel().reshape(filters, *positions)
             outputs += np.moveaxis(bias, 0, -1)
         else:
             outputs += weights["bias"]
@@ -64,20 +73,24 @@ def low_rank_locally_connected(layer, weights, inputs):
     sizes = layer.kernel_size if isinstance(layer.kernel_size, list) else [layer.kernel_size] * rank
     rates = layer.dilation_rate
     rates = rates if isinstance(rates, list) else [rates] * rank
-    if "kernel_bases" in weights:
-        joint = weights["kernel_bases"]
-        banks = [joint[..., k * FILTERS : (k + 1) * FILTERS] for k in range(rank)]
-    else:
-        banks = [weights[f"kernel_bases_{k}"] for k in range(rank)]
+    banks = banks_of(layer, weights)
     positions = reference.output_shape(
         inputs.shape[1:-1], sizes[0], layer.strides, rates[0], layer.padding
     )
     logits = combining_logits(weights, positions, rank, inputs)
     mixing = reference.normalize(logits, layer.normalize_weights)
     mixing = np.broadcast_to(mixing, (len(inputs), *positions, rank))
-    outputs = reference.low_rank_local_convolution(
-        inputs, banks, mixing, layer.strides, rates, layer.padding
+    outputs = np.concatenate(
+        [
+            reference.low_rank_local_convolution(
+                part, filters, mixing, layer.strides, rates, layer.padding
+            )
+            for part, filters in reference.in_groups(layer.groups, inputs, banks)
+        ],
+        axis=-1,
     )
+    if "pointwise_kernel" in weights:
+        outputs = outputs @ weights["pointwise_kernel"].reshape(-1, FILTERS)
     for axis, name in enumerate(
         {1: ["length"], 2: ["row", "col"], 3: ["depth", "row", "col"]}[dimensions]
     ):
@@ -87,6 +100,19 @@ def low_rank_locally_connected(layer, weights, inputs):
                 where = (slice(None),) * (axis + 1) + (index,)
                 outputs[where] += value
     return outputs + weights.get("spatial_bias", 0) + weights.get("bias", 0)
+
+
+def banks_of(layer, weights):
+    """Each bank by itself, its filters behind one another, those of the first channels first."""
+    rank = layer.spatial_rank
+    if "kernel_bases" in weights:
+        joint = weights["kernel_bases"]
+        banks = np.moveaxis(joint.reshape(*joint.shape[:-1], rank, -1), -2, 0)
+    else:
+        banks = [weights[f"kernel_bases_{k}"] for k in range(rank)]
+    if not hasattr(layer, "depth_multiplier"):
+        return list(banks)
+    return [bank.reshape(*bank.shape[:-2], 1, -1) for bank in banks]
 
 
 def combining_logits(weights, positions, rank, inputs):
@@ -180,7 +206,10 @@ LOCALLY_CONNECTED = {
     "data_format": ["channels_last", "channels_first"],
     "use_bias": [True, False],
     "smallest_slab": [1, SMALLEST_SLAB],
+    "in_groups": [False, True],
 }
+# Of volumes each channel has filters of its own.
+GROUPS = {1: 2, 2: 2, 3: 3}
 LOW_RANK = {
     **LOCALLY_CONNECTED,
     "spatial_rank": [1, 5],
@@ -208,8 +237,9 @@ def test_locally_connected_equals_its_definition(dimensions, choice, rng, monkey
     choice = as_given(choice, dimensions)
     monkeypatch.setattr(SLAB_MODULE, "SMALLEST_SLAB", choice.pop("smallest_slab"))
     monkeypatch.setattr(SLAB_MODULE, "SMALLEST_BATCH", 1)
+    groups = GROUPS[dimensions] if choice.pop("in_groups") else 1
     layer_class = getattr(layers, f"LocallyConnected{dimensions}D")
-    layer = layer_class(FILTERS, KERNELS[dimensions], **choice)
+    layer = layer_class(FILTERS, KERNELS[dimensions], groups=groups, **choice)
     check(layer, locally_connected, dimensions, rng)
 
 
@@ -219,10 +249,45 @@ def test_low_rank_locally_connected_equals_its_definition(dimensions, choice, rn
     choice = as_given(choice, dimensions)
     monkeypatch.setattr(SLAB_MODULE, "SMALLEST_SLAB", choice.pop("smallest_slab"))
     sharing, training = choice.pop("sharing"), choice.pop("training")
+    groups = GROUPS[dimensions] if choice.pop("in_groups") else 1
     axes = {"all": None, "first": (0,), "last": (dimensions - 1,), "full": ()}[sharing]
     layer_class = getattr(layers, f"LowRankLocallyConnected{dimensions}D")
-    layer = layer_class(FILTERS, KERNELS[dimensions], additive_axes=axes, **choice)
+    layer = layer_class(FILTERS, KERNELS[dimensions], additive_axes=axes, groups=groups, **choice)
     check(layer, low_rank_locally_connected, dimensions, rng, training=training)
+
+
+DEPTHWISE = {
+    "depth_multiplier": [1, 3],
+    "strides": [1, 2, (2, 1)],
+    "dilation_rate": [1, 2],
+    "padding": ["valid", "same", "reflect"],
+    "data_format": ["channels_last", "channels_first"],
+}
+
+
+@pytest.mark.parametrize("dimensions", [1, 2])
+@pytest.mark.parametrize("choice", pairwise(DEPTHWISE), ids=label)
+def test_depthwise_layers_equal_their_definition(dimensions, choice, rng):
+    if dimensions == 1:
+        choice = {**choice, "strides": np.max(choice["strides"]).item()}
+    kernel_size = KERNELS[dimensions]
+    local = getattr(layers, f"DepthwiseLocallyConnected{dimensions}D")(kernel_size, **choice)
+    check(local, locally_connected, dimensions, rng, entries=1)
+    for kind, filters in (("Depthwise", ()), ("Separable", (FILTERS,))):
+        low_rank_class = getattr(layers, f"{kind}LowRankLocallyConnected{dimensions}D")
+        for plan in ("convolve_then_combine", "combine_then_convolve"):
+            layer = low_rank_class(*filters, kernel_size, 5, implementation=plan, **choice)
+            training = plan.startswith("convolve")
+            check(layer, low_rank_locally_connected, dimensions, rng, 1, training)
+
+
+@pytest.mark.parametrize("kind", ["Depthwise", "Separable"])
+def test_input_dependent_mixed_depthwise_layers_equal_their_definition(kind, rng):
+    filters = (FILTERS,) if kind == "Separable" else ()
+    layer = getattr(layers, f"{kind}LowRankLocallyConnected2D")(
+        *filters, [1, (5, 2)], 2, padding="same", depth_multiplier=3, input_dependent=True
+    )
+    check(layer, low_rank_locally_connected, 2, rng, entries=1)
 
 
 def randomize_away_from_kinks(layer, rng):
@@ -328,7 +393,7 @@ MIXED = [
 def test_mixed_basis_equals_its_definition(shape, strides, basis, rng, monkeypatch):
     monkeypatch.setitem(INPUTS, 2, shape)
     layer = layers.LowRankLocallyConnected2D(
-        FILTERS, spatial_rank=3, strides=strides, padding="same", **basis
+        FILTERS, spatial_rank=3, strides=strides, padding="same", groups=1 + strides % 2, **basis
     )
     check(layer, low_rank_locally_connected, 2, rng, entries=1, training=strides == 2)
 
