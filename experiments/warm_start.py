@@ -28,7 +28,7 @@ MEMBERS = {"config.json", "model.weights.h5"}
 COMPUTING = ("strides", "padding", "dilation_rate", "data_format", "activation", "epsilon")
 COMPUTING += ("groups", "normalize_weights", "additive_axes", "input_dependent")
 # Of a convolution and the low-rank layer that starts as it.
-OF_CONVOLUTION = ("kernel_size", "filters", "use_bias", *COMPUTING[:5])
+OF_CONVOLUTION = ("kernel_size", "use_bias", *COMPUTING[:5])
 
 
 def file_of(weights: str) -> Path:
@@ -195,12 +195,13 @@ def _alike(layer: Any, other: Any, names: Sequence[str]) -> bool:
 
 def _relaxes(layer: Any, other: Any) -> bool:
     """Returns whether a layer is a low-rank one that can start as a convolution."""
-    from low_rank_local_connectivity.conversion.relaxation import RELAXED
+    from low_rank_local_connectivity.conversion import families
 
-    if type(layer) is not RELAXED.get(type(other)) or layer.mixed or layer.input_dependent:
+    if type(layer) is not families.RELAXED.get(type(other)) or layer.mixed or layer.input_dependent:
         return False
-    channels = layer.input_channels == other.kernel.shape[-2]
-    return channels and other.groups == 1 and _alike(layer, other, OF_CONVOLUTION)
+    channels = layer.input_channels == families.channels_read(other)
+    names = (*families.family_of(other).filters, *OF_CONVOLUTION)
+    return channels and _alike(layer, other, names)
 
 
 def _in_words(layer: Any) -> str:
@@ -240,6 +241,8 @@ def start_as_convolution(layer: Any, convolution: Any, seed: int) -> None:
     if layer.has_logits:
         scale = layer.spatial_rank * ops.convert_to_numpy(layer.combining_weights()).max()
     layer.kernel_bases.assign(ops.convert_to_numpy(start.kernel_bases) / scale)
+    if hasattr(layer, "pointwise_kernel"):
+        layer.pointwise_kernel.assign(ops.convert_to_numpy(convolution.pointwise_kernel))
     if layer.use_bias:
         layer.bias.assign(ops.convert_to_numpy(convolution.bias))
 

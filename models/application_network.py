@@ -9,7 +9,10 @@ import keras
 import numpy as np
 from keras import layers
 
-from low_rank_local_connectivity.layers import LowRankLocallyConnected2D
+from low_rank_local_connectivity.layers import (
+    DepthwiseLowRankLocallyConnected2D,
+    LowRankLocallyConnected2D,
+)
 
 from .applications import APPLICATIONS, Inputs
 from .convolutions import Settings, additive_axes
@@ -17,8 +20,16 @@ from .keras_settings import independent_of_keras_json
 
 Bound = float | tuple[float, ...]
 # Arguments that a low-rank layer has in common with the convolution in whose place it stands.
-KEPT = ("name", "filters", "kernel_size", "strides", "padding", "dilation_rate", "activation")
-KEPT += ("use_bias", "kernel_initializer", "bias_initializer", "data_format")
+KEPT = ("name", "kernel_size", "strides", "padding", "dilation_rate", "activation", "use_bias")
+KEPT += ("bias_initializer", "data_format")
+# Those in which the kinds of convolutions differ, and the low-rank layer in whose place.
+KINDS: dict[type, tuple[Any, tuple[str, ...]]] = {
+    layers.Conv2D: (LowRankLocallyConnected2D, ("filters", "groups", "kernel_initializer")),
+    layers.DepthwiseConv2D: (
+        DepthwiseLowRankLocallyConnected2D,
+        ("depth_multiplier", "depthwise_initializer"),
+    ),
+}
 
 
 @independent_of_keras_json
@@ -109,7 +120,7 @@ def relaxed(model: keras.Model, patterns: Sequence[str], settings: Settings) -> 
     Raises:
         ValueError: If a pattern matches no convolution, or a rank is too high.
     """
-    found = [one for one in model.layers if type(one) is layers.Conv2D and one.groups == 1]
+    found = [one for one in model.layers if type(one) in KINDS]
     chosen = {one.name for pattern in patterns for one in matching(found, pattern)}
 
     def copy(layer: Any) -> Any:
@@ -138,7 +149,9 @@ def matching(convolutions: Sequence[Any], pattern: str) -> list[Any]:
     return found
 
 
-def low_rank(layer: Any, settings: Settings) -> LowRankLocallyConnected2D:
+def low_rank(
+    layer: Any, settings: Settings
+) -> LowRankLocallyConnected2D | DepthwiseLowRankLocallyConnected2D:
     """Returns a new low-rank layer to stand in the place of a convolution.
 
     Raises:
@@ -151,8 +164,9 @@ def low_rank(layer: Any, settings: Settings) -> LowRankLocallyConnected2D:
             f"{rows * columns}. Received: spatial_rank={settings.spatial_rank}."
         )
     config = layer.get_config()
-    return LowRankLocallyConnected2D(
-        **{name: config[name] for name in KEPT},
+    kind, names = KINDS[type(layer)]
+    return kind(
+        **{name: config[name] for name in (*KEPT, *names)},
         spatial_rank=settings.spatial_rank,
         normalize_weights=settings.normalize_weights,
         combining_weights_initializer=settings.combining_weights_initializer,

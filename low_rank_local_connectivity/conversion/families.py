@@ -121,6 +121,20 @@ def family_of(layer: Any) -> Family:
     return DEPTHWISE if isinstance(layer, Depthwise) else PLAIN
 
 
+def channels_read(convolution: Any) -> int:
+    """Returns the number of input channels of one of Keras's convolutions, which is built.
+
+    Example:
+        >>> layer = keras.layers.Conv2D(6, 3, groups=2)
+        >>> layer.build((None, 8, 9, 4))
+        >>> channels_read(layer)
+        4
+    """
+    family = family_of(convolution)
+    kernel = convolution.depthwise_kernel if family is SEPARABLE else convolution.kernel
+    return kernel.shape[-1 if family is TRANSPOSED else -2] * getattr(convolution, "groups", 1)
+
+
 def made_of_filters(layer: Any) -> tuple[Family, dict[str, Any]]:
     """Returns the family whose filters are a layer's `local_kernel()`, and how many there are."""
     family = family_of(layer)

@@ -14,6 +14,7 @@ from low_rank_local_connectivity.conversion.families import (
     RELAXED,
     SEPARABLE,
     TRANSPOSED,
+    channels_read,
     family_of,
 )
 from low_rank_local_connectivity.conversion.weights import shared_arguments, to_numpy
@@ -84,8 +85,7 @@ def from_convolution(
     shape = layer.get_build_config()["input_shape"] if input_shape is None else input_shape
     family = family_of(layer)
     kernel = to_numpy(layer.depthwise_kernel if family is SEPARABLE else layer.kernel)
-    channels = kernel.shape[-1 if family is TRANSPOSED else -2] * getattr(layer, "groups", 1)
-    require_channels(layer, shape, channels)
+    require_channels(layer, shape, channels_read(layer))
     noise = np.random.default_rng(seed).normal(size=(spatial_rank, *kernel.shape))
     noise -= noise.mean(0)
     banks = kernel + spread * kernel.std() * noise
