@@ -808,7 +808,59 @@ def test_models_within_a_model_become_plain_too(rng):
 def test_every_function_of_the_package_is_tested_here():
     text = Path(__file__).read_text()
     public = [name for name in vars(conversion) if callable(getattr(conversion, name))]
-    assert len(public) == 12
+    assert len(public) == 13
     # The second is tested in tests/layers/other/test_kronecker.py.
     elsewhere = {"for_serving", "merge_cascade"}
     assert all(f"conversion.{name}" in text for name in public if name not in elsewhere)
+
+
+def assert_relaxes_all(model, shape, rng):
+    """Checks that a network whose convolutions are all relaxed starts as it was, and can depart."""
+    relaxed = conversion.convert(model, conversion.relaxing(spatial_rank=3), report=None)
+    inputs = rng.uniform(-1, 1, size=shape).astype("float32")
+    expected, found = call(model, inputs), call(relaxed, inputs)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    plain = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+    left = [one for one in relaxed.layers if isinstance(one, plain) and max(one.kernel_size) > 1]
+    assert not left
+    return relaxed
+
+
+def test_depthwise_separable_and_grouped_convolutions_are_relaxed_together(rng):
+    steps = [
+        keras.layers.Conv2D(4, 3, strides=2, padding="same"),
+        keras.layers.DepthwiseConv2D(3, use_bias=False),
+        keras.layers.BatchNormalization(),
+        keras.layers.Conv2D(6, 1),
+        keras.layers.Conv2D(6, 3, groups=3, padding="same", activation="relu"),
+        keras.layers.SeparableConv2D(5, 3),
+    ]
+    model = keras.Sequential([keras.Input((13, 15, 3)), *steps])
+    randomize(model, rng, scale=0.3)
+    relaxed = assert_relaxes_all(model, (2, 13, 15, 3), rng)
+    kinds = [type(layer).__name__ for layer in relaxed.layers]
+    assert kinds == [
+        "LowRankLocallyConnected2D",
+        "DepthwiseLowRankLocallyConnected2D",
+        "BatchNormalization",
+        "Conv2D",
+        "LowRankLocallyConnected2D",
+        "SeparableLowRankLocallyConnected2D",
+    ]
+    served = conversion.fold_batch_normalization(
+        conversion.convert(relaxed, report=None), report=None
+    )
+    inputs = rng.normal(size=(2, 13, 15, 3)).astype("float32")
+    expected = call(relaxed, inputs)
+    np.testing.assert_allclose(
+        call(served, inputs), expected, rtol=0, atol=2e-5 * np.abs(expected).max()
+    )
+    assert "DepthwiseLocallyConnected2D" in [type(layer).__name__ for layer in served.layers]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0", "ResNet50V2", "ConvNeXtTiny"])
+def test_a_network_of_keras_applications_is_relaxed_as_a_whole(name, rng):
+    make = getattr(keras.applications, name)
+    model = make(weights=None, include_top=False, input_shape=(64, 64, 3), pooling="avg")
+    assert_relaxes_all(model, (2, 64, 64, 3), rng)
