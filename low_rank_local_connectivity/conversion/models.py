@@ -16,6 +16,7 @@ from low_rank_local_connectivity.conversion.checks import (
 from low_rank_local_connectivity.conversion.factorization import to_locally_connected
 from low_rank_local_connectivity.conversion.relaxation import to_convolution, to_steps
 from low_rank_local_connectivity.conversion.report import ConversionReport, sizes
+from low_rank_local_connectivity.conversion.weights import copy_variables
 from low_rank_local_connectivity.inspection.graph import has_graph, require_graph
 from low_rank_local_connectivity.layers.base_local_conv import why_not_keras
 from low_rank_local_connectivity.layers.local.separable_low_rank import (
@@ -301,8 +302,7 @@ class _Conversion:
         """Gives kept layers the variables and the `trainable` flags of their originals."""
         for layer in self.kept.values():
             (kept,) = self.chains[id(layer)]
-            for one, other in zip(layer.variables, kept.variables, strict=True):
-                other.assign(one)
+            copy_variables(layer, kept)
             for one, other in zip(layer._flatten_layers(), kept._flatten_layers(), strict=True):
                 other.trainable = one.trainable
 

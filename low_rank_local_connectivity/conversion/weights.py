@@ -69,3 +69,37 @@ def build_like(found: Any, layer: Any, sizes: tuple[int, ...], weights: list[np.
     for variable, value in zip(found.weights, weights, strict=True):
         variable.assign(value)
     found.trainable = layer.trainable
+
+
+def copy_variables(layer: Any, copy: Any) -> None:
+    """Gives a copy of a layer or model its variables; what LoRA adds is in the copy's kernels.
+
+    Args:
+        layer: A layer or model.
+        copy: One of the same configuration.
+
+    Raises:
+        ValueError: If they have different variables.
+    """
+    pairs = list(zip(layer._flatten_layers(), copy._flatten_layers(), strict=True))
+    adapted = [pair for pair in pairs if getattr(pair[0], "lora_enabled", False)]
+    for one, other in adapted:
+        stored: dict[str, Any] = {}
+        one.save_own_variables(stored)
+        other.load_own_variables(stored)
+    variables, copies = (
+        _variables_but_of(whole, [pair[side] for pair in adapted])
+        for side, whole in enumerate((layer, copy))
+    )
+    for variable, other in zip(variables, copies, strict=True):
+        other.assign(variable)
+
+
+def _variables_but_of(whole: Any, parts: list[Any]) -> list[Any]:
+    """Returns the variables of a layer without those that some layers within it have."""
+    without = {id(one) for part in parts for one in _own_variables(part)}
+    return [one for one in whole.variables if id(one) not in without]
+
+
+def _own_variables(layer: Any) -> list[Any]:
+    return [*layer._trainable_variables, *layer._non_trainable_variables]

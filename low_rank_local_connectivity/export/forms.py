@@ -19,6 +19,7 @@ from low_rank_local_connectivity.conversion import (
 from low_rank_local_connectivity.conversion import convert as convert_model
 from low_rank_local_connectivity.conversion.checks import LOW_RANK
 from low_rank_local_connectivity.conversion.orientations import has_orientations
+from low_rank_local_connectivity.conversion.weights import copy_variables
 from low_rank_local_connectivity.export.formats import FORMATS
 from low_rank_local_connectivity.export.signatures import Served, input_structure
 from low_rank_local_connectivity.layers.local.low_rank_locally_connected_transpose import (
@@ -94,7 +95,7 @@ def bank_by_bank(layer: Any) -> Any:
     plan = "weigh_then_convolve" if transposed else "convolve_then_combine"
     copy = type(layer).from_config({**layer.get_config(), "implementation": plan})
     copy.build(layer.get_build_config()["input_shape"])
-    copy.set_weights(layer.get_weights())
+    copy_variables(layer, copy)
     return copy
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from low_rank_local_connectivity.conversion.weights import copy_variables
 from low_rank_local_connectivity.export.signatures import served_dtype
 from low_rank_local_connectivity.inspection.graph import has_ends
 
@@ -44,6 +45,9 @@ def in_float32(model: Any) -> Any:
 
 
 def _copy_weights(original: Any, copy: Any) -> None:
+    if any(getattr(layer, "lora_enabled", False) for layer in original._flatten_layers()):
+        copy_variables(original, copy)
+        return
     shapes = [[tuple(one.shape) for one in layer.variables] for layer in (original, copy)]
     if shapes[0] != shapes[1]:
         raise ValueError(_no_copy(original, "a layer made from it has other weights"))

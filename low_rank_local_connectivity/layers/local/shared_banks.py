@@ -13,6 +13,7 @@ from low_rank_local_connectivity.layers.filter_initialization import draw_filter
 from low_rank_local_connectivity.layers.local.combining_weights import (
     InputDependentCombiningWeights,
 )
+from low_rank_local_connectivity.layers.local.low_rank_adaptation import LowRankAdaptation
 from low_rank_local_connectivity.layers.local.spatial_bias import AXIS_NAMES, add_spatial_bias
 from low_rank_local_connectivity.layers.planned import Planned
 from low_rank_local_connectivity.ops import combining_weights as weights_ops
@@ -28,7 +29,7 @@ from low_rank_local_connectivity.plans.machine import present_machine
 from low_rank_local_connectivity.regularizers import SpatialSmoothness
 
 
-class SharedBanks(Planned, BaseLocalConv):
+class SharedBanks(LowRankAdaptation, Planned, BaseLocalConv):
     """A local operation whose filter at each position mixes `K` banks, by combining weights.
 
     Logits, their normalisation, the network that predicts them and the spatial bias are here. A
@@ -50,8 +51,6 @@ class SharedBanks(Planned, BaseLocalConv):
         implementation: The plan's name, checked by `_standardize_implementation`.
         **convolution: Arguments of `BaseLocalConv`.
     """
-
-    kernel_bases: Any
 
     def __init__(
         self,
