@@ -15,6 +15,9 @@ LAYERS = {
         6, [3, (1, 5)], spatial_rank=2, padding="same"
     ),
     "transposed": lambda: layers.LowRankLocallyConnected2DTranspose(6, 3, spatial_rank=5),
+    "groups": lambda: layers.LowRankLocallyConnected2D(6, 3, spatial_rank=5, groups=2),
+    "depthwise": lambda: layers.DepthwiseLowRankLocallyConnected2D(3, spatial_rank=5),
+    "separable": lambda: layers.SeparableLowRankLocallyConnected2D(6, 3, spatial_rank=5),
     "input-dependent": lambda: layers.LowRankLocallyConnected2D(
         6, 3, spatial_rank=5, input_dependent=True
     ),
