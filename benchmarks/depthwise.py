@@ -91,7 +91,7 @@ FITTED = [
     Workload(batch, size, channels, channels, kernel_size)
     for batch in (1, 24)
     for size, channels, kernel_size in ((10, 256, 3), (24, 64, 3), (40, 32, 3), (16, 96, 5))
-]
+] + [Workload(batch, 40, 48, 48, 3, 2) for batch in (1, 24)]
 
 
 def seconds(workload: Workload, names: list[str], rank: int, step: str, rounds: int) -> dict:
