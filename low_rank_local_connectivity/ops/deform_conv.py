@@ -6,7 +6,9 @@ A tensor's name ends in its axes:
     c  input channel             i, j  row and column of the outputs
     f  filter                    y, x  row and column of a tap
     t  tap, row after row        g     offset group: channels that move together
-    d  channel of a group        o     direction of an offset: down, right
+    d  channel of an offset group
+    o  direction of an offset: down, right
+    q  group of the convolution: channels that its filters read
     n  output position of any example, one after another; the axes `bij` where sizes are symbols
     k  corner: the four pixels around a point
     r  group of channels of a pixel of the padded inputs, one after another
@@ -63,6 +65,7 @@ def deform_conv2d(
     padding: Padding = "valid",
     dilation_rate: int | Sequence[int] = 1,
     offset_groups: int = 1,
+    groups: int = 1,
     data_format: str | None = None,
 ):
     """Convolves with taps that are moved, each at every position by an offset of its own.
@@ -82,7 +85,7 @@ def deform_conv2d(
 
     Args:
         x: Inputs `(batch, height, width, channels)`; batch and size may be unknown.
-        kernel: Tensor `(rows, columns, channels, filters)` in either data format.
+        kernel: Tensor `(rows, columns, channels / groups, filters)` in either data format.
         offset: Tensor `(batch, out height, out width, 2 * offset_groups * taps)`.
         mask: Factor of each sample, `(batch, out height, out width, offset_groups * taps)`; all 1
             if None.
@@ -92,6 +95,8 @@ def deform_conv2d(
             there are zeros all around in any case.
         dilation_rate: Step between taps, in input elements.
         offset_groups: How many groups of channels have offsets of their own; divides `channels`.
+        groups: How many groups of channels have filters of their own, as in Keras's convolutions;
+            divides `channels` and `filters`.
         data_format: Of `x`, `offset`, `mask` and the outputs: `"channels_last"` or
             `"channels_first"`; Keras's global setting if None.
 
@@ -127,13 +132,14 @@ def deform_conv2d(
     dilation_rate = per_axis("dilation_rate", dilation_rate, 2)
     geometry = Geometry(taps, strides, dilation_rate, padding)
     offset_groups = positive_int("offset_groups", offset_groups)
-    geometry.check(x_bhwc, kernel_yxcf, offset, mask, offset_groups)
+    groups = positive_int("groups", groups)
+    check_kernel(x_bhwc, kernel_yxcf, groups)
+    geometry.check(x_bhwc, offset, mask, offset_groups)
     reads_tngk, weights_tngk = _reads(x_bhwc, offset, mask, geometry, offset_groups)
     pixels_rd = padded_pixels(x_bhwc, offset_groups)
-    kernel_tcf = ops.reshape(kernel_yxcf, (-1, *kernel_yxcf.shape[2:]))
-    outputs_nf = _convolve_samples(
-        pixels_rd, reads_tngk, weights_tngk, kernel_tcf, _taps_at_once(offset, kernel_tcf)
-    )
+    kernel_tqcf = _in_groups(kernel_yxcf, groups)
+    at_once = _taps_at_once(offset, taps[0] * taps[1], x_bhwc.shape[-1])
+    outputs_nf = _convolve_samples(pixels_rd, reads_tngk, weights_tngk, kernel_tqcf, at_once)
     shape: Any = ops.shape(offset)
     outputs_bijf = ops.reshape(outputs_nf, (-1, shape[1], shape[2], kernel_yxcf.shape[-1]))
     return outputs_bijf if data_format == "channels_last" else ops.moveaxis(outputs_bijf, 3, 1)
@@ -181,19 +187,13 @@ class Geometry:
         reach = extent(self.taps[axis], self.dilations[axis])
         return ops.maximum((strided_length(size, stride) - 1) * stride + reach - size, 0) // 2
 
-    def check(self, x_bhwc, kernel_yxcf, offset, mask, groups: int) -> None:
+    def check(self, x_bhwc, offset, mask, groups: int) -> None:
         """Refuses tensors that do not fit together.
 
         Raises:
             ValueError: If they do not.
         """
         channels = x_bhwc.shape[-1]
-        if kernel_yxcf.shape[2] != channels:
-            raise ValueError(
-                "`kernel` must have the shape (rows, columns, channels, filters), with the "
-                f"channels of the inputs, {channels}. Received: kernel of shape "
-                f"{tuple(kernel_yxcf.shape)}."
-            )
         if channels % groups:
             raise ValueError(
                 "`offset_groups` must divide the number of channels. Received: "
@@ -208,6 +208,34 @@ class Geometry:
             positions = tuple(offset.shape[1:3]) if None in positions else positions
             _require_shape("mask", mask, positions, count, f"{groups} * {count // groups}")
             _require_batch("mask", mask, x_bhwc)
+
+
+def check_kernel(x_bhwc, kernel_yxcf, groups: int) -> None:
+    """Refuses a kernel that does not fit the inputs.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    channels = x_bhwc.shape[-1]
+    *_, reads, filters = kernel_yxcf.shape
+    if channels % groups or filters % groups:
+        raise ValueError(
+            "`groups` must divide the number of channels and that of filters. Received: "
+            f"groups={groups} for inputs with {channels} channels and {filters} filters."
+        )
+    if reads * groups != channels:
+        read = "channels" if groups == 1 else f"channels / {groups}"
+        raise ValueError(
+            f"`kernel` must have the shape (rows, columns, {read}, filters), with the channels of "
+            f"the inputs, {channels}. Received: kernel of shape {tuple(kernel_yxcf.shape)}."
+        )
+
+
+def _in_groups(kernel_yxcf, groups: int):
+    """Returns the kernel by tap and group of channels; `tqcf`."""
+    _, _, channels, filters = kernel_yxcf.shape
+    kernel_tcqf = ops.reshape(kernel_yxcf, (-1, channels, groups, filters // groups))
+    return ops.transpose(kernel_tcqf, (0, 2, 1, 3))
 
 
 def _require_shape(name: str, given, positions, channels: int, spelled: str) -> None:
@@ -271,9 +299,8 @@ def _reads(x_bhwc, offset, mask, geometry: Geometry, groups: int):
     return ops.reshape(reads_tbijgk, flat), weights_tngk
 
 
-def _taps_at_once(offset, kernel_tcf) -> int:
+def _taps_at_once(offset, taps: int, channels: int) -> int:
     """Returns how many taps to sample together: as many as read no more than `AT_ONCE` numbers."""
-    taps, channels, _ = kernel_tcf.shape
     batch, *positions, _ = offset.shape
     if not all(isinstance(size, int) for size in positions):
         return 1
@@ -290,27 +317,27 @@ def _starts(geometry: Geometry, axis: int, sizes, outputs, dtype):
     return ops.cast(taps[:, None] + first - geometry.before(sizes, axis), dtype)
 
 
-def _convolve_samples(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, at_once: int):
+def _convolve_samples(pixels_rd, reads_tngk, weights_tngk, kernel_tqcf, at_once: int):
     """Samples and multiplies by the kernel, so many taps at once; `nf`.
 
     Keeping no samples for the gradient is faster than keeping them, which are as many as taps
     times the inputs: most of the time goes into memory that was not used before.
     """
-    taps = kernel_tcf.shape[0]
+    taps = kernel_tqcf.shape[0]
     parts = [slice(first, min(first + at_once, taps)) for first in range(0, taps, at_once)]
 
-    def total(samples_tnc: Callable, pixels_rd, weights_tngk, kernel_tcf, reads_tngk):
+    def total(samples_tnc: Callable, pixels_rd, weights_tngk, kernel_tqcf, reads_tngk):
         return sum(
-            ops.sum(_multiplied(samples_tnc(pixels_rd, reads, weights), kernel), axis=0)
+            _multiplied(samples_tnc(pixels_rd, reads, weights), kernel)
             for reads, weights, kernel in (
-                (reads_tngk[part], weights_tngk[part], kernel_tcf[part]) for part in parts
+                (reads_tngk[part], weights_tngk[part], kernel_tqcf[part]) for part in parts
             )
         )
 
-    def gradient(upstream_nf, pixels_rd, weights_tngk, kernel_tcf, reads_tngk):
+    def gradient(upstream_nf, pixels_rd, weights_tngk, kernel_tqcf, reads_tngk):
         found = [
             _gradients(
-                pixels_rd, reads_tngk[part], weights_tngk[part], kernel_tcf[part], upstream_nf
+                pixels_rd, reads_tngk[part], weights_tngk[part], kernel_tqcf[part], upstream_nf
             )
             for part in parts
         ]
@@ -321,17 +348,31 @@ def _convolve_samples(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, at_once: 
     return with_gradient(
         functools.partial(total, _samples),
         gradient,
-        (ops.copy(pixels_rd), ops.copy(weights_tngk), ops.copy(kernel_tcf)),
+        (ops.copy(pixels_rd), ops.copy(weights_tngk), ops.copy(kernel_tqcf)),
         (reads_tngk,),
         derived=functools.partial(total, _samples_of_corners),
     )
 
 
-def _multiplied(samples_tnc, kernel_tcf):
-    """Returns every tap's product with its part of the kernel; `tnf`."""
+def _multiplied(samples_tnc, kernel_tqcf):
+    """Returns the sum over taps of what each of them reads times its part of the kernel; `nf`."""
+    _, groups, _, filters = kernel_tqcf.shape
+    samples_tqnc = _by_group(samples_tnc, groups)
     for _ in samples_tnc.shape[3:]:
-        kernel_tcf = ops.expand_dims(kernel_tcf, 1)
-    return matmul(samples_tnc, kernel_tcf)
+        kernel_tqcf = ops.expand_dims(kernel_tqcf, 2)
+    outputs_qnf = ops.sum(matmul(samples_tqnc, kernel_tqcf), axis=0)
+    if groups == 1:
+        return ops.squeeze(outputs_qnf, 0)
+    outputs_nqf = ops.moveaxis(outputs_qnf, 0, -2)
+    return ops.reshape(outputs_nqf, (*ops.shape(outputs_nqf)[:-2], groups * filters))
+
+
+def _by_group(values, groups: int):
+    """Returns values with their channels divided into groups, the group behind the first axis."""
+    if groups == 1:
+        return ops.expand_dims(values, 1)
+    shape = ops.shape(values)
+    return ops.moveaxis(ops.reshape(values, (*shape[:-1], groups, shape[-1] // groups)), -2, 1)
 
 
 def _samples(pixels_rd, reads_tngk, weights_tngk):
@@ -360,15 +401,17 @@ def _weighted(corners_tngkd, weights_tngk):
     return ops.reshape(samples_tngd, (taps, -1, groups * depth))
 
 
-def _gradients(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, upstream_nf):
+def _gradients(pixels_rd, reads_tngk, weights_tngk, kernel_tqcf, upstream_nf):
     """Returns the gradients of some taps for the pixels, the weights and the kernel."""
-    taps, _, groups, _ = reads_tngk.shape
-    depth = pixels_rd.shape[-1]
+    taps, _, offset_groups, _ = reads_tngk.shape
+    groups, depth = kernel_tqcf.shape[1], pixels_rd.shape[-1]
     corners_tngkd = _corners(pixels_rd, reads_tngk)
-    samples_tnc = _weighted(corners_tngkd, weights_tngk)
-    kernel_gradient_tcf = matmul(ops.swapaxes(samples_tnc, -1, -2), upstream_nf)
-    upstream_tnc = matmul(upstream_nf, ops.swapaxes(kernel_tcf, -1, -2))
-    upstream_tngd = ops.reshape(upstream_tnc, (taps, -1, groups, depth))
+    samples_tqnc = _by_group(_weighted(corners_tngkd, weights_tngk), groups)
+    upstream_qnf = ops.squeeze(_by_group(upstream_nf[None], groups), 0)
+    kernel_gradient_tqcf = matmul(ops.swapaxes(samples_tqnc, -1, -2), upstream_qnf)
+    upstream_tqnc = matmul(upstream_qnf, ops.swapaxes(kernel_tqcf, -1, -2))
+    upstream_tnqc = ops.moveaxis(upstream_tqnc, 1, 2)
+    upstream_tngd = ops.reshape(upstream_tnqc, (taps, -1, offset_groups, depth))
     weight_gradient_tngk = matmul(corners_tngkd, upstream_tngd[..., None])[..., 0]
     spread_tngkd = upstream_tngd[..., None, :] * weights_tngk[..., None]
     pixel_gradient_rd = segment_sum(
@@ -376,4 +419,4 @@ def _gradients(pixels_rd, reads_tngk, weights_tngk, kernel_tcf, upstream_nf):
         ops.reshape(reads_tngk, (-1,)),
         num_segments=ops.shape(pixels_rd)[0],
     )
-    return pixel_gradient_rd, weight_gradient_tngk, kernel_gradient_tcf
+    return pixel_gradient_rd, weight_gradient_tngk, kernel_gradient_tqcf

@@ -107,7 +107,7 @@ def test_channels_first_is_the_transpose(geometry, rng):
     np.testing.assert_array_equal(np.moveaxis(found, 1, -1), expected)
 
 
-def onnx_operator(geometry, x, kernel, offset, mask):
+def onnx_operator(geometry, x, kernel, offset, mask, group=1):
     """A model of ONNX's `DeformConv` alone, and its inputs."""
     helper = pytest.importorskip("onnx").helper
     taps, strides, dilations, pads, groups = geometry
@@ -127,6 +127,7 @@ def onnx_operator(geometry, x, kernel, offset, mask):
         dilations=dilations,
         pads=[pads[0][0], pads[1][0], pads[0][1], pads[1][1]],
         offset_group=groups,
+        group=group,
     )
     kind = 1  # float
     values = [helper.make_tensor_value_info(name, kind, a.shape) for name, a in inputs.items()]
@@ -148,6 +149,31 @@ def test_onnx_runtime_s_operator_gives_the_same(geometry, modulated, rng):
     expected = np.moveaxis(session.run(None, inputs)[0], 1, -1)
     found = convolve(geometry, *given)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.usefixtures("taps_at_once")
+def test_filters_read_the_channels_of_their_group_as_in_onnx_runtime(rng):
+    runtime = pytest.importorskip("onnxruntime")
+    geometry, groups = GEOMETRIES["strided, dilated, in groups"], 2
+    x, kernel, offset, mask = example(rng, geometry, filters=6)
+    kernel = kernel[:, :, ::groups]
+    model, inputs = onnx_operator(geometry, x, kernel, offset, mask, groups)
+    session = runtime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    expected = np.moveaxis(session.run(None, inputs)[0], 1, -1)
+    found = convolve(geometry, x, kernel, offset, mask, groups=groups)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def block_diagonal(kernel, groups):
+    """The kernel of one group that does what a kernel of several does."""
+    *taps, channels, filters = kernel.shape
+    dense = np.zeros((*taps, groups, channels, groups, filters // groups), kernel.dtype)
+    parts = kernel.reshape(*taps, channels, groups, -1)
+    for group in range(groups):
+        dense[:, :, group, :, group] = parts[:, :, :, group]
+    return dense.reshape(*taps, groups * channels, filters)
 
 
 @pytest.mark.once
@@ -208,9 +234,9 @@ def test_without_offsets_it_is_keras_s_convolution(
 class Free(keras.Layer):
     """The operation with kernel, offsets and mask as weights, to differentiate it by them."""
 
-    def __init__(self, geometry, kernel, offset, mask):
+    def __init__(self, geometry, groups, kernel, offset, mask):
         super().__init__()
-        self.geometry = geometry
+        self.geometry, self.groups = geometry, groups
         given = {"kernel": kernel, "offset": offset, "mask": mask}
         self.values = [self.add_weight(shape=one.shape, name=name) for name, one in given.items()]
         for weight, one in zip(self.values, given.values(), strict=True):
@@ -219,20 +245,27 @@ class Free(keras.Layer):
     def call(self, x):
         """Applies the operation."""
         kernel, offset, mask = (ops.convert_to_tensor(weight) for weight in self.values)
-        return deform_conv2d(x, kernel, offset, mask, **options(self.geometry))
+        arguments = {**options(self.geometry), "groups": self.groups}
+        return deform_conv2d(x, kernel, offset, mask, **arguments)
 
 
 @pytest.mark.usefixtures("taps_at_once")
 @pytest.mark.parametrize(
-    "geometry", [GEOMETRIES[name] for name in ("padded", "strided, dilated, in groups")]
+    ("name", "groups"), [("padded", 1), ("strided, dilated, in groups", 1), ("padded", 2)]
 )
-def test_gradients_for_everything_are_finite_differences(geometry, rng):
-    given = list(example(rng, geometry, shape=(1, 4, 5, 4), filters=3))
+def test_gradients_for_everything_are_finite_differences(name, groups, rng):
+    geometry = GEOMETRIES[name]
+    given = list(example(rng, geometry, shape=(1, 4, 5, 4), filters=3 * groups))
+    given[1] = given[1][:, :, ::groups]
     # A step must not lead across a whole number, where the derivative jumps.
     given[2] = (np.floor(given[2]) + rng.uniform(0.1, 0.9, given[2].shape)).astype("float32")
-    layer = Free(geometry, *given[1:])
+    layer = Free(geometry, groups, *given[1:])
     layer.build(given[0].shape)
-    expected = by_definition(geometry, *given)
+
+    def defined(x, kernel, *others):
+        return by_definition(geometry, x, block_diagonal(kernel, groups), *others)
+
+    expected = defined(*given)
     projection = rng.normal(size=expected.shape).astype("float32")
     outputs, found = outputs_and_gradients(layer, given[0], projection)
     given = [one.astype("float64") for one in given]
@@ -242,7 +275,7 @@ def test_gradients_for_everything_are_finite_differences(geometry, rng):
 
         def projected(values, index=index):
             arguments = [*given[:index], values, *given[index + 1 :]]
-            return (by_definition(geometry, *arguments) * projection).sum()
+            return (defined(*arguments) * projection).sum()
 
         for place in rng.choice(values.size, 12, replace=False):
             where = np.unravel_index(place, values.shape)
