@@ -708,6 +708,16 @@ CASES = [
         (2, 4, 8, 11),
         "channels_first",
     ),
+    Case(
+        "SpatialTransformer2D",
+        {
+            "localization": localization(),
+            "transformation": "homography",
+            "padding": "reflection",
+        },
+        (2, 8, 11, 4),
+        "homography",
+    ),
     Case("ScalePooling2D", {}, (2, 5, 8, 11, 4)),
     Case(
         "ScalePooling2D",

@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import keras
 from keras import ops
@@ -18,8 +18,8 @@ from low_rank_local_connectivity.layers.data_format import (
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
-from low_rank_local_connectivity.ops.affine_sampling import sample_affine
-from low_rank_local_connectivity.ops.arguments import boolean, per_axis, tensor
+from low_rank_local_connectivity.ops.affine_sampling import OUTSIDE, sample_affine
+from low_rank_local_connectivity.ops.arguments import boolean, one_of, per_axis, tensor
 from low_rank_local_connectivity.ops.operation_counts import SAMPLE, numbers
 from low_rank_local_connectivity.ops.precision import at_least_float32, matmul
 
@@ -31,9 +31,10 @@ class SpatialTransformer2D(ConfiguredLayer):
     `outputs[b, i, j] = inputs[b](y, x)` with `(x, y) = A[b] (x_j, y_i, 1)`
 
     where `A`, 2 by 3, is what a dense layer of 6 outputs makes of the features that
-    `localization` finds in the image, and `inputs(.)` is bilinear interpolation with zeros
-    outside. The dense layer starts with no weights and the biases of the identity, so that the
-    layer starts by passing images on.
+    `localization` finds in the image, and `inputs(.)` is bilinear interpolation. The dense layer
+    starts with no weights and the biases of the identity, so that the layer starts by passing
+    images on. A homography has two numbers more, `g` and `h`, and divides by
+    `z = g x_j + h y_i + 1`.
 
     Coordinates go from -1 to 1, from the first to the last column and row: `x` to the right, `y`
     down, as in the reference and in PyTorch's `affine_grid`.
@@ -45,11 +46,16 @@ class SpatialTransformer2D(ConfiguredLayer):
             inputs if None.
         align_corners: Whether -1 and 1 are the centres of the outermost pixels, as in the
             reference's code; if not, their outer edges.
+        transformation: `"affine"`, or `"homography"`: images are also tilted, as planes are that
+            a camera sees. Where `z` is less than 1e-6 that is taken.
+        padding: What is read outside of an image, by PyTorch's names: `"zeros"`, the pixel at the
+            `"border"` that is next, or its `"reflection"` in -1 and 1.
         data_format: `"channels_last"` or `"channels_first"`; Keras's global setting if None.
 
     Weights, in this order:
-        kernel: `(features, 6)`.
-        bias: `(6,)`, the rows of `A`, one after another. Those of `localization` follow.
+        kernel: `(features, 6)`, or `(features, 8)` for a homography.
+        bias: `(6,)`, the rows of `A`, one after another; or `(8,)`, with `g` and `h` behind them.
+            Those of `localization` follow.
 
     Input:
         `(batch, height, width, channels)` or `(batch, channels, height, width)`; any size that
@@ -82,6 +88,9 @@ class SpatialTransformer2D(ConfiguredLayer):
         output_size: int | tuple[int, int] | None = None,
         align_corners: bool = True,
         data_format: str | None = None,
+        *,
+        transformation: Literal["affine", "homography"] = "affine",
+        padding: Literal["zeros", "border", "reflection"] = "zeros",
         **kwargs: Unpack[RegularizedLayerArguments],
     ) -> None:
         super().__init__(**kwargs)
@@ -91,6 +100,8 @@ class SpatialTransformer2D(ConfiguredLayer):
         self.output_size = None if output_size is None else per_axis("output_size", output_size, 2)
         self.align_corners = boolean("align_corners", align_corners)
         self.data_format = standardize_data_format(data_format)
+        self.transformation = one_of("transformation", transformation, ("affine", "homography"))
+        self.padding = one_of("padding", padding, OUTSIDE)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     ARGUMENTS = arguments_of(__init__)
@@ -119,10 +130,13 @@ class SpatialTransformer2D(ConfiguredLayer):
             )
         # In at least float32, as coordinates must be: half a pixel of 1000 is less than what
         # half precision tells apart.
+        found = 6 if self.transformation == "affine" else 8
         self.kernel = self.add_weight(
-            shape=(math.prod(features), 6), initializer="zeros", name="kernel", autocast=False
+            shape=(math.prod(features), found), initializer="zeros", name="kernel", autocast=False
         )
-        self.bias = self.add_weight(shape=(6,), initializer=_identity, name="bias", autocast=False)
+        self.bias = self.add_weight(
+            shape=(found,), initializer=_identity, name="bias", autocast=False
+        )
 
     def _features(self, input_shape: tuple) -> Any:
         try:
@@ -152,13 +166,14 @@ class SpatialTransformer2D(ConfiguredLayer):
         return join_shape(input_shape[0], self.output_size or sizes, channels, self.data_format)
 
     def transformations(self, inputs):
-        """Returns the affine map of each image, from outputs to where they read.
+        """Returns the map of each image, from outputs to where they read.
 
         Args:
             inputs: The layer's inputs.
 
         Returns:
-            Tensor `(batch, 2, 3)`, in at least float32, that maps `(x, y, 1)` to `(x, y)`.
+            Tensor `(batch, 2, 3)`, in at least float32, that maps `(x, y, 1)` to `(x, y)`; or
+            `(batch, 3, 3)`, that maps it to `(z x, z y, z)`.
 
         Raises:
             ValueError: If the layer is not built, or `inputs` are no batch of images.
@@ -176,7 +191,12 @@ class SpatialTransformer2D(ConfiguredLayer):
         dtype = at_least_float32(features)
         kernel, bias = (ops.cast(weight, dtype) for weight in (self.kernel, self.bias))
         features = ops.reshape(ops.cast(features, dtype), (-1, kernel.shape[0]))
-        return ops.reshape(matmul(features, kernel) + bias, (-1, 2, 3))
+        found = matmul(features, kernel) + bias
+        if self.transformation == "affine":
+            return ops.reshape(found, (-1, 2, 3))
+        # `A` is known up to a factor.
+        found = ops.concatenate([found, ops.ones_like(found[:, :1])], axis=-1)
+        return ops.reshape(found, (-1, 3, 3))
 
     # Images may be read anywhere.
     windows = None
@@ -194,11 +214,15 @@ class SpatialTransformer2D(ConfiguredLayer):
         """Asks the localization network where to read each image, and reads."""
         images = to_channels_last(inputs, self.data_format)
         outputs = sample_affine(
-            images, self.transformations(inputs), self.output_size, self.align_corners
+            images,
+            self.transformations(inputs),
+            self.output_size,
+            self.align_corners,
+            self.padding,
         )
         return from_channels_last(outputs, self.data_format)
 
 
 def _identity(shape, dtype=None):
-    del shape
-    return ops.convert_to_tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0], dtype=dtype)
+    entries = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+    return ops.convert_to_tensor(entries[: shape[0]], dtype=dtype)

@@ -28,17 +28,45 @@ def some_maps(rng):
 
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("output_size", [None, (5, 13), (1, 6)])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
 @pytest.mark.filterwarnings("ignore:Since version 1.3.0, affine_grid:UserWarning")
-def test_sampling_is_that_of_pytorch(output_size, align_corners, rng):
+def test_sampling_is_that_of_pytorch(padding, output_size, align_corners, rng):
     torch = pytest.importorskip("torch")
     images, maps = rng.normal(size=SHAPE).astype("float32"), some_maps(rng)
-    found = to_numpy(sample_affine(images, maps, output_size, align_corners))
+    if padding != "zeros":
+        maps = 3 * maps  # reads beyond the opposite side, too
+    found = to_numpy(sample_affine(images, maps, output_size, align_corners, padding))
     size = (3, 4, *(output_size or SHAPE[1:3]))
     grid = torch.nn.functional.affine_grid(torch.tensor(maps), size, align_corners)
+    images = torch.tensor(np.moveaxis(images, -1, 1))
+    expected = torch.nn.functional.grid_sample(
+        images, grid, padding_mode=padding, align_corners=align_corners
+    )
+    np.testing.assert_allclose(found, np.moveaxis(expected.numpy(), 1, -1), atol=2e-5)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_homographies_read_where_a_plane_is_seen(align_corners, rng):
+    torch = pytest.importorskip("torch")
+    images = rng.normal(size=SHAPE).astype("float32")
+    maps = np.concatenate([some_maps(rng), rng.uniform(-0.4, 0.4, (3, 1, 3))], axis=1)
+    maps[:, 2, 2] = 1
+    found = to_numpy(sample_affine(images, maps.astype("float32"), (5, 13), align_corners))
+    edges = (1, 1) if align_corners else (4 / 5, 12 / 13)
+    y, x = np.meshgrid(*(np.linspace(-e, e, n) for e, n in zip(edges, (5, 13), strict=True)))
+    places = np.stack([x.T, y.T, np.ones_like(x.T)], axis=-1) @ np.swapaxes(maps, 1, 2)[:, None]
+    grid = torch.tensor((places[..., :2] / places[..., 2:]).astype("float32"))
     expected = torch.nn.functional.grid_sample(
         torch.tensor(np.moveaxis(images, -1, 1)), grid, align_corners=align_corners
     )
-    np.testing.assert_allclose(found, np.moveaxis(expected.numpy(), 1, -1), atol=2e-5)
+    np.testing.assert_allclose(found, np.moveaxis(expected.numpy(), 1, -1), atol=1e-4)
+
+
+def test_a_plane_seen_edge_on_or_from_behind_is_read_from_far_away(rng):
+    images = rng.normal(size=(1, 8, 11, 4)).astype("float32")
+    for z in (0.0, -1.0):
+        behind = np.float32([[[1, 0, 0.5], [0, 1, 0.5], [0, 0, z]]])
+        assert (to_numpy(sample_affine(images, behind, (4, 2))) == 0).all()
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -80,8 +108,9 @@ def test_each_image_is_read_where_its_features_say(data_format, rng):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_gradients_reach_the_localization_network_and_the_images(rng):
-    layer = layers.SpatialTransformer2D(network())
+@pytest.mark.parametrize("transformation", ["affine", "homography"])
+def test_gradients_reach_the_localization_network_and_the_images(transformation, rng):
+    layer = layers.SpatialTransformer2D(network(), transformation=transformation)
     layer.build(SHAPE)
     layer.kernel.assign(0.1 * rng.normal(size=layer.kernel.shape))
     images = rng.normal(size=SHAPE).astype("float32")
