@@ -501,6 +501,19 @@ CASES = [
         (2, 4, 8, 11),
         "channels_first",
     ),
+    Case(
+        "DeformableConv2D",
+        {
+            "filters": 6,
+            "kernel_size": (3, 2),
+            "strides": (2, 1),
+            "dilation_rate": (1, 2),
+            "padding": "same",
+            "groups": 2,
+        },
+        (2, 8, 11, 4),
+        "groups",
+    ),
     Case("DeformableScaleConv2D", {"filters": 6, "kernel_size": 3}, (2, 3, 8, 11, 4)),
     Case(
         "DeformableScaleConv2D",

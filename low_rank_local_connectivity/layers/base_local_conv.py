@@ -289,7 +289,7 @@ class SharedFilterConv(BaseLocalConv):
         """Creates the weights for inputs of this shape."""
         super().build(input_shape)
         self.kernel = self.add_weight(
-            shape=(*self.kernel_size, self.input_channels, self.filters),
+            shape=(*self.kernel_size, self.kernel_channels, self.filters),
             initializer=self.kernel_initializer,
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,

@@ -1,5 +1,6 @@
 """Convolution whose taps move, each at every position, to where the input tells them."""
 
+import math
 from typing import Any, Unpack
 
 import keras
@@ -7,13 +8,19 @@ from keras import ops
 
 from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.base_local_conv import SharedFilterConv
-from low_rank_local_connectivity.layers.data_format import from_channels_last, to_channels_last
+from low_rank_local_connectivity.layers.biases import with_biases
+from low_rank_local_connectivity.layers.data_format import (
+    from_channels_last,
+    split_shape,
+    to_channels_last,
+)
 from low_rank_local_connectivity.layers.deformable.offset_branch import OffsetBranch
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
-from low_rank_local_connectivity.ops.arguments import boolean, number_above, tensor
+from low_rank_local_connectivity.ops.arguments import boolean, groups_of, number_above, tensor
 from low_rank_local_connectivity.ops.borders import with_border
 from low_rank_local_connectivity.ops.convolution import windowed_convolution
 from low_rank_local_connectivity.ops.deform_conv import deform_conv2d
+from low_rank_local_connectivity.ops.operation_counts import each_shape
 from low_rank_local_connectivity.ops.windows import Padding, Windows
 
 
@@ -26,7 +33,8 @@ class DeformableConv2D(OffsetBranch, SharedFilterConv):
     with bilinear interpolation between pixels and zeros outside. The offsets, and the factors `m`
     of the modulated form, come from a second convolution of the same inputs, the offset branch,
     with the same kernel size, strides, padding and dilation. Its weights start at zero, so that
-    the layer starts as an ordinary convolution; `m = mask_scale * sigmoid(.)` is 1 then.
+    the layer starts as an ordinary convolution; `m = mask_scale * sigmoid(.)` is 1 then. Or both
+    are given to the call, as another layer finds them.
 
     Args:
         filters: Number of filters.
@@ -47,6 +55,9 @@ class DeformableConv2D(OffsetBranch, SharedFilterConv):
             that normalises gradients, such as Adam, undoes it.
         activation: Name or callable.
         use_bias: Whether each filter has a bias.
+        groups: How many groups of channels have filters of their own, as in Keras's convolutions:
+            divides channels and filters.
+        use_offset_branch: Whether the layer has a branch; if not, offsets must be given.
         kernel_initializer: Initializer of the kernel.
         bias_initializer: Initializer of the bias.
         kernel_regularizer: Regularizer of the kernel.
@@ -56,7 +67,7 @@ class DeformableConv2D(OffsetBranch, SharedFilterConv):
         bias_constraint: Constraint on the bias.
 
     Weights, in this order:
-        kernel: `(*kernel_size, input channels, filters)`.
+        kernel: `(*kernel_size, input channels / groups, filters)`.
         bias: `(filters,)`.
         offset_kernel: `(*kernel_size, input channels, g * t * n)`, with `t` taps, `g` offset
             groups and `n` 2, or 3 if modulated: first all offsets, then all masks, in the order
@@ -65,6 +76,7 @@ class DeformableConv2D(OffsetBranch, SharedFilterConv):
 
     Input:
         `(batch, height, width, channels)` or `(batch, channels, height, width)`; any size.
+        Optionally `offset` and `modulation`, as `offsets_and_mask` returns them.
 
     Output:
         As `keras.layers.Conv2D`.
@@ -108,6 +120,9 @@ class DeformableConv2D(OffsetBranch, SharedFilterConv):
         activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
+        *,
+        groups: int = 1,
+        use_offset_branch: bool = True,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(
@@ -129,6 +144,8 @@ class DeformableConv2D(OffsetBranch, SharedFilterConv):
             **kwargs,
         )
         self._take_offset_arguments(offset_groups, offset_lr_multiplier)
+        self.groups = groups_of(groups, self.filters)
+        self.use_offset_branch = boolean("use_offset_branch", use_offset_branch)
         self.modulated = boolean("modulated", modulated)
         self.mask_scale = number_above("mask_scale", mask_scale, 0)
 
@@ -137,8 +154,9 @@ class DeformableConv2D(OffsetBranch, SharedFilterConv):
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""
         super().build(input_shape)
-        per_tap = 3 if self.modulated else 2
-        self._build_offset_branch(input_shape, self.input_channels, per_tap)
+        self._take_channels(input_shape, self.input_channels)
+        if self.use_offset_branch:
+            self._build_offset_branch(3 if self.modulated else 2)
 
     def offsets_and_mask(self, x):
         """Returns where the taps go for given inputs, and how much each sample weighs.
@@ -162,6 +180,7 @@ class DeformableConv2D(OffsetBranch, SharedFilterConv):
             ((1, 6, 8, 12), (1, 6, 8, 6), True)
         """
         self.require_built("offsets_and_mask")
+        self._require_offset_branch()
         inputs = ops.cast(ops.convert_to_tensor(tensor("x", x, "bhwc")), self.compute_dtype)
         inputs, windows = with_border(to_channels_last(inputs, self.data_format), self.windows)
         offsets, mask = self._offset_branch(inputs, windows)
@@ -182,26 +201,80 @@ class DeformableConv2D(OffsetBranch, SharedFilterConv):
         """None, for all positions, because taps may be moved anywhere."""
         return (None,)
 
+    def operations(self, input_shape: Any) -> int:
+        """Counts the convolution and the sampling, and what finds offsets that are not given.
+
+        Args:
+            input_shape: Shape of the inputs, or list of it and those of given offsets and factors.
+        """
+        shape, *given = each_shape(input_shape)
+        found = super().operations(shape)
+        if given or not self.use_offset_branch:
+            return found
+        sizes, _ = split_shape(self.compute_output_shape(shape), self.data_format, 2)
+        return found + self._offset_operations(math.prod(sizes))
+
     def filter_operations(self, input_shape: Any, outputs: int) -> int:
-        """Counts the convolution, the one that finds offsets and masks, and the sampling."""
-        positions = outputs // self.filters
-        reading = self._sampling_operations(positions, further=self.modulated)
+        """Counts the convolution and the sampling."""
         found = super().filter_operations(input_shape, outputs)
-        return found + self._offset_operations(positions) + reading
+        return found + self._sampling_operations(outputs // self.filters, further=self.modulated)
+
+    def call(self, inputs, offset=None, modulation=None, training: bool | None = None):
+        """Reads the inputs where offsets say, and applies the filters.
+
+        Args:
+            inputs: Tensor in the layer's data format.
+            offset: Offsets in it, with `2 * offset_groups * taps` channels; the branch's if None.
+            modulation: Factors of the samples, with `offset_groups * taps` channels; the branch's
+                if `offset` is None, and else 1.
+            training: Not used.
+        """
+        if offset is None:
+            self._require_offset_branch()
+            return super().call(inputs, training)
+        self._check_sizes(tuple(inputs.shape))
+        inputs = to_channels_last(inputs, self.data_format)
+        offset, modulation = (
+            None if one is None else to_channels_last(one, self.data_format)
+            for one in (offset, modulation)
+        )
+        inputs, windows = with_border(inputs, self.windows)
+        outputs = self._deformed(inputs, windows, offset, modulation)
+        outputs = with_biases(outputs, *self.output_biases())
+        return self.activation(from_channels_last(outputs, self.data_format))
+
+    def compute_output_spec(self, inputs, offset=None, modulation=None, training=None):
+        """Returns what a call would, which needs the same offsets."""
+        del modulation
+        if offset is None:
+            self._require_offset_branch()
+        return super().compute_output_spec(inputs, training=training)
+
+    def _require_offset_branch(self) -> None:
+        if not self.use_offset_branch:
+            raise ValueError(
+                f"Layer {self.name!r} has no offset branch, so its offsets must be given. "
+                "Received: offset=None with use_offset_branch=False. Call layer(inputs, "
+                "offset=...), or set use_offset_branch=True."
+            )
 
     def convolve(self, inputs, training: bool | None = None):
         """Asks the offset branch where to read channels-last inputs, reads and convolves."""
         del training
         inputs, windows = with_border(inputs, self.windows)
-        offsets, mask = self._offset_branch(inputs, windows)
+        return self._deformed(inputs, windows, *self._offset_branch(inputs, windows))
+
+    def _deformed(self, inputs, windows: Windows, offset, mask):
+        """Convolves channels-last inputs that have their border."""
         return deform_conv2d(
             inputs,
             ops.cast(self.kernel, inputs.dtype),
-            offsets,
+            offset,
             mask,
             strides=self.strides,
             padding=windows.padding,
             dilation_rate=self.dilation_rate,
             offset_groups=self.offset_groups,
+            groups=self.groups,
             data_format="channels_last",
         )

@@ -135,7 +135,8 @@ class DeformableScaleConv2D(OffsetBranch, ScaleConv2D):
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape, or of a list of shapes."""
         super().build(input_shape)
-        self._build_offset_branch(input_shape, self.kernel.shape[-2])
+        self._take_channels(input_shape, self.kernel.shape[-2])
+        self._build_offset_branch()
 
     def offsets(self, inputs):
         """Returns where the taps go for given inputs, in pixels, in the form of the outputs.

@@ -13,8 +13,8 @@ from low_rank_local_connectivity.ops.operation_counts import SAMPLE
 class OffsetBranch(ConfiguredLayer):
     """A layer whose taps move to where a second convolution of its inputs tells them.
 
-    Its weights start at zero: no tap moves. A subclass takes the arguments and builds the branch
-    behind its own weights; it applies the branch to its own kind of inputs.
+    Its weights start at zero: no tap moves. A subclass takes the arguments and the channels and
+    builds the branch behind its own weights; it applies the branch to its own kind of inputs.
     """
 
     kernel_size: tuple[int, ...]
@@ -25,17 +25,23 @@ class OffsetBranch(ConfiguredLayer):
             "offset_lr_multiplier", offset_lr_multiplier, 0, or_equal=True
         )
 
-    def _build_offset_branch(self, input_shape: Any, channels: int, per_tap: int = 2) -> None:
-        """Creates the branch's weights, which find `per_tap` numbers for each group and tap."""
+    def _take_channels(self, input_shape: Any, channels: int) -> None:
+        """Keeps the number of channels that taps read, which the offset groups must divide."""
+        self.offset_channels = channels
         if channels % self.offset_groups:
             raise ValueError(
                 f"`offset_groups` must divide the number of input channels of layer "
                 f"{self.name!r}. Received: offset_groups={self.offset_groups} and "
                 f"{received('input_shape', input_shape)}, with {channels} channels."
             )
+
+    def _build_offset_branch(self, per_tap: int = 2) -> None:
+        """Creates the branch's weights, which find `per_tap` numbers for each group and tap."""
         found = self.offset_groups * math.prod(self.kernel_size) * per_tap
         self.offset_kernel = self.add_weight(
-            shape=(*self.kernel_size, channels, found), initializer="zeros", name="offset_kernel"
+            shape=(*self.kernel_size, self.offset_channels, found),
+            initializer="zeros",
+            name="offset_kernel",
         )
         self.offset_bias = self.add_weight(shape=(found,), initializer="zeros", name="offset_bias")
 
@@ -52,7 +58,8 @@ class OffsetBranch(ConfiguredLayer):
 
     def _sampling_operations(self, positions: int, further: int = 0) -> int:
         """Counts what every tap reads, with `further` operations on each sample."""
-        return (SAMPLE + further) * math.prod(self.offset_kernel.shape[:-1]) * positions
+        reads = math.prod(self.kernel_size) * self.offset_channels
+        return (SAMPLE + further) * reads * positions
 
 
 def slow_down(weight: Any, multiplier: float) -> Any:

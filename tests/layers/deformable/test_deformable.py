@@ -343,6 +343,31 @@ def test_the_layer_starts_as_a_convolution(arguments, modulated, rng):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_given_offsets_are_taken_instead_of_the_branch_s(data_format, rng):
+    arguments = {"strides": (2, 1), "padding": "same", "offset_groups": 2, "groups": 2}
+    x, kernel, bias = (rng.normal(size=size) for size in (SHAPE, (3, 2, 2, 6), 6))
+    offset, mask = rng.normal(size=(2, 4, 11, 24)), rng.normal(size=(2, 4, 11, 12))
+    given = [one.astype("float32") for one in (x, offset, mask)]
+    expected = to_numpy(deform_conv2d(given[0], kernel, *given[1:], **arguments)) + bias
+    unmodulated = to_numpy(deform_conv2d(given[0], kernel, given[1], **arguments)) + bias
+    if data_format == "channels_first":
+        given = [np.moveaxis(one, -1, 1) for one in given]
+        expected, unmodulated = (np.moveaxis(one, -1, 1) for one in (expected, unmodulated))
+    for use_offset_branch in (True, False):
+        layer = layers.DeformableConv2D(
+            6, (3, 2), data_format=data_format, use_offset_branch=use_offset_branch, **arguments
+        )
+        inputs = [keras.Input(one.shape[1:]) for one in given]
+        outputs = layer(inputs[0], offset=inputs[1], modulation=inputs[2])
+        model = keras.Model(inputs, [outputs, layer(inputs[0], offset=inputs[1])])
+        weights = [kernel, bias, *(to_numpy(one) for one in layer.weights[2:])]
+        assert len(weights) == (4 if use_offset_branch else 2)
+        layer.set_weights(weights)
+        for found, right in zip(call(model, given), (expected, unmodulated), strict=True):
+            np.testing.assert_allclose(found, right, atol=1e-4)
+
+
 def test_the_reference_s_mask_halves_what_the_layer_starts_as(rng):
     x = rng.normal(size=SHAPE).astype("float32")
     full, half = (layers.DeformableConv2D(6, 3, mask_scale=scale) for scale in (2.0, 1.0))
@@ -491,6 +516,23 @@ ERRORS = {
         (
             "`offset_groups` must divide the number of input channels of layer 'layer'. Received: "
             "offset_groups=3 and input_shape=(None, 8, 9, 4), with 4 channels."
+        ),
+    ),
+    "no offsets": (
+        lambda: layers.DeformableConv2D(
+            4, 3, use_offset_branch=False, name="layer"
+        ).compute_output_spec(keras.KerasTensor((1, 8, 9, 4))),
+        (
+            "Layer 'layer' has no offset branch, so its offsets must be given. Received: "
+            "offset=None with use_offset_branch=False. Call layer(inputs, offset=...), or set "
+            "use_offset_branch=True."
+        ),
+    ),
+    "groups of filters": (
+        lambda: op(groups=2),
+        (
+            "`groups` must divide the number of channels and that of filters. Received: groups=2 "
+            "for inputs with 4 channels and 5 filters."
         ),
     ),
     "padding": (
