@@ -110,14 +110,13 @@ def test_nested_inputs_and_outputs_keep_their_names_and_types(name, tmp_path, rn
 def warmup_types(folder):
     """Returns the types in the warm-up request, as TensorFlow's `DataType` numbers them."""
     import tensorflow as tf
-    from test_export import fields
+    from tensorflow_serving.apis import prediction_log_pb2
 
     path = folder / "1" / "assets.extra" / "tf_serving_warmup_requests"
     (record,) = tf.data.TFRecordDataset(str(path))
-    request = fields(fields(fields(record.numpy())[6][0])[1][0])
-    items = [fields(item) for item in request[2]]
-    # TensorProto.dtype is its first field: a tag of one byte and a number below 128.
-    return {item[1][0].decode(): item[2][0][1] for item in items}
+    log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+    inputs = log.predict_log.request.inputs
+    return {name: tensor.dtype for name, tensor in inputs.items()}
 
 
 @writable
