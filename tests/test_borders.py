@@ -430,3 +430,22 @@ def test_a_plain_convolution_is_refused_where_keras_has_none(kind):
         "padding='circular'. Received: layer 'this' with strides=(1, 1), dilation_rate=(1, 1) and "
         "padding='circular'. Keep the layer as it is, for export with convert=False."
     )
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="only TensorFlow leaves sizes open in a graph"
+)
+@pytest.mark.parametrize(("padding", "enough"), [("circular", 4), ("reflect", 5), ("replicate", 1)])
+def test_an_input_too_small_for_its_border_is_refused_in_a_graph_of_any_size(padding, enough):
+    import tensorflow as tf
+
+    windows = Windows((9, 3), (1, 1), (1, 1), padding)
+    graph = tf.function(
+        lambda inputs: pad_windows(inputs, windows),
+        input_signature=[tf.TensorSpec((1, None, 7, 2))],
+    )
+    inputs = np.arange(enough * 14, dtype="float32").reshape(1, enough, 7, 2)
+    np.testing.assert_array_equal(graph(inputs), pad_windows(tf.constant(inputs), windows))
+    if enough > 1:
+        with pytest.raises(tf.errors.InvalidArgumentError, match="Expected"):
+            graph(inputs[:, 1:])

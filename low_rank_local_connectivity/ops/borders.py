@@ -5,6 +5,7 @@ A tensor's name ends in its axes: `b` batch, `S` spatial axes, `c` channels.
 
 from typing import Any
 
+import keras
 from keras import ops
 
 from low_rank_local_connectivity.ops.padding import pad
@@ -54,16 +55,26 @@ def with_border(inputs_bSc, windows: Windows) -> tuple[Any, Windows]:
 def _extended(values, axis: int, amounts: tuple[int, int], border: str):
     """Returns values with so many more before and after an axis, read from the axis itself."""
     before, after = amounts
-
-    def part(start: int | None, end: int | None):
-        return values[(slice(None),) * axis + (slice(start, end),)]
-
     if border == "circular":
-        first, last = [part(-before, None)], [part(None, after)]
+        first, last = [_part(values, axis, -before, before)], [_part(values, axis, 0, after)]
     elif border == "reflect":
-        first = [ops.flip(part(1, before + 1), axis=axis)]
-        last = [ops.flip(part(-after - 1, -1), axis=axis)]
+        first = [ops.flip(_part(values, axis, 1, before), axis=axis)]
+        last = [ops.flip(_part(values, axis, -after - 1, after), axis=axis)]
     else:
-        first, last = [part(None, 1)] * before, [part(-1, None)] * after
+        first, last = [_part(values, axis, 0, 1)] * before, [_part(values, axis, -1, 1)] * after
     parts = [*(first if before else []), values, *(last if after else [])]
     return ops.concatenate(parts, axis=axis) if len(parts) > 1 else values
+
+
+def _part(values, axis: int, start: int, length: int):
+    """Returns so many values along an axis, from a start that counts from the end if below 0.
+
+    Where TensorFlow leaves the size open, `ops.slice` refuses an input that is too small when the
+    graph runs. Subscripts would give less, and the layer fewer outputs than inputs.
+    """
+    if isinstance(values, keras.KerasTensor) or values.shape[axis] is not None:
+        return values[(slice(None),) * axis + (slice(start, start + length or None),)]
+    shape: Any = ops.shape(values)
+    starts, lengths = [0] * len(shape), [-1] * len(shape)  # -1 is all there are
+    starts[axis], lengths[axis] = start if start >= 0 else shape[axis] + start, length
+    return ops.slice(values, starts, lengths)
