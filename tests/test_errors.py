@@ -41,6 +41,20 @@ CONSTRUCTION = {
             "Received: data_format='NCHW'."
         ),
     ),
+    "argument of the layer that a depthwise one derives from": (
+        lambda: layers.DepthwiseLocallyConnected2D(3, filters=4),
+        (
+            "DepthwiseLocallyConnected2D takes the arguments of Keras's layer of that kind, such as "
+            "`depthwise_initializer`. Received: filters=4. Leave it out."
+        ),
+    ),
+    "kernel's argument of a separable layer": (
+        lambda: layers.SeparableLowRankLocallyConnected1D(4, 3, 2, kernel_regularizer="l2"),
+        (
+            "SeparableLowRankLocallyConnected1D takes the arguments of Keras's layer of that kind, "
+            "such as `depthwise_initializer`. Received: kernel_regularizer='l2'. Leave it out."
+        ),
+    ),
     "fan": (
         lambda: layers.LocallyConnected2D(4, 3, fan="in"),
         "`fan` must be one of 'position', 'kernel'. Received: fan='in'.",

@@ -1,5 +1,6 @@
 """Local layers whose channels are each filtered by themselves."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
 import keras
@@ -11,7 +12,7 @@ from low_rank_local_connectivity.layers.data_format import split_shape
 from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
 from low_rank_local_connectivity.layers.local.locally_connected import LocallyConnected
-from low_rank_local_connectivity.ops.arguments import positive_int
+from low_rank_local_connectivity.ops.arguments import positive_int, received
 from low_rank_local_connectivity.ops.windows import Padding
 
 
@@ -73,6 +74,16 @@ def kernel_arguments(initializer: Any, regularizer: Any, constraint: Any) -> dic
         f"kernel_{kind}": keras_argument(f"depthwise_{kind}", value)
         for kind, value in given.items()
     }
+
+
+def require_own_arguments(layer: Any, given: Mapping[str, Any]) -> None:
+    """Refuses arguments of the layer in groups that a depthwise or separable layer derives from."""
+    inherited = {name for base in type(layer).__mro__ for name in vars(base).get("ARGUMENTS", ())}
+    for name in inherited.difference(layer.ARGUMENTS).intersection(given):
+        raise ValueError(
+            f"{type(layer).__name__} takes the arguments of Keras's layer of that kind, such as "
+            f"`depthwise_initializer`. Received: {received(name, given[name])}. Leave it out."
+        )
 
 
 class DepthwiseLocallyConnected(Depthwise, LocallyConnected):
@@ -143,6 +154,7 @@ class DepthwiseLocallyConnected(Depthwise, LocallyConnected):
         fan: Literal["position", "kernel"] = "position",
         **kwargs: Unpack[LayerArguments],
     ) -> None:
+        require_own_arguments(self, kwargs)
         self.depth_multiplier = positive_int("depth_multiplier", depth_multiplier)
         super().__init__(
             filters=self.depth_multiplier,

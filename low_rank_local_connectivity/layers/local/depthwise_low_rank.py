@@ -8,7 +8,11 @@ from keras import ops
 from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
-from low_rank_local_connectivity.layers.local.depthwise import Depthwise, kernel_arguments
+from low_rank_local_connectivity.layers.local.depthwise import (
+    Depthwise,
+    kernel_arguments,
+    require_own_arguments,
+)
 from low_rank_local_connectivity.layers.local.low_rank_locally_connected import (
     LowRankLocallyConnected,
 )
@@ -109,6 +113,7 @@ class DepthwiseLowRankLocallyConnected(Depthwise, LowRankLocallyConnected):
         implementation: Implementation = "auto",
         **kwargs: Unpack[LayerArguments],
     ) -> None:
+        require_own_arguments(self, kwargs)
         self.depth_multiplier = positive_int("depth_multiplier", depth_multiplier)
         super().__init__(
             filters=self.depth_multiplier,
