@@ -197,7 +197,7 @@ REFUSED = {
     ),
     "kernel size": (
         lambda: group_network((28, 28, 1), 5, kernel_size=4),
-        "padding='same' would put one zero more at one side of the image than at the other, and turned images would not give turned maps, unless a filter's extent, dilation_rate * (kernel_size - 1) + 1, is odd. Received: kernel_size=(4, 4) and dilation_rate=(1, 1). Use an odd kernel_size, or padding='valid'.",
+        "padding='same' would put one element more at one side of the image than at the other, and turned images would not give turned maps, unless a filter's extent, dilation_rate * (kernel_size - 1) + 1, is odd. Received: kernel_size=(4, 4) and dilation_rate=(1, 1). Use an odd kernel_size, or padding='valid'.",
     ),
 }
 

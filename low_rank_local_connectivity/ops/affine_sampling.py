@@ -10,7 +10,7 @@ from keras import ops
 
 from low_rank_local_connectivity.ops.arguments import (
     boolean,
-    one_of,
+    one_of_any_case,
     per_axis,
     received,
     require_length,
@@ -69,7 +69,7 @@ def sample_affine(
         )
     require_length("maps_bmn", maps_bmn, "n", 3, "of (x, y, 1)")
     align_corners = boolean("align_corners", align_corners)
-    padding = one_of("padding", padding, OUTSIDE)
+    padding = one_of_any_case("padding", padding, OUTSIDE)
     _, height, width, channels = ops.shape(images_bhwc)
     out_height, out_width = height, width
     if output_size is not None:

@@ -19,7 +19,13 @@ from low_rank_local_connectivity.layers.data_format import (
 )
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
 from low_rank_local_connectivity.ops.affine_sampling import OUTSIDE, sample_affine
-from low_rank_local_connectivity.ops.arguments import boolean, one_of, per_axis, tensor
+from low_rank_local_connectivity.ops.arguments import (
+    boolean,
+    one_of,
+    one_of_any_case,
+    per_axis,
+    tensor,
+)
 from low_rank_local_connectivity.ops.operation_counts import SAMPLE, numbers
 from low_rank_local_connectivity.ops.precision import at_least_float32, matmul
 
@@ -101,7 +107,7 @@ class SpatialTransformer2D(ConfiguredLayer):
         self.align_corners = boolean("align_corners", align_corners)
         self.data_format = standardize_data_format(data_format)
         self.transformation = one_of("transformation", transformation, ("affine", "homography"))
-        self.padding = one_of("padding", padding, OUTSIDE)
+        self.padding = one_of_any_case("padding", padding, OUTSIDE)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     ARGUMENTS = arguments_of(__init__)
