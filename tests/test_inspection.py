@@ -103,6 +103,21 @@ def test_a_transposed_layer_counts_what_every_input_writes(data_format):
     assert low_rank.combined_operations(shape) == (2 * products + outputs, 2 * 5 * products)
 
 
+def test_layers_of_keras_s_applications_are_counted_by_hand():
+    shape = (None, 8, 11, 4)
+    numbers = 8 * 11 * 4
+    separable = built(keras.layers.SeparableConv2D(6, (3, 2), depth_multiplier=5), shape)
+    depthwise, pointwise = 2 * 6 * 20 * (6 * 10), (2 * 20 + 1) * 6 * (6 * 10)
+    assert operations(separable, shape) == depthwise + pointwise
+    norm = built(keras.layers.LayerNormalization(center=False), shape)
+    assert operations(norm, shape) == 6 * numbers
+    normalization = keras.layers.Normalization(mean=0.5, variance=2.0)
+    assert operations(built(normalization, shape), shape) == 2 * numbers
+    multiply = built(keras.layers.Multiply(), [shape] * 3)
+    assert operations(multiply, [shape] * 3) == 2 * numbers
+    assert operations(built(keras.layers.Softmax(), shape), shape) == 3 * numbers
+
+
 def test_given_routing_weights_save_the_router():
     shape = (None, 8, 11, 4)
     own = built(layers.CondConv2D(6, 3, num_experts=5), shape)

@@ -156,6 +156,25 @@ def _depthwise_convolution(layer: Any, input_shape: Any) -> int:
     return (2 * products + after) * _outputs(layer, input_shape)
 
 
+def _separable_convolution(layer: Any, input_shape: Any) -> int:
+    """Counts the depthwise step, and the pointwise one behind it."""
+    outputs = _outputs(layer, input_shape)
+    after = per_output(layer.use_bias, layer.activation)
+    *taps, channels, multiplier = layer.depthwise_kernel.shape
+    between = channels * multiplier
+    positions = outputs // layer.filters
+    return 2 * math.prod(taps) * between * positions + (2 * between + after) * outputs
+
+
+def _layer_normalization(layer: Any, input_shape: Any) -> int:
+    """Counts the sums for mean and variance, a difference, a square, and a factor for each."""
+    return (5 + bool(layer.scale) + bool(layer.center)) * _outputs(layer, input_shape)
+
+
+def _three_per_output(layer: Any, input_shape: Any) -> int:
+    return 3 * _outputs(layer, input_shape)
+
+
 def _pooling(layer: Any, input_shape: Any) -> int:
     return math.prod(layer.pool_size) * _outputs(layer, input_shape)
 
@@ -187,6 +206,7 @@ RULES: dict[type, Rule] = {
     layers.DepthwiseConv1D: _depthwise_convolution,
     layers.DepthwiseConv2D: _depthwise_convolution,
     layers.Dropout: _free,
+    layers.ELU: _one_per_input,
     layers.Flatten: _free,
     layers.GlobalAveragePooling1D: _global_pooling,
     layers.GlobalAveragePooling2D: _global_pooling,
@@ -195,12 +215,25 @@ RULES: dict[type, Rule] = {
     layers.GlobalMaxPooling2D: _one_per_input,
     layers.GlobalMaxPooling3D: _one_per_input,
     layers.Identity: _free,
+    layers.LayerNormalization: _layer_normalization,
+    layers.LeakyReLU: _one_per_input,
     layers.MaxPooling1D: _pooling,
     layers.MaxPooling2D: _pooling,
     layers.MaxPooling3D: _pooling,
+    layers.Multiply: _addition,
+    layers.Normalization: _two_per_output,
+    layers.PReLU: _one_per_input,
     layers.ReLU: _one_per_input,
     layers.Rescaling: _two_per_output,
     layers.Reshape: _free,
+    layers.SeparableConv1D: _separable_convolution,
+    layers.SeparableConv2D: _separable_convolution,
+    # Exponential, sum and division.
+    layers.Softmax: _three_per_output,
+    layers.SpatialDropout1D: _free,
+    layers.SpatialDropout2D: _free,
+    layers.SpatialDropout3D: _free,
+    layers.UpSampling1D: _free,
     layers.ZeroPadding1D: _free,
     layers.ZeroPadding2D: _free,
     layers.ZeroPadding3D: _free,
