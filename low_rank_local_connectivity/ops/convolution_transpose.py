@@ -79,7 +79,9 @@ def _everything_written(inputs_bSc, kernel_Tfc, windows: TransposedWindows) -> A
 def _by_convolution(inputs_bSc, kernel_Tfc, windows: TransposedWindows) -> Any:
     """Returns the transposed convolution of stride 1 as a convolution with the taps reversed."""
     dimensions = len(windows.sizes)
-    reversed_Tfc = ops.flip(kernel_Tfc, axis=tuple(range(dimensions)))
+    reversed_Tfc = kernel_Tfc
+    for axis in range(dimensions):  # Keras 3.12 takes one axis only
+        reversed_Tfc = ops.flip(reversed_Tfc, axis=axis)
     pairs = zip(windows.extents, windows.kept, strict=True)
     around = [(span - 1 - first, end - 1) for span, (first, end) in pairs]
     return channels_last_convolution(
