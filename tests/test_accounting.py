@@ -257,11 +257,11 @@ def test_models_within_a_model_are_opened():
 def test_kinds_and_sizes_that_are_not_counted_are_refused_in_a_sentence():
     message = (
         "Operations are counted for layers with a method `operations` and for Keras's kinds that "
-        "have a rule. Received: layer 'new' of kind Softmax. Give its class a method "
+        "have a rule. Received: layer 'new' of kind UnitNormalization. Give its class a method "
         "operations(input_shape)."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        layer_costs(alone(keras.layers.Softmax(name="new")))
+        layer_costs(alone(keras.layers.UnitNormalization(name="new")))
     message = (
         "Operations are counted for images of known size. Received: a tensor of shape "
         "(None, None, 8, 3). Give keras.Input a static size."

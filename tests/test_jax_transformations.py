@@ -232,7 +232,8 @@ def test_every_layer_s_saved_model_takes_any_batch_and_equals_the_layer(case, rn
 
 # Layers with weights for one size; others have strides that fit into some sizes only.
 FOR_ONE_SIZE = ("LocallyConnected", "LowRankLocallyConnected", "SpatialBias")
-FOR_ONE_SIZE += ("InputDependentCombiningWeights",)
+FOR_ONE_SIZE += tuple(f"Depthwise{name}" for name in FOR_ONE_SIZE[:2])
+FOR_ONE_SIZE += ("SeparableLowRankLocallyConnected", "InputDependentCombiningWeights")
 STRIDED = ("KroneckerConv2D", "GroupLiftConv2D", "GroupConv2D")
 REASON = "must be known|of known (spatial )?size|must find a known number of features"
 
