@@ -11,19 +11,16 @@ The layers of a row run in turn in one process; on a shared machine only the rat
 
 import argparse
 import dataclasses
-import datetime as dt
 import itertools
-import json
-import platform
 from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 
+from benchmarks.coefficients import fitted, print_record
 from benchmarks.steps import alternate, inference_step, training_step
 from low_rank_local_connectivity import layers
-from low_rank_local_connectivity.plans import DEPTHWISE_LOW_RANK, names_of, present_machine
+from low_rank_local_connectivity.plans import DEPTHWISE_LOW_RANK, names_of
 
 CONVOLUTION, LOCAL = "convolution", "locally connected"
 STEPS: dict[str, Callable[..., Any]] = {"inference": inference_step, "training": training_step}
@@ -120,38 +117,20 @@ def compare(keys: list[str], rank: int, rounds: int) -> None:
 
 def fit(rounds: int) -> None:
     """Prints a record of coefficients in nanoseconds."""
-    from scipy.optimize import nnls
-
     costs: dict[str, dict[str, dict[str, float]]] = {
         plan.measured_as: {} for plan in DEPTHWISE_LOW_RANK
     }
     for step in STEPS:
-        rows: dict[str, list[tuple[list[float], float]]] = {name: [] for name in PLANS}
-        terms: dict[str, list[str]] = {}
+        requests, measured = [], []
         for workload, rank in itertools.product(FITTED, (2, 4, 12)):
-            found = seconds(workload, list(PLANS), rank, step, rounds)
+            measured.append(seconds(workload, list(PLANS), rank, step, rounds))
             layer: Any = workload.layer("auto", rank)
             layer.build(workload.shape)
-            request = layer.asked(workload.shape, step == "training")
-            for plan in DEPTHWISE_LOW_RANK:
-                counted = plan.terms(request)
-                terms[plan.name] = list(counted)
-                rows[plan.name].append((list(counted.values()), found[plan.name]))
+            requests.append(layer.asked(workload.shape, step == "training"))
         for plan in DEPTHWISE_LOW_RANK:
-            counts, taken = map(np.array, zip(*rows[plan.name], strict=True))
-            solution, _ = nnls(counts / taken[:, None], np.ones(len(taken)))
-            named = zip(terms[plan.name], solution, strict=True)
-            costs[plan.measured_as][step] = {name: float(f"{1e9 * x:.3g}") for name, x in named}
-    machine = present_machine()
-    record = {
-        "backend": machine.backend,
-        "device": machine.device,
-        "machine": platform.processor() or platform.machine(),
-        "date": dt.date.today().isoformat(),
-        "command": "python -m benchmarks.depthwise fit",
-        "costs": costs,
-    }
-    print(json.dumps(record, indent=2))
+            taken = [found[plan.name] for found in measured]
+            costs[plan.measured_as][step] = fitted(plan, requests, taken)
+    print_record("python -m benchmarks.depthwise fit", costs)
 
 
 def main() -> None:

@@ -14,17 +14,14 @@ that are checked (those of `benchmarks.workloads`) are none of those that are fi
 import argparse
 import csv
 import dataclasses
-import datetime as dt
 import itertools
-import json
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
 
+from benchmarks.coefficients import fitted, print_record
 from benchmarks.steps import inference_step, training_step
 from benchmarks.workloads import WORKLOADS, Workload
 from low_rank_local_connectivity.plans import (
@@ -32,7 +29,6 @@ from low_rank_local_connectivity.plans import (
     LowRankRequest,
     choose,
     names_of,
-    present_machine,
 )
 
 FITTED = {
@@ -114,16 +110,7 @@ def fit(path: Path) -> None:
     """Prints a record of coefficients in nanoseconds."""
     cells = read(path, "fit")
     costs = {name: _fitted_modes(index, cells) for index, name in enumerate(PLANS)}
-    machine = present_machine()
-    record = {
-        "backend": machine.backend,
-        "device": machine.device,
-        "machine": platform.processor() or platform.machine(),
-        "date": dt.date.today().isoformat(),
-        "command": "python -m benchmarks.plans",
-        "costs": costs,
-    }
-    print(json.dumps(record, indent=2))
+    print_record("python -m benchmarks.plans", costs)
 
 
 def _fitted_modes(index: int, cells: list) -> dict[str, dict[str, float]]:
@@ -137,16 +124,8 @@ def _fitted_modes(index: int, cells: list) -> dict[str, dict[str, float]]:
 
 def _fitted(index: int, cells: list) -> dict[str, float]:
     """Returns a plan's coefficients; prints how far from them the seconds are."""
-    from scipy.optimize import nnls
-
-    plan = LOW_RANK[index]
-    terms = np.array([list(plan.terms(request).values()) for request, _, _ in cells])
-    seconds = np.array([measured[index] for _, _, measured in cells])
-    solution, _ = nnls(terms / seconds[:, None], np.ones(len(seconds)))
-    error = np.abs(terms @ solution / seconds - 1)
-    print(f"{plan.name}, {len(cells)} cells: median error {np.median(error):.0%}")
-    names = plan.terms(cells[0][0])
-    return {name: float(f"{1e9 * x:.3g}") for name, x in zip(names, solution, strict=True)}
+    requests, _, measured = zip(*cells, strict=True)
+    return fitted(LOW_RANK[index], requests, [seconds[index] for seconds in measured])
 
 
 def check(path: Path) -> None:

@@ -14,12 +14,11 @@ relative errors over further sizes.
 import argparse
 import dataclasses
 import itertools
-import json
 from typing import Any
 
 import keras
-import numpy as np
 
+from benchmarks.coefficients import fitted, print_record
 from benchmarks.steps import alternate, inference_step, training_step
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.plans import LOW_RANK_TRANSPOSE, names_of
@@ -115,7 +114,7 @@ def compare(names: list[str], ranks: tuple[int, ...]) -> None:
 
 
 def fit() -> None:
-    """Prints each plan's coefficients in nanoseconds."""
+    """Prints a record of coefficients in nanoseconds."""
     costs: dict[str, dict] = {plan: {} for plan in PLANS}
     for mode in ("inference", "training"):
         cells = []
@@ -126,21 +125,10 @@ def fit() -> None:
             cells.append((layer.asked(workload.input_shape, mode == "training"), seconds))
             keras.backend.clear_session()
         for plan in LOW_RANK_TRANSPOSE:
-            costs[plan.name][mode] = _fitted(plan, cells)
-    print(json.dumps(costs, indent=2))
-
-
-def _fitted(plan, cells: list) -> dict[str, float]:
-    """Returns a plan's coefficients; prints how far from them the seconds are."""
-    from scipy.optimize import nnls
-
-    terms = np.array([list(plan.terms(request).values()) for request, _ in cells])
-    seconds = np.array([measured[plan.name] for _, measured in cells])
-    solution, _ = nnls(terms / seconds[:, None], np.ones(len(seconds)))
-    error = np.abs(terms @ solution / seconds - 1)
-    print(f"{plan.name}, {len(cells)} cells: median error {np.median(error):.0%}")
-    names = plan.terms(cells[0][0])
-    return {name: float(f"{1e9 * x:.3g}") for name, x in zip(names, solution, strict=True)}
+            requests, measured = zip(*cells, strict=True)
+            seconds = [found[plan.name] for found in measured]
+            costs[plan.name][mode] = fitted(plan, requests, seconds)
+    print_record("python -m benchmarks.transposed --fit", costs)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Layers that have several ways to compute, and can say which one they take."""
 
+from collections.abc import Callable
 from typing import Any
 
 from low_rank_local_connectivity.layers.data_format import split_shape
@@ -8,9 +9,15 @@ from low_rank_local_connectivity.plans.plan import Plan
 
 
 class Planned:
-    """Adds `chosen_plan` to a layer; a subclass has `_plan` and the attributes of a local layer."""
+    """Adds `chosen_plan` to a layer with the attributes of a local layer.
+
+    A subclass says what it is `asked` to compute and which is the `_plan_for` that, or has a
+    `_plan` of its own.
+    """
 
     data_format: str
+    asked: Callable[..., Any]
+    _plan_for: Callable[[Any], Plan]
 
     def chosen_plan(self, input_shape: Any, training: bool = False) -> str:
         """Returns the name of the plan by which the layer computes inputs of a shape.
@@ -43,4 +50,4 @@ class Planned:
 
     def _plan(self, shape: tuple[int | None, ...], training: bool) -> Plan:
         """Returns the plan for channels-last inputs of a shape."""
-        raise NotImplementedError
+        return self._plan_for(self.asked(shape, training))

@@ -131,7 +131,7 @@ class DepthwiseLocallyConnected(Depthwise, LocallyConnected):
         ValueError: If an argument is out of range, or the input's spatial size is unknown.
     """
 
-    low_rank = "DepthwiseLowRankLocallyConnected"
+    sharing = "DepthwiseLowRankLocallyConnected{}D"
 
     def __init__(
         self,

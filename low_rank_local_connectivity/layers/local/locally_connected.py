@@ -1,32 +1,25 @@
 """Locally connected layers: a filter bank of its own at every position."""
 
-import math
-from typing import Any, ClassVar, Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import keras
 from keras import ops
 
 from low_rank_local_connectivity.layers.arguments import arguments_of
-from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
-from low_rank_local_connectivity.layers.biases import add_bias
 from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
-from low_rank_local_connectivity.layers.local.stored_filters import (
-    channels_last_bias,
-    draw_stored_filters,
-    taps_first,
-)
+from low_rank_local_connectivity.layers.local.stored_filters import StoredFilters, taps_first
 from low_rank_local_connectivity.layers.planned import Planned
 from low_rank_local_connectivity.ops.arguments import groups_of, one_of
 from low_rank_local_connectivity.ops.windows import Padding
 from low_rank_local_connectivity.plans.fused import require_kernel
 from low_rank_local_connectivity.plans.locally_connected import LOCALLY_CONNECTED
-from low_rank_local_connectivity.plans.machine import present_machine, require_memory
+from low_rank_local_connectivity.plans.machine import present_machine
 from low_rank_local_connectivity.plans.plan import Plan, choose
 from low_rank_local_connectivity.plans.request import Request
 
 
-class LocallyConnected(Planned, BaseLocalConv):
+class LocallyConnected(Planned, StoredFilters):
     """A convolution that shares nothing between positions.
 
     `outputs[b, p, f] = activation(sum_r patches[p, b, r] * kernel[p, r, f] + bias[p, f])`
@@ -88,8 +81,9 @@ class LocallyConnected(Planned, BaseLocalConv):
         LeCun, "Generalization and network design strategies", 1989.
     """
 
-    # The layer that shares filters, for an error.
-    low_rank: ClassVar[str] = "LowRankLocallyConnected"
+    position = "position"
+    sharing = "LowRankLocallyConnected{}D"
+    fewer_with = "larger strides"
 
     def __init__(
         self,
@@ -142,42 +136,13 @@ class LocallyConnected(Planned, BaseLocalConv):
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for inputs of this shape."""
-        super().build(input_shape)
         self.machine = present_machine()
-        if None in self.input_sizes:
-            raise ValueError(
-                f"Every position of a {type(self).__name__} layer has filters of its own, so the "
-                "spatial size of its input must be known. Received: "
-                f"input_shape={tuple(input_shape)}. Give keras.Input a static size."
-            )
-        positions = math.prod(self.windows.static_output_shape(self.input_sizes))
-        reads = self.windows.taps * self.kernel_channels
-        require_memory(
-            4 * positions * reads * self.kernel_filters,
-            f"The filters that layer {self.name!r} has at every position",
-            f"Use a {self.low_rank}{self.dimensions}D, whose positions share filters, or larger "
-            "strides.",
-        )
-        self.kernel = self.add_weight(
-            shape=(positions, reads, self.kernel_filters),
-            initializer=self._draw_kernel if self.fan == "position" else self.kernel_initializer,
-            name="kernel",
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-            # Cast where it is multiplied: a kernel that reads it once need not write a copy.
-            autocast=False,
-        )
-        self.bias = add_bias(self, (*self.output_sizes, self.filters))
+        super().build(input_shape)
 
     @property
-    def _bank(self) -> tuple[int, ...]:
-        """Shape of the filters of one position."""
-        return (*self.kernel_size, self.kernel_channels, self.kernel_filters)
-
-    def _draw_kernel(self, shape: tuple[int, ...], dtype: Any = None):
-        """Draws the filters of each position as a convolution draws its one bank."""
-        stored = (self._bank, shape[0], self.data_format, dtype)
-        return draw_stored_filters(self.kernel_initializer, *stored)
+    def filter_initializer(self) -> Any:
+        """What draws the kernel: position by position, or as a whole."""
+        return super().filter_initializer if self.fan == "position" else self.kernel_initializer
 
     def local_kernel(self):
         """Returns the filters as a tensor `(*output sizes, *kernel size, channels, filters)`.
@@ -196,26 +161,18 @@ class LocallyConnected(Planned, BaseLocalConv):
         self.require_built("local_kernel")
         return ops.reshape(
             self._kernel_taps_first(self.kernel),
-            (*self.output_sizes, *self._bank),
+            (*self.output_sizes, *self.bank),
         )
 
     def _kernel_taps_first(self, kernel):
         """Returns the kernel with its middle axis over taps, then channels."""
         return taps_first(kernel, self.windows.taps, self.data_format)
 
-    def filter_operations(self, input_shape: Any, outputs: int) -> int:
-        """Counts every position's own filters once."""
-        del input_shape, outputs
-        return 2 * math.prod(self.kernel.shape)
-
     def convolve(self, inputs, training: bool | None = None):
         """Applies each position's filters to its patch."""
         request = self.asked(tuple(inputs.shape), bool(training))
         plan = self._plan_for(request)
         return plan.apply(request, inputs, self._kernel_taps_first(self.kernel))
-
-    def _plan(self, shape: tuple[int | None, ...], training: bool) -> Plan:
-        return self._plan_for(self.asked(shape, training))
 
     def _plan_for(self, request: Request) -> Plan:
         name = "patches_on_chip" if self.implementation == "fused" else "auto"
@@ -243,10 +200,6 @@ class LocallyConnected(Planned, BaseLocalConv):
             itemsize=self.machine.itemsize(self.compute_dtype),
             groups=self.groups,
         )
-
-    def output_biases(self) -> list:
-        """Returns the bias, reordered if it is stored channels-first."""
-        return channels_last_bias(self)
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")

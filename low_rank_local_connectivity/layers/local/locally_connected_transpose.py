@@ -1,6 +1,5 @@
 """Transposed locally connected layers: a filter bank of its own at every input position."""
 
-import math
 from typing import Any, Unpack
 
 import keras
@@ -8,19 +7,13 @@ from keras import ops
 
 from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.base_local_conv_transpose import BaseLocalConvTranspose
-from low_rank_local_connectivity.layers.biases import add_bias
 from low_rank_local_connectivity.layers.documentation import documented_with
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
-from low_rank_local_connectivity.layers.local.stored_filters import (
-    channels_last_bias,
-    draw_stored_filters,
-    taps_first,
-)
+from low_rank_local_connectivity.layers.local.stored_filters import StoredFilters, taps_first
 from low_rank_local_connectivity.ops.local_convolution_transpose import local_convolution_transpose
-from low_rank_local_connectivity.plans.machine import require_memory
 
 
-class LocallyConnectedTranspose(BaseLocalConvTranspose):
+class LocallyConnectedTranspose(BaseLocalConvTranspose, StoredFilters):
     """A transposed convolution that shares nothing between positions.
 
     `outputs[b, s, f] = activation(sum inputs[b, p, c] * kernel[p, (t, f), c] + bias[s, f])`
@@ -76,6 +69,10 @@ class LocallyConnectedTranspose(BaseLocalConvTranspose):
         PyTorch in https://github.com/pytorch/pytorch/issues/499.
     """
 
+    position = "input position"
+    sharing = "LowRankLocallyConnected{}DTranspose"
+    fewer_with = "smaller inputs"
+
     def __init__(
         self,
         filters: int,
@@ -118,37 +115,10 @@ class LocallyConnectedTranspose(BaseLocalConvTranspose):
 
     ARGUMENTS = arguments_of(__init__)
 
-    def build(self, input_shape: Any) -> None:
-        """Creates the weights for inputs of this shape."""
-        super().build(input_shape)
-        if None in self.input_sizes:
-            raise ValueError(
-                f"Every input position of a {type(self).__name__} layer has filters of its own, so "
-                "the spatial size of its input must be known. Received: "
-                f"input_shape={tuple(input_shape)}. Give keras.Input a static size."
-            )
-        positions = math.prod(self.input_sizes)
-        writes = self.windows.taps * self.filters
-        require_memory(
-            4 * positions * writes * self.input_channels,
-            f"The filters that layer {self.name!r} has at every position",
-            f"Use a LowRankLocallyConnected{self.dimensions}DTranspose, whose positions share "
-            "filters, or smaller inputs.",
-        )
-        self.kernel = self.add_weight(
-            shape=(positions, writes, self.input_channels),
-            initializer=self._draw_kernel,
-            name="kernel",
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-            autocast=False,
-        )
-        self.bias = add_bias(self, (*self.output_sizes, self.filters))
-
-    def _draw_kernel(self, shape: tuple[int, ...], dtype: Any = None):
-        """Draws the filters of each position as a transposed convolution draws its one bank."""
-        bank = (*self.kernel_size, self.filters, self.input_channels)
-        return draw_stored_filters(self.kernel_initializer, bank, shape[0], self.data_format, dtype)
+    @property
+    def bank(self) -> tuple[int, ...]:
+        """Shape of the filters of one position, as a transposed convolution has its one bank."""
+        return (*self.kernel_size, self.filters, self.input_channels)
 
     def local_kernel(self):
         """Returns the filters as a tensor `(*input sizes, *kernel size, filters, channels)`.
@@ -165,23 +135,14 @@ class LocallyConnectedTranspose(BaseLocalConvTranspose):
         self.require_built("local_kernel")
         return ops.reshape(
             taps_first(self.kernel, self.windows.taps, self.data_format),
-            (*self.input_sizes, *self.kernel_size, self.filters, self.input_channels),
+            (*self.input_sizes, *self.bank),
         )
-
-    def filter_operations(self, input_shape: Any, outputs: int) -> int:
-        """Counts every position's own filters once."""
-        del input_shape, outputs
-        return 2 * math.prod(self.kernel.shape)
 
     def convolve(self, inputs, training: bool | None = None):
         """Spreads each position over the outputs by its filters."""
         kernel = taps_first(self.kernel, self.windows.taps, self.data_format)
         kernel = ops.cast(kernel, inputs.dtype)
         return local_convolution_transpose(inputs, kernel, self.windows, bool(training))
-
-    def output_biases(self) -> list:
-        """Returns the bias, reordered if it is stored channels-first."""
-        return channels_last_bias(self)
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")

@@ -294,15 +294,17 @@ class LowRankLocallyConnected(SharedBanks):
         return (*banks, *([None] if self.input_dependent else []))
 
     def build_banks(self, input_shape: Any) -> None:
-        """Creates the banks; `autocast=False` keeps them in float32 until they are mixed."""
+        """Creates the banks."""
         self._require_plan(input_shape)
+        channels = (self.kernel_channels, self.kernel_filters)
         if self.mixed:
             self.kernel_bases = [
-                self._add_banks(f"kernel_bases_{k}", windows, 1, k)
+                self.add_banks(f"kernel_bases_{k}", (*windows.sizes, *channels), 1, k)
                 for k, windows in enumerate(self.bank_windows)
             ]
         else:
-            self.kernel_bases = self._add_banks("kernel_bases", self.windows, self.spatial_rank, 0)
+            bank = (*self.windows.sizes, *channels)
+            self.kernel_bases = self.add_banks("kernel_bases", bank, self.spatial_rank, 0)
 
     def _require_plan(self, input_shape: Any) -> None:
         """Refuses inputs for which the plan that the layer was told to take cannot be."""
@@ -325,21 +327,6 @@ class LowRankLocallyConnected(SharedBanks):
                 "Use implementation='convolve_then_combine', or larger strides.",
             )
 
-    def _add_banks(self, name: str, windows: Windows, count: int, index: int):
-        bank = (*windows.sizes, self.kernel_channels, self.kernel_filters)
-
-        def draw(shape, dtype=None):
-            return ops.reshape(self.draw_banks(bank, count, index, dtype), shape)
-
-        return self.add_weight(
-            shape=(*bank[:-1], count * self.kernel_filters),
-            initializer=draw,
-            name=name,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-            autocast=False,
-        )
-
     def local_kernel(self):
         """Returns the filter at each position, mixed from the banks.
 
@@ -359,19 +346,13 @@ class LowRankLocallyConnected(SharedBanks):
             >>> ops.shape(layer.local_kernel())
             (6, 7, 3, 3, 2, 5)
         """
-        self.require_built("local_kernel")
-        if self.input_dependent and self.has_logits:
-            raise ValueError(
-                f"The filters of layer {self.name!r} depend on its inputs, so it has no local "
-                "kernel. Mix `kernel_bases` by combining_weights(inputs) for each example."
-            )
+        weights = self.weights_of_local_kernel()
         if self.mixed:
             banks = [ops.convert_to_tensor(bank) for bank in self.kernel_bases]
             kernel, _ = embed_banks(banks, self.bank_windows, self.input_sizes)
         else:
             kernel = ops.convert_to_tensor(self.kernel_bases)
-        shape = (*self._sizes_or_one(), self.spatial_rank)
-        return combine_banks(kernel, ops.broadcast_to(self._fixed_weights(), shape))
+        return combine_banks(kernel, weights)
 
     def convolve(self, inputs, training: bool | None = None):
         """Applies the local filters to channels-last inputs, by the plan chosen."""
@@ -384,9 +365,6 @@ class LowRankLocallyConnected(SharedBanks):
     def _banks_in_groups(self) -> list:
         """Returns the banks side by side, or one by one of a mixed basis, as plans take them."""
         return self.kernel_bases if self.mixed else [self.kernel_bases]
-
-    def _plan(self, shape: tuple[int | None, ...], training: bool) -> Plan:
-        return self._plan_for(self.asked(shape, training))
 
     def _plan_for(self, request: LowRankRequest) -> Plan:
         plans = DEPTHWISE_LOW_RANK if request.depthwise else LOW_RANK
@@ -431,39 +409,15 @@ class LowRankLocallyConnected(SharedBanks):
             found += self._predicting_operations()
         return found + self._operations_afterwards(outputs)
 
-    def combined_operations(self, input_shape: Any) -> tuple[int, int]:
-        """Returns the operations once the banks are mixed, and those of mixing them.
-
-        Args:
-            input_shape: As in `operations`.
-
-        Returns:
-            Operations for each example of one convolution with the mixed filters; and of mixing
-            them for all positions, however many examples follow. Filters that depend on the input
-            cannot be mixed before: `operations(input_shape)` and 0.
-
-        Raises:
-            ValueError: As in `operations`.
-
-        Example:
-            >>> layer = LowRankLocallyConnected2D(5, 3, spatial_rank=4, use_bias=False)
-            >>> layer.build((None, 8, 9, 2))
-            >>> outputs = 6 * 7 * 5
-            >>> layer.combined_operations((None, 8, 9, 2)) == (37 * outputs, 4 * 36 * outputs)
-            True
-        """
-        if self.input_dependent:
-            return self.operations(input_shape), 0
-        self.require_built("combined_operations")
+    def local_filters(self, input_shape: Any) -> int:
+        """Counts the taps and channels that each output reads; of a mixed basis, in their box."""
         outputs = numbers(self.compute_output_shape(input_shape))
         taps = self.windows.taps
         if self.mixed:  # banks of different structure are mixed in the box that holds them all
             boxes = zip(*(bank.extents for bank in self.bank_windows), strict=True)
             taps = math.prod(map(max, boxes))
         made = outputs // self.filters * self.step_filters
-        local_filters = taps * (self.input_channels // self.groups) * made
-        mixing = 2 * self.spatial_rank * local_filters if self.has_logits else 0
-        return 2 * local_filters + self._operations_afterwards(outputs), mixing
+        return taps * (self.input_channels // self.groups) * made
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")

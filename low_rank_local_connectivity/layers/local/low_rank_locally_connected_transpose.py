@@ -191,21 +191,10 @@ class LowRankLocallyConnectedTranspose(BaseLocalConvTranspose, SharedBanks):
         return (None,) if self.input_dependent else ()
 
     def build_banks(self, input_shape: Any) -> None:
-        """Creates the banks; `autocast=False` keeps them in float32 until they are mixed."""
+        """Creates the banks."""
         self._require_plan(input_shape)
         bank = (*self.kernel_size, self.filters, self.input_channels)
-
-        def draw(shape, dtype=None):
-            return ops.reshape(self.draw_banks(bank, self.spatial_rank, 0, dtype), shape)
-
-        self.kernel_bases = self.add_weight(
-            shape=(*bank[:-1], self.spatial_rank * self.input_channels),
-            initializer=draw,
-            name="kernel_bases",
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-            autocast=False,
-        )
+        self.kernel_bases = self.add_banks("kernel_bases", bank, self.spatial_rank, 0)
 
     def _require_plan(self, input_shape: Any) -> None:
         """Refuses inputs for which the plan that the layer was told to take cannot be."""
@@ -240,15 +229,7 @@ class LowRankLocallyConnectedTranspose(BaseLocalConvTranspose, SharedBanks):
             >>> ops.shape(layer.local_kernel())
             (8, 9, 3, 3, 5, 2)
         """
-        self.require_built("local_kernel")
-        if self.input_dependent and self.has_logits:
-            raise ValueError(
-                f"The filters of layer {self.name!r} depend on its inputs, so it has no local "
-                "kernel. Mix `kernel_bases` by combining_weights(inputs) for each example."
-            )
-        weights = ops.broadcast_to(
-            self._fixed_weights(), (*self._sizes_or_one(), self.spatial_rank)
-        )
+        weights = self.weights_of_local_kernel()
         return combine_banks(ops.convert_to_tensor(self.kernel_bases), weights)
 
     def convolve(self, inputs, training: bool | None = None):
@@ -257,9 +238,6 @@ class LowRankLocallyConnectedTranspose(BaseLocalConvTranspose, SharedBanks):
         plan = self._plan_for(request)
         weights = functools.partial(self._penalized, inputs)
         return plan.apply(request, inputs, self.kernel_bases, weights)
-
-    def _plan(self, shape: tuple[int | None, ...], training: bool) -> Plan:
-        return self._plan_for(self.asked(shape, training))
 
     def _plan_for(self, request: LowRankTransposeRequest) -> Plan:
         return choose(LOW_RANK_TRANSPOSE, request, self.machine.memory, self.implementation)
@@ -300,35 +278,9 @@ class LowRankLocallyConnectedTranspose(BaseLocalConvTranspose, SharedBanks):
             found += self._predicting_operations()
         return found + self._operations_afterwards(outputs)
 
-    def combined_operations(self, input_shape: Any) -> tuple[int, int]:
-        """Returns the operations once the banks are mixed, and those of mixing them.
-
-        Args:
-            input_shape: As in `operations`.
-
-        Returns:
-            Operations for each example of one transposed convolution with the mixed filters; and
-            of mixing them for all positions, however many examples follow. Filters that depend on
-            the input cannot be mixed before: `operations(input_shape)` and 0.
-
-        Raises:
-            ValueError: As in `operations`.
-
-        Example:
-            >>> layer = LowRankLocallyConnected2DTranspose(5, 3, spatial_rank=4, use_bias=False)
-            >>> layer.build((None, 8, 9, 2))
-            >>> filters, outputs = 8 * 9 * 2 * 9 * 5, 10 * 11 * 5
-            >>> found = layer.combined_operations((None, 8, 9, 2))
-            >>> found == (2 * filters + outputs, 2 * 4 * filters)
-            True
-        """
-        if self.input_dependent:
-            return self.operations(input_shape), 0
-        self.require_built("combined_operations")
-        outputs = numbers(self.compute_output_shape(input_shape))
-        local_filters = numbers(input_shape) * self.windows.taps * self.filters
-        mixing = 2 * self.spatial_rank * local_filters if self.has_logits else 0
-        return 2 * local_filters + self._operations_afterwards(outputs), mixing
+    def local_filters(self, input_shape: Any) -> int:
+        """Counts the taps and filters that each input number is spread by."""
+        return numbers(input_shape) * self.windows.taps * self.filters
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")

@@ -24,7 +24,7 @@ from low_rank_local_connectivity.ops.arguments import (
     spatial_axes,
     tensor,
 )
-from low_rank_local_connectivity.ops.operation_counts import per_output
+from low_rank_local_connectivity.ops.operation_counts import numbers, per_output
 from low_rank_local_connectivity.plans.machine import present_machine
 from low_rank_local_connectivity.regularizers import SpatialSmoothness
 
@@ -132,6 +132,33 @@ class SharedBanks(LowRankAdaptation, Planned, BaseLocalConv):
         if self.preserve_variance and self.normalize_weights == "softmax":
             banks = banks * math.sqrt(self.spatial_rank)
         return banks
+
+    def add_banks(self, name: str, bank: tuple[int, ...], count: int, index: int):
+        """Creates a weight of banks side by side in the last axis.
+
+        `autocast=False` keeps them in float32 until they are mixed.
+
+        Args:
+            name: Name of the weight.
+            bank: Shape of one bank.
+            count: How many.
+            index: As in `draw_banks`.
+
+        Returns:
+            Variable of the shape of a bank, its last axis `count` times as long.
+        """
+
+        def draw(shape, dtype=None):
+            return ops.reshape(self.draw_banks(bank, count, index, dtype), shape)
+
+        return self.add_weight(
+            shape=(*bank[:-1], count * bank[-1]),
+            initializer=draw,
+            name=name,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+            autocast=False,
+        )
 
     def _build_spatial_bias(self) -> None:
         self.spatial_bias_terms = []
@@ -261,6 +288,21 @@ class SharedBanks(LowRankAdaptation, Planned, BaseLocalConv):
         shape = (ops.shape(inputs)[0], *self._sizes_or_one(), self.spatial_rank)
         return ops.broadcast_to(weights, shape)
 
+    def weights_of_local_kernel(self):
+        """Returns the weight of each bank at each position, for filters that are mixed once.
+
+        Raises:
+            ValueError: If the layer is not built, or the filters depend on the input.
+        """
+        self.require_built("local_kernel")
+        if self.input_dependent and self.has_logits:
+            raise ValueError(
+                f"The filters of layer {self.name!r} depend on its inputs, so it has no local "
+                "kernel. Mix `kernel_bases` by combining_weights(inputs) for each example."
+            )
+        shape = (*self._sizes_or_one(), self.spatial_rank)
+        return ops.broadcast_to(self._fixed_weights(), shape)
+
     def _sizes_or_one(self) -> tuple[int, ...]:
         return tuple(1 if size is None else size for size in self.position_sizes)
 
@@ -298,6 +340,40 @@ class SharedBanks(LowRankAdaptation, Planned, BaseLocalConv):
         if self._smooth and self.trainable:
             self.add_loss(self.combining_weights_regularizer(weights, batched))
         return weights
+
+    def local_filters(self, input_shape: Any) -> int:
+        """Returns how many numbers the mixed filters of all positions have."""
+        raise NotImplementedError
+
+    def combined_operations(self, input_shape: Any) -> tuple[int, int]:
+        """Returns the operations once the banks are mixed, and those of mixing them.
+
+        Args:
+            input_shape: As in `operations`.
+
+        Returns:
+            Operations for each example with the mixed filters; and of mixing them for all
+            positions, however many examples follow. Filters that depend on the input cannot be
+            mixed before: `operations(input_shape)` and 0.
+
+        Raises:
+            ValueError: As in `operations`.
+
+        Example:
+            >>> from low_rank_local_connectivity.layers import LowRankLocallyConnected2D
+            >>> layer = LowRankLocallyConnected2D(5, 3, spatial_rank=4, use_bias=False)
+            >>> layer.build((None, 8, 9, 2))
+            >>> outputs = 6 * 7 * 5
+            >>> layer.combined_operations((None, 8, 9, 2)) == (37 * outputs, 4 * 36 * outputs)
+            True
+        """
+        if self.input_dependent:
+            return self.operations(input_shape), 0
+        self.require_built("combined_operations")
+        outputs = numbers(self.compute_output_shape(input_shape))
+        filters = self.local_filters(input_shape)
+        mixing = 2 * self.spatial_rank * filters if self.has_logits else 0
+        return 2 * filters + self._operations_afterwards(outputs), mixing
 
     def _predicting_operations(self) -> int:
         """Counts the network, and three per logit: exponential or square, sum, division."""

@@ -1,11 +1,15 @@
-"""How layers with filters of their own at every position draw and store them."""
+"""Layers with filters of their own at every position: how they draw and store them."""
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from keras import ops
 
+from low_rank_local_connectivity.layers.base_local_conv import BaseLocalConv
+from low_rank_local_connectivity.layers.biases import add_bias
 from low_rank_local_connectivity.layers.filter_initialization import draw_filters
+from low_rank_local_connectivity.plans.machine import require_memory
 
 
 def draw_stored_filters(
@@ -57,18 +61,78 @@ def taps_first(kernel, taps: int, data_format: str):
     return ops.reshape(ops.transpose(kernel, (0, 2, 1, 3)), (positions, reads, made))
 
 
-def channels_last_bias(layer: Any) -> list:
-    """Returns the bias of every position and filter, which may be stored channels first.
+class StoredFilters(BaseLocalConv):
+    """A local operation that shares nothing between positions; a subclass computes in `convolve`.
 
-    Args:
-        layer: A layer with `bias`, `filters`, `output_sizes` and `data_format`.
-
-    Returns:
-        The bias `(*output sizes, filters)`, if there is one.
+    Its kernel is `(positions, taps * channels, made)` and its bias `(*output sizes, filters)`; with
+    `channels_first` the middle axis runs over channels, then taps, and the values of the bias are
+    stored in the order `(filters, *output sizes)`.
     """
-    if layer.bias is None:
-        return []
-    if layer.data_format == "channels_last":
-        return [layer.bias]
-    stored = ops.reshape(layer.bias, (layer.filters, *layer.output_sizes))
-    return [ops.moveaxis(stored, 0, -1)]
+
+    # For errors: what has filters of its own, the layer whose positions share theirs, and what
+    # else makes there be fewer.
+    position: ClassVar[str]
+    sharing: ClassVar[str]
+    fewer_with: ClassVar[str]
+
+    @property
+    def bank(self) -> tuple[int, ...]:
+        """Shape of the filters of one position."""
+        return (*self.kernel_size, self.kernel_channels, self.kernel_filters)
+
+    @property
+    def filter_initializer(self) -> Callable:
+        """What draws the kernel."""
+        return self._draw_kernel
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the weights for inputs of this shape."""
+        super().build(input_shape)
+        if None in self.input_sizes:
+            raise ValueError(
+                f"Every {self.position} of a {type(self).__name__} layer has filters of its own, "
+                "so the spatial size of its input must be known. Received: "
+                f"input_shape={tuple(input_shape)}. Give keras.Input a static size."
+            )
+        *reads, made = self.bank
+        shape = (self.positions, math.prod(reads), made)
+        require_memory(
+            4 * math.prod(shape),
+            f"The filters that layer {self.name!r} has at every position",
+            f"Use a {self.sharing.format(self.dimensions)}, whose positions share filters, or "
+            f"{self.fewer_with}.",
+        )
+        self.kernel = self.add_weight(
+            shape=shape,
+            initializer=self.filter_initializer,
+            name="kernel",
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+            # Cast where it is multiplied: a kernel that reads it once need not write a copy.
+            autocast=False,
+        )
+        self.bias = add_bias(self, (*self.output_sizes, self.filters))
+
+    @property
+    def positions(self) -> int:
+        """How many positions have filters of their own."""
+        return math.prod(size for size in self.position_sizes if size is not None)
+
+    def _draw_kernel(self, shape: tuple[int, ...], dtype: Any = None):
+        """Draws the filters of each position as a convolution draws its one bank."""
+        stored = (self.bank, shape[0], self.data_format, dtype)
+        return draw_stored_filters(self.kernel_initializer, *stored)
+
+    def filter_operations(self, input_shape: Any, outputs: int) -> int:
+        """Counts every position's own filters once."""
+        del input_shape, outputs
+        return 2 * math.prod(self.kernel.shape)
+
+    def output_biases(self) -> list:
+        """Returns the bias, reordered if it is stored channels-first."""
+        if self.bias is None:
+            return []
+        if self.data_format == "channels_last":
+            return [self.bias]
+        stored = ops.reshape(self.bias, (self.filters, *self.output_sizes))
+        return [ops.moveaxis(stored, 0, -1)]
