@@ -9,12 +9,6 @@ import dataclasses
 
 import numpy as np
 
-from low_rank_local_connectivity.equivariance.interpolation import (
-    INTERPOLATIONS,
-    Interpolation,
-    sample,
-    taps,
-)
 from low_rank_local_connectivity.ops.arguments import (
     boolean,
     finite_number,
@@ -23,6 +17,14 @@ from low_rank_local_connectivity.ops.arguments import (
     one_of,
     real_number,
     received,
+)
+from low_rank_local_connectivity.ops.interpolation import (
+    INTERPOLATIONS,
+    Interpolation,
+    between,
+    sample,
+    taps,
+    turned_coordinates,
 )
 
 
@@ -222,8 +224,8 @@ class Scale(_Resampling):
         """Returns the row and the column that each position reads."""
         rows, columns = np.indices((height, width))
         return (
-            _between(height, (rows - (height - 1) / 2) / self.factor),
-            _between(width, (columns - (width - 1) / 2) / self.factor),
+            between(height, (rows - (height - 1) / 2) / self.factor),
+            between(width, (columns - (width - 1) / 2) / self.factor),
         )
 
 
@@ -264,13 +266,7 @@ class Rotation(_Resampling):
 
     def source(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the row and the column that each position reads."""
-        rows, columns = np.indices((height, width))
-        below, right = rows - (height - 1) / 2, columns - (width - 1) / 2
-        angle = np.deg2rad(self.degrees % 360)
-        return (
-            _between(height, below * np.cos(angle) + right * np.sin(angle)),
-            _between(width, right * np.cos(angle) - below * np.sin(angle)),
-        )
+        return turned_coordinates(height, width, self.degrees)
 
     def __call__(self, maps: np.ndarray) -> np.ndarray:
         """Rotates the maps; integers become float32 unless positions are only rearranged."""
@@ -279,8 +275,3 @@ class Rotation(_Resampling):
         if rest == 0 and (square or quarters % 2 == 0):
             return np.rot90(maps, int(quarters) % 4, axes=(1, 2))
         return super().__call__(maps)
-
-
-def _between(length: int, offsets: np.ndarray) -> np.ndarray:
-    """Returns coordinates from offsets from the centre, rounded where they are nearly whole."""
-    return np.round((length - 1) / 2 + offsets, 9)

@@ -12,6 +12,7 @@ from low_rank_local_connectivity.layers.biases import add_bias, with_biases
 from low_rank_local_connectivity.layers.configured_layer import LayerWithKernels
 from low_rank_local_connectivity.layers.data_format import join_shape, standardize_data_format
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
+from low_rank_local_connectivity.layers.scale.scale_action import CommutesWithScaling
 from low_rank_local_connectivity.layers.scale_levels import (
     checked_base,
     input_spec,
@@ -26,7 +27,7 @@ from low_rank_local_connectivity.ops.scale_space import level_dilations, scale_c
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class ScaleConv2D(LayerWithKernels):
+class ScaleConv2D(CommutesWithScaling, LayerWithKernels):
     """A convolution of a scale space whose kernel is, at each level, as large as it is coarse.
 
     `outputs[k, z] = activation(bias + sum_l sum_y kernel[l, y] * inputs[k + l, base^k y + z])`,

@@ -1,21 +1,37 @@
 """From images to scale spaces."""
 
+import math
 from typing import Any, Literal, Unpack
 
 import keras
+import numpy as np
 from keras import ops
 
 from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
 from low_rank_local_connectivity.layers.data_format import (
+    from_channels_last,
     join_shape,
     split_shape,
     standardize_data_format,
     to_channels_last,
 )
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
-from low_rank_local_connectivity.layers.scale_levels import checked_base, join_levels
-from low_rank_local_connectivity.ops.arguments import boolean, number_above, one_of, positive_int
+from low_rank_local_connectivity.layers.scale.scale_action import (
+    arrays_of,
+    error_of_levels,
+    inside,
+    made_smaller,
+    whole_base,
+)
+from low_rank_local_connectivity.layers.scale_levels import checked_base, join_levels, levels_of
+from low_rank_local_connectivity.ops.arguments import (
+    array,
+    boolean,
+    number_above,
+    one_of,
+    positive_int,
+)
 from low_rank_local_connectivity.ops.constants import constant, plain_number
 from low_rank_local_connectivity.ops.operation_counts import numbers
 from low_rank_local_connectivity.ops.precision import at_least_float32
@@ -192,3 +208,64 @@ class ScaleSpaceLifting2D(ConfiguredLayer):
         if isinstance(length, int):
             return CONSTANTS[make](dtype, length, *settings)
         return make(length, *settings)
+
+    def check_equivariance(self, inputs: Any) -> dict[str, float]:
+        """Returns how far the levels of smaller images are from those of the images, one level on.
+
+        `error[n] = ||T_n f(x) - f(T_n x)|| / ||T_n f(x)||`,
+
+        where `T_n` subsamples images by `base^n` after smoothing them by `t_n`, and moves levels
+        as `ScaleConv2D.check_equivariance` says. Levels that `f(x)` does not have do not count,
+        nor positions within three standard deviations of a level's smoothing from the border. The
+        smoother the images, the smaller the error: a Gaussian of the integers is not exactly one
+        of every second integer.
+
+        Args:
+            inputs: Images.
+
+        Returns:
+            The error by the change of scale, such as `"subsampling by 4"`.
+
+        Raises:
+            ValueError: If the method is not `"gaussian"`, `base` is not whole, or images are too
+                small for a position to count.
+
+        Example:
+            >>> rows, columns = np.mgrid[:48, :64] / 8
+            >>> images = np.sin(rows + np.cos(columns))[None, :, :, None]
+            >>> errors = ScaleSpaceLifting2D(3).check_equivariance(images)
+            >>> list(errors), max(errors.values()) < 0.01
+            (['subsampling by 2', 'subsampling by 4'], True)
+        """
+        whole_base(self)
+        if self.method != "gaussian":
+            raise ValueError(
+                "check_equivariance() smooths images as method='gaussian' does. Received: layer "
+                f"{self.name!r} with method={self.method!r}."
+            )
+        given = ops.convert_to_tensor(array("inputs", inputs, "bhwc"))
+        images = to_channels_last(ops.cast(given, "float32"), self.data_format)
+        images = np.asarray(ops.convert_to_numpy(images))
+        levels = self._levels_of(images)
+        return {
+            f"subsampling by {self.base**steps}": self._error(images, levels, steps)
+            for steps in range(1, self.num_scales)
+        }
+
+    def _levels_of(self, images: np.ndarray) -> list[np.ndarray]:
+        given = from_channels_last(ops.convert_to_tensor(images), self.data_format)
+        return arrays_of(levels_of(self(given), self.data_format))
+
+    def _error(self, images: np.ndarray, levels: list[np.ndarray], steps: int) -> float:
+        """Returns the error under subsampling by `steps` levels."""
+        variances = level_variances(self.num_scales, self.base, self.zero_scale)
+        factor = int(self.base**steps)
+        found = self._levels_of(made_smaller(images, variances[steps], factor))[:-steps]
+        apart = 1 if self.pyramid else factor
+        expected = [level[:, ::apart, ::apart] for level in levels[steps:]]
+        distances = [factor * (self.base**k if self.pyramid else 1) for k in range(len(found))]
+        margins = [
+            math.ceil(3 * math.sqrt(variance) / distance)
+            for variance, distance in zip(variances[steps:], distances, strict=True)
+        ]
+        return error_of_levels(inside(found, margins), inside(expected, margins))

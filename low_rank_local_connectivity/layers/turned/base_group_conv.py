@@ -1,6 +1,6 @@
 """What convolutions with turned filters have in common."""
 
-from typing import Any, ClassVar, Unpack
+from typing import Any, Unpack
 
 import keras
 import numpy as np
@@ -15,6 +15,7 @@ from low_rank_local_connectivity.layers.biases import add_bias, with_biases
 from low_rank_local_connectivity.layers.data_format import join_shape, split_shape
 from low_rank_local_connectivity.layers.filter_initialization import draw_turned_filters
 from low_rank_local_connectivity.layers.keras_arguments import LayerArguments
+from low_rank_local_connectivity.layers.turned.group_action import CommutesWithGroup
 from low_rank_local_connectivity.layers.turned.group_maps import (
     group_shape,
     join_orientations,
@@ -25,18 +26,17 @@ from low_rank_local_connectivity.layers.turned.group_maps import (
 from low_rank_local_connectivity.ops.arguments import positive_int
 from low_rank_local_connectivity.ops.convolution import windowed_convolution
 from low_rank_local_connectivity.ops.group_conv import expand_kernel, tap_count
+from low_rank_local_connectivity.ops.plane_group import PlaneGroup
 from low_rank_local_connectivity.ops.windows import READ_BORDERS, Padding
 
 # What a layer has in common with the plain convolution that it becomes.
 KEPT = ("kernel_size", "strides", "padding", "data_format", "dilation_rate", "activation")
 
 
-class BaseGroupConv2D(BaseLocalConv):
+class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
     """What the first and the later layers of a rotation-equivariant network have in common."""
 
     dimensions = 2
-    # Whether the inputs have orientations.
-    reads_orientations: ClassVar[bool]
 
     def __init__(
         self,
@@ -190,6 +190,10 @@ class BaseGroupConv2D(BaseLocalConv):
             shape, _ = plain_shape(shape, self.data_format)
         plain = super().compute_output_shape(shape)
         return group_shape(plain, self.order, self.data_format)
+
+    def _group_of(self, maps) -> PlaneGroup:
+        del maps
+        return PlaneGroup(self.order)
 
     @property
     def plain_kernel(self) -> Any:

@@ -1,4 +1,4 @@
-"""Interpolation: reading maps between their positions."""
+"""Interpolation in NumPy: reading maps between their positions."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -75,3 +75,33 @@ def sample(
                     values - dtype(fill)
                 )
     return read
+
+
+def turned_coordinates(height: int, width: int, degrees: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the row and the column that each position of a rotated map is read from.
+
+    With `u` rows below and `v` columns right of the centre, position `(u, v)` reads
+    `(u cos + v sin, v cos - u sin)`.
+
+    Args:
+        height: Rows of the map.
+        width: Columns of the map.
+        degrees: Angle, counter-clockwise as the map is seen with row 0 at the top.
+
+    Example:
+        >>> rows, columns = turned_coordinates(3, 3, 90)
+        >>> rows[0, 0].item(), columns[0, 0].item()
+        (0.0, 2.0)
+    """
+    rows, columns = np.indices((height, width))
+    below, right = rows - (height - 1) / 2, columns - (width - 1) / 2
+    angle = np.deg2rad(degrees % 360)
+    return (
+        between(height, below * np.cos(angle) + right * np.sin(angle)),
+        between(width, right * np.cos(angle) - below * np.sin(angle)),
+    )
+
+
+def between(length: int, offsets: np.ndarray) -> np.ndarray:
+    """Returns coordinates from offsets from the centre, rounded where they are nearly whole."""
+    return np.round((length - 1) / 2 + offsets, 9)
