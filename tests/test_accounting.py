@@ -254,6 +254,16 @@ def test_models_within_a_model_are_opened():
 
 
 @pytest.mark.once
+def test_the_scales_of_a_convnext_are_counted_once_per_number():
+    from keras.src.applications.convnext import ConvNeXt
+
+    arguments = {"depths": [1, 1, 1, 1], "projection_dims": [4, 5, 6, 7], "weights": None}
+    model = ConvNeXt(**arguments, include_top=False, input_shape=(64, 64, 3), drop_path_rate=0.1)
+    scales = [cost for cost in layer_costs(model) if "layer_scale" in cost.name]
+    assert [cost.flops for cost in scales] == [16 * 16 * 4, 8 * 8 * 5, 4 * 4 * 6, 2 * 2 * 7]
+
+
+@pytest.mark.once
 def test_kinds_and_sizes_that_are_not_counted_are_refused_in_a_sentence():
     message = (
         "Operations are counted for layers with a method `operations` and for Keras's kinds that "

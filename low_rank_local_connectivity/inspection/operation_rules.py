@@ -87,6 +87,9 @@ def input_shape_of(layer: Any) -> Any:
 
 def _rule(layer: Any) -> Rule:
     kind = next((kind for kind in type(layer).__mro__ if kind in RULES), None)
+    of_keras = type(layer).__module__.startswith("keras.")
+    if kind is None and of_keras and type(layer).__name__ in UNNAMED_RULES:
+        return UNNAMED_RULES[type(layer).__name__]
     if kind is None:
         raise ValueError(
             "Operations are counted for layers with a method `operations` and for Keras's kinds "
@@ -238,3 +241,6 @@ RULES: dict[type, Rule] = {
     layers.ZeroPadding2D: _free,
     layers.ZeroPadding3D: _free,
 }
+
+# Classes of `keras.applications` that Keras gives no public name, those of ConvNeXt.
+UNNAMED_RULES: dict[str, Rule] = {"LayerScale": _one_per_input, "StochasticDepth": _free}

@@ -39,9 +39,9 @@ def deformable_scale_correlation(
     Args:
         levels_bhwc: The levels, finest first.
         kernel_lijcf: One kernel for all of them; all levels that it reads together, one size.
-        offsets_bhwo: For each level, as `deform_conv2d` takes them, in the level's pixels; the same
-            for all levels that are read.
-        dilations: Distance of taps at each level.
+        offsets_bhwo: For each level that is computed, as `deform_conv2d` takes them, in the level's
+            pixels; the same for all levels that are read.
+        dilations: Distance of taps at each level that is computed, as in `scale_correlation`.
         strides: Distance of outputs along rows and columns.
         offset_groups: How many groups of channels have offsets of their own.
 
@@ -63,7 +63,7 @@ def deformable_scale_correlation(
     )
     offset_groups = positive_int("offset_groups", offset_groups)
     offsets_bhwo = sequence("offsets_bhwo", offsets_bhwo, "tensors, one for each level")
-    require_each("offsets_bhwo", offsets_bhwo, len(levels_bhwc), "the levels")
+    require_each("offsets_bhwo", offsets_bhwo, len(dilations), "the levels that are computed")
     for offset in offsets_bhwo:
         tensor("offsets_bhwo", offset, "bhwo")
         count = 2 * offset_groups * kernel_lijcf.shape[1] * kernel_lijcf.shape[2]

@@ -17,7 +17,6 @@ from low_rank_local_connectivity.ops.arguments import (
     number_above,
     per_axis,
     positive_int,
-    require_each,
     require_length,
     require_same_dtype,
     sequence,
@@ -283,11 +282,12 @@ def scale_correlation(
     Args:
         levels_bhwc: The levels, finest first.
         kernel_lijcf: One kernel for all of them; all levels that it reads together, one size.
-        dilations: Distance of taps at each level.
+        dilations: Distance of taps at each level that is computed: at all, or at the first ones,
+            which read the others.
         strides: Distance of outputs along rows and columns.
 
     Returns:
-        One tensor `(batch, ceil(height / stride), ceil(width / stride), filters)` per level.
+        One tensor `(batch, ceil(height / stride), ceil(width / stride), filters)` per dilation.
 
     Raises:
         ValueError: If an argument is of another kind, or shapes do not fit together.
@@ -324,7 +324,11 @@ def checked_levels(levels: Any, kernel: Any, dilations: Any, strides: Any) -> tu
         require_length("levels_bhwc", level, "c", kernel_lijcf.shape[3], "of the kernel's channels")
         require_same_dtype(levels_bhwc=level, kernel_lijcf=kernel_lijcf)
     dilations = sequence("dilations", dilations, "integers")
-    require_each("dilations", dilations, len(levels_bhwc), "the levels")
+    if not 0 < len(dilations) <= len(levels_bhwc):
+        raise ValueError(
+            "`dilations` must have one item for each level that is computed, at least 1 and at "
+            f"most {len(levels_bhwc)}, the number of levels. Received: {len(dilations)} items."
+        )
     shapes = {tuple(level.shape[1:3]) for level in levels_bhwc}
     sizes = {size for size in shapes if all(isinstance(length, int) for length in size)}
     if kernel_lijcf.shape[0] > 1 and len(sizes) > 1:

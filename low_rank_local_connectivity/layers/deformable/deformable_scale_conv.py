@@ -57,6 +57,7 @@ class DeformableScaleConv2D(OffsetBranch, ScaleConv2D):
         activity_regularizer: Regularizer of the output.
         kernel_constraint: Constraint on the kernel.
         bias_constraint: Constraint on the biases.
+        output_scales: As in `ScaleConv2D`.
 
     Weights, in this order:
         kernel: `(interaction, *kernel_size, input channels, filters)`.
@@ -106,6 +107,8 @@ class DeformableScaleConv2D(OffsetBranch, ScaleConv2D):
         activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
+        *,
+        output_scales: int | None = None,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(
@@ -125,6 +128,7 @@ class DeformableScaleConv2D(OffsetBranch, ScaleConv2D):
             activity_regularizer=activity_regularizer,
             kernel_constraint=kernel_constraint,
             bias_constraint=bias_constraint,
+            output_scales=output_scales,
             **kwargs,
         )
         self._take_offset_arguments(offset_groups, offset_lr_multiplier)
@@ -160,7 +164,7 @@ class DeformableScaleConv2D(OffsetBranch, ScaleConv2D):
         levels = [
             ops.cast(level, self.compute_dtype) for level in levels_of(inputs, self.data_format)
         ]
-        dilations = [1] * len(levels) if pyramid else self.dilations(len(levels))
+        dilations = self.spacings(len(levels), pyramid)
         return join_levels(self._offsets_of(levels, dilations), self.data_format, pyramid)
 
     def _offsets_of(self, levels, dilations):

@@ -27,6 +27,8 @@ from low_rank_local_connectivity.ops.arguments import (
     one_of_any_case,
     per_axis,
     positive_int,
+    received,
+    sizes_of,
 )
 from low_rank_local_connectivity.ops.borders import pad_windows
 from low_rank_local_connectivity.ops.operation_counts import convolution, numbers, per_output
@@ -50,12 +52,19 @@ class AddCoordinates(ConfiguredLayer):
         data_format: `"channels_last"` or `"channels_first"`; Keras's global setting if None.
         coordinate_order: `"row_first"` for the channels in the order of the axes, as the paper's
             release has them, or `"column_first"` for the opposite one, that of Uber's code.
+        tile_to: Spatial size, an integer or a tuple, for inputs that have none: vectors, which then
+            stand at every position, as where a picture is drawn from a few numbers.
 
     Input:
-        `(batch, *spatial, channels)` or `(batch, channels, *spatial)`; any size.
+        `(batch, *spatial, channels)` or `(batch, channels, *spatial)`; any size. With `tile_to`,
+        `(batch, channels)`.
 
     Output:
-        The same with a channel more for each axis, and for the radius, behind the others.
+        The same, of size `tile_to` if given, with a channel more for each axis, and for the radius,
+        behind the others.
+
+    Raises:
+        ValueError: If an argument is out of range, or the inputs have other axes.
 
     Reference:
         Liu et al., "An Intriguing Failing of Convolutional Neural Networks and the CoordConv
@@ -69,27 +78,42 @@ class AddCoordinates(ConfiguredLayer):
         with_radius: bool = False,
         data_format: str | None = None,
         coordinate_order: CoordinateOrder = "row_first",
+        tile_to: int | tuple[int, ...] | None = None,
         **kwargs: Unpack[RegularizedLayerArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.with_radius = boolean("with_radius", with_radius)
         self.data_format = standardize_data_format(data_format)
         self.coordinate_order: CoordinateOrder = checked_order(coordinate_order)
-        self.input_spec = layers.InputSpec(ndim=self.dimensions + 2)
+        self.tile_to = None if tile_to is None else per_axis("tile_to", tile_to, self.dimensions)
+        self.input_spec = layers.InputSpec(ndim=self.dimensions + 2 if tile_to is None else 2)
         self._build_now(AddCoordinates)
 
     ARGUMENTS = arguments_of(__init__)
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the input's shape with the coordinates' channels added."""
-        sizes, channels = split_shape(input_shape, self.data_format, self.dimensions)
+        batch, sizes, channels = self._split(input_shape)
         added = self.dimensions + self.with_radius
-        return join_shape(input_shape[0], sizes, channels + added, self.data_format)
+        return join_shape(batch, sizes, channels + added, self.data_format)
+
+    def _split(self, input_shape: Any) -> tuple[Any, tuple, int]:
+        """Returns the batch, the size at which coordinates are appended, and the channels."""
+        if self.tile_to is None:
+            sizes, channels = split_shape(input_shape, self.data_format, self.dimensions)
+            return input_shape[0], sizes, channels
+        if len(sizes_of(input_shape) or ()) != 2:
+            raise ValueError(
+                f"Layer {self.name!r} tiles vectors, (batch, channels), to {self.tile_to}. "
+                f"Received: {received('input_shape', input_shape)}. Leave `tile_to` out for inputs "
+                "that have positions."
+            )
+        return input_shape[0], self.tile_to, input_shape[1]
 
     @property
-    def windows(self) -> Windows:
-        """Each position by itself."""
-        return Windows.single(self.dimensions)
+    def windows(self) -> Windows | None:
+        """Each position by itself; None if there are none before this layer."""
+        return Windows.single(self.dimensions) if self.tile_to is None else None
 
     def operations(self, input_shape: Any) -> int:
         """Counts nothing: coordinates are constants."""
@@ -98,13 +122,21 @@ class AddCoordinates(ConfiguredLayer):
 
     def call(self, inputs):
         """Appends the coordinates."""
-        inputs = to_channels_last(inputs, self.data_format)
+        inputs = self._positions(inputs)
         shape: Any = ops.shape(inputs)
         maps = coordinate_maps(
             shape[1:-1], at_least_float32(inputs), self.coordinate_order, self.with_radius
         )
         maps = [ops.broadcast_to(ops.cast(one, inputs.dtype), (*shape[:-1], 1)) for one in maps]
         return from_channels_last(ops.concatenate([inputs, *maps], axis=-1), self.data_format)
+
+    def _positions(self, inputs):
+        """Returns the inputs channels last, vectors at every position."""
+        if self.tile_to is None:
+            return to_channels_last(inputs, self.data_format)
+        batch, channels = ops.shape(inputs)
+        vectors = ops.reshape(inputs, (batch, *(1 for _ in self.tile_to), channels))
+        return ops.broadcast_to(vectors, (batch, *self.tile_to, channels))
 
 
 def checked_order(value: Any) -> CoordinateOrder:
@@ -184,6 +216,7 @@ class CoordConv(TakesAnyDtype):
         kernel_size: Taps per spatial axis: an integer or a tuple.
         with_radius: Whether to append the radius too.
         coordinate_order: As in `AddCoordinates2D`.
+        tile_to: As in `AddCoordinates2D`: the size to which inputs that are vectors are tiled.
         **convolution_arguments: Any other argument of Keras's convolution, by name. `padding` may
             have the further values that `LocallyConnected2D` has, which Keras's has not; what then
             stands around the input stands around the coordinates too.
@@ -193,7 +226,7 @@ class CoordConv(TakesAnyDtype):
         `(*kernel_size, input channels + coordinates, filters)`.
 
     Input:
-        As Keras's convolution.
+        As Keras's convolution; with `tile_to`, `(batch, channels)`.
 
     Output:
         As Keras's convolution.
@@ -215,6 +248,7 @@ class CoordConv(TakesAnyDtype):
         with_radius: bool = False,
         *,
         coordinate_order: CoordinateOrder = "row_first",
+        tile_to: int | tuple[int, ...] | None = None,
         **convolution_arguments: Unpack[Conv2DTransposeArguments],
     ) -> None:
         given: dict[str, Any] = {**convolution_arguments}
@@ -244,10 +278,11 @@ class CoordConv(TakesAnyDtype):
             with_radius,
             self.convolution.data_format,
             coordinate_order,
+            tile_to,
             dtype=self.dtype_policy,
             name="coordinates",
         )
-        self.input_spec = layers.InputSpec(ndim=dimensions + 2)
+        self.input_spec = self.coordinates.input_spec
 
     def _checked_padding(self, value: Any) -> Any:
         dimensions = self.add_coordinates.dimensions
@@ -259,20 +294,22 @@ class CoordConv(TakesAnyDtype):
         convolution = self.convolution.get_config()
         rest = {name: value for name, value in convolution.items() if name not in own}
         rest.pop("activity_regularizer", None)
-        mine = {name: getattr(self, name) for name in ("with_radius", "coordinate_order")}
+        coordinates = self.coordinates.get_config()
+        names = ("with_radius", "coordinate_order", "tile_to")
+        mine = {name: coordinates[name] for name in names}
         return {**rest, **own, **mine, "padding": self.padding}
 
     def build(self, input_shape: Any) -> None:
         """Creates the convolution's weights for inputs of this shape."""
-        shape = self.coordinates.compute_output_shape(input_shape)
-        self._check_sizes(input_shape)
-        self.convolution.build(shape)
+        self.convolution.build(self._extended_shape(input_shape))
 
-    def _check_sizes(self, input_shape: Any) -> None:
-        """Refuses inputs with too little to read for the border."""
+    def _extended_shape(self, input_shape: Any) -> tuple:
+        """Returns the shape with coordinates; refuses too little to read for the border."""
+        shape = self.coordinates.compute_output_shape(input_shape)
         if self.padding not in self.paddings:
-            sizes, _ = split_shape(input_shape, self.data_format, self.add_coordinates.dimensions)
+            sizes, _ = split_shape(shape, self.data_format, self.add_coordinates.dimensions)
             fitting_windows(self, sizes)
+        return shape
 
     @property
     def data_format(self) -> str:
@@ -281,8 +318,7 @@ class CoordConv(TakesAnyDtype):
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """Returns the convolution's output shape."""
-        self._check_sizes(input_shape)
-        shape = self.coordinates.compute_output_shape(input_shape)
+        shape = self._extended_shape(input_shape)
         if self.padding in self.paddings:
             return tuple(self.convolution.compute_output_shape(shape))
         sizes, _ = split_shape(shape, self.data_format)
@@ -304,7 +340,7 @@ class CoordConv(TakesAnyDtype):
 
     def call(self, inputs):
         """Appends the coordinates and convolves."""
-        self._check_sizes(tuple(inputs.shape))
+        self._extended_shape(tuple(inputs.shape))
         extended = self.coordinates(inputs)
         if self.padding not in self.paddings:
             padded = pad_windows(to_channels_last(extended, self.data_format), self.windows)

@@ -65,6 +65,8 @@ class ScaleConv2D(CommutesWithScaling, LayerWithKernels):
         activity_regularizer: Regularizer of the output.
         kernel_constraint: Constraint on the kernel.
         bias_constraint: Constraint on the biases.
+        output_scales: How many levels to compute, the finest first; all if None. The outputs of
+            `scales - interaction + 1` levels read all that they should.
 
     Weights:
         kernel: `(interaction, *kernel_size, input channels, filters)`.
@@ -78,7 +80,8 @@ class ScaleConv2D(CommutesWithScaling, LayerWithKernels):
         that `interaction` must be 1.
 
     Output:
-        As the input, `ceil(size / stride)` large, with `filters` channels.
+        As the input, `ceil(size / stride)` large, with `filters` channels, and of `output_scales`
+        levels.
 
     Raises:
         ValueError: If an argument is out of range, or the input no scale space.
@@ -111,6 +114,8 @@ class ScaleConv2D(CommutesWithScaling, LayerWithKernels):
         activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
+        *,
+        output_scales: int | None = None,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
@@ -121,6 +126,9 @@ class ScaleConv2D(CommutesWithScaling, LayerWithKernels):
         self.base = self._checked_base(base)
         self.strides = per_axis("strides", strides, 2)
         self.data_format = standardize_data_format(data_format)
+        self.output_scales = (
+            None if output_scales is None else positive_int("output_scales", output_scales)
+        )
         self.keep(
             activation=activation,
             use_bias=use_bias,
@@ -175,6 +183,7 @@ class ScaleConv2D(CommutesWithScaling, LayerWithKernels):
                 "`interaction` must be at most the number of scales. Received: interaction="
                 f"{self.interaction} with {len(sizes)} scales in input_shape={tuple(input_shape)}."
             )
+        self._computed_levels(len(sizes))
         self.input_spec = input_spec(input_shape, self.data_format, channels)
         self.kernel = self.add_weight(
             shape=(self.interaction, *self.kernel_size, channels, self.filters),
@@ -185,14 +194,26 @@ class ScaleConv2D(CommutesWithScaling, LayerWithKernels):
         )
         self.bias = add_bias(self)
 
+    def _computed_levels(self, num_scales: int) -> int:
+        """Returns how many levels the outputs have, of inputs of so many."""
+        if self.output_scales is None:
+            return num_scales
+        if self.output_scales > num_scales:
+            raise ValueError(
+                "`output_scales` must be at most the number of scales. Received: output_scales="
+                f"{self.output_scales} with {num_scales} scales given to layer {self.name!r}."
+            )
+        return self.output_scales
+
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the input's shape with the filters as channels, of each level of a pyramid."""
         levels, _ = split_scale_space(input_shape, self.data_format, self.name)
-        sizes = [tuple(map(_strided, size, self.strides)) for size in levels]
+        computed = self._computed_levels(len(levels))
+        sizes = [tuple(map(_strided, size, self.strides)) for size in levels[:computed]]
         if is_pyramid(input_shape):
-            pairs = zip(input_shape, sizes, strict=True)
+            pairs = zip(input_shape[:computed], sizes, strict=True)
             return [join_shape(one[0], size, self.filters, self.data_format) for one, size in pairs]
-        size = (len(levels), *sizes[0])
+        size = (computed, *sizes[0])
         return join_shape(input_shape[0], size, self.filters, self.data_format)
 
     # Taps are farther apart at coarser levels: no one window says how far.
@@ -211,20 +232,24 @@ class ScaleConv2D(CommutesWithScaling, LayerWithKernels):
         shape = self.compute_output_shape(input_shape)
         levels, _ = split_scale_space(shape, self.data_format, self.name)
         positions = [numbers((None, *size)) for size in levels]
-        count = len(positions)
+        count = len(split_scale_space(input_shape, self.data_format, self.name)[0])
         return [(min(self.interaction, count - k), one) for k, one in enumerate(positions)]
 
     def correlate(self, levels: list[Any], dilations: list[int]) -> list[Any]:
-        """Correlates every level, its channels last, with the kernel."""
+        """Correlates levels, their channels last, with the kernel: as many as have a dilation."""
         kernel = ops.convert_to_tensor(self.kernel)
         return scale_correlation(levels, kernel, dilations, self.strides)
 
+    def spacings(self, num_scales: int, pyramid: bool) -> list[int]:
+        """Returns the distance of taps at each level that is computed."""
+        computed = self._computed_levels(num_scales)
+        return [1] * computed if pyramid else self.dilations(num_scales)[:computed]
+
     def call(self, inputs):
-        """Convolves every level, adds the biases and applies the activation."""
+        """Convolves the levels, adds the biases and applies the activation."""
         levels = levels_of(inputs, self.data_format)
         pyramid = is_pyramid(inputs)
-        dilations = [1] * len(levels) if pyramid else self.dilations(len(levels))
-        outputs = self.correlate(levels, dilations)
+        outputs = self.correlate(levels, self.spacings(len(levels), pyramid))
         outputs = [self.activation(with_biases(level, self.bias)) for level in outputs]
         return join_levels(outputs, self.data_format, pyramid)
 

@@ -120,6 +120,19 @@ def test_offsets_of_half_an_image_are_those_of_one_level_on(rng):
     np.testing.assert_allclose(before, 2 * after, rtol=0, atol=1e-4)
 
 
+def test_the_first_levels_of_the_outputs_are_those_of_all(rng):
+    maps = rng.normal(size=SHAPE).astype("float32")
+    whole, part = (
+        layers.DeformableScaleConv2D(5, 3, 2, **more) for more in ({}, {"output_scales": 3})
+    )
+    for layer in (whole, part):
+        layer.build(SHAPE)
+    randomize(whole, rng)
+    part.set_weights(whole.get_weights())
+    np.testing.assert_allclose(call(part, maps), call(whole, maps)[:, :3], atol=1e-5)
+    assert compute(part.offsets, maps).shape == (*SHAPE[:1], 3, *SHAPE[2:4], 18)
+
+
 def test_a_pyramid_s_levels_are_deformable_convolutions(rng):
     levels = [rng.normal(size=(2, *size, 6)).astype("float32") for size in ((8, 11), (4, 5))]
     layer = layers.DeformableScaleConv2D(5, 3)

@@ -100,7 +100,53 @@ def test_a_border_stands_around_the_coordinates_too(padding, rng):
     assert layer.compute_output_shape(inputs.shape) == expected.shape
 
 
+TILED = {
+    "AddCoordinates1D": ({"tile_to": 13}, 1),
+    "AddCoordinates2D": ({"tile_to": (8, 11), "data_format": "channels_first"}, 2),
+    "AddCoordinates3D": ({"tile_to": (5, 7, 6), "coordinate_order": "column_first"}, 3),
+    "CoordConv1D": ({"filters": 6, "kernel_size": 3, "tile_to": 13, "padding": "reflect"}, 1),
+    "CoordConv2DTranspose": ({"filters": 6, "kernel_size": 3, "tile_to": (8, 11), "strides": 2}, 2),
+}
+
+
+@pytest.mark.parametrize("name", TILED)
+def test_a_vector_stands_at_every_position(name, rng):
+    arguments, dimensions = TILED[name]
+    vectors = rng.normal(size=(2, 4)).astype("float32")
+    layer = getattr(layers, name)(**arguments)
+    again = type(layer).from_config(json.loads(json.dumps(layer.get_config())))
+    rest = {key: value for key, value in arguments.items() if key != "tile_to"}
+    untiled = type(layer)(**rest)
+    first = rest.get("data_format") == "channels_first"
+    sizes = SHAPES[dimensions][1:-1]
+    maps = np.broadcast_to(vectors.reshape(2, *[1] * dimensions, 4), (2, *sizes, 4))
+    maps = np.ascontiguousarray(np.moveaxis(maps, -1, 1) if first else maps)
+    for one, shape in ((layer, (None, 4)), (again, (None, 4)), (untiled, maps.shape)):
+        one.build(shape)
+    randomize(untiled, rng)
+    again.set_weights(untiled.get_weights())
+    expected = call(untiled, maps)
+    np.testing.assert_allclose(call(again, vectors), expected, rtol=1e-5, atol=1e-5)
+    assert layer.compute_output_shape((None, 4)) == (None, *expected.shape[1:])
+    model = keras.Sequential([keras.Input((4,)), again])
+    np.testing.assert_allclose(model.predict(vectors, verbose=0), expected, rtol=1e-5, atol=1e-5)
+
+
 REFUSED = {
+    "positions where vectors are tiled": (
+        lambda: layers.AddCoordinates2D(tile_to=8, name="tiles").compute_output_shape((2, 8, 8, 3)),
+        (
+            "Layer 'tiles' tiles vectors, (batch, channels), to (8, 8). Received: input_shape="
+            "(2, 8, 8, 3). Leave `tile_to` out for inputs that have positions."
+        ),
+    ),
+    "a size to tile to": (
+        lambda: layers.CoordConv2D(6, 3, tile_to=(8, 0)),
+        (
+            "`tile_to` must be an integer of at least 1, or a tuple of 2 of them. Received: "
+            "tile_to=(8, 0)."
+        ),
+    ),
     "an order": (
         lambda: layers.AddCoordinates2D(coordinate_order="uber"),
         (

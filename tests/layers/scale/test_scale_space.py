@@ -304,6 +304,42 @@ def test_sizes_and_numbers_of_scales_may_change_after_building(rng):
         np.testing.assert_allclose(call(layer, inputs), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_levels_that_are_only_read_are_not_computed(data_format, rng):
+    inputs = rng.normal(size=SHAPE).astype("float32")
+    first = data_format == "channels_first"
+    given = np.moveaxis(inputs, -1, 1) if first else inputs
+    arguments = {"interaction": 3, "strides": (1, 2), "data_format": data_format}
+    layer = made(rng, given.shape, output_scales=2, **arguments)
+    expected = scale_correlation(inputs, to_numpy(layer.kernel), [1, 2, 4, 8], (1, 2))[:, :2]
+    found = call(layer, given)
+    assert layer.compute_output_shape(given.shape) == found.shape
+    found = np.moveaxis(found, 1, -1) if first else found
+    np.testing.assert_allclose(found, expected + to_numpy(layer.bias), rtol=0, atol=1e-4)
+    # Both levels read three, where the last two of all four have fewer: 3 + 3 of 3 + 3 + 2 + 1.
+    plain = made(rng, given.shape, use_bias=False, output_scales=2, **arguments)
+    all_four = made(rng, given.shape, use_bias=False, **arguments)
+    assert 9 * plain.operations(given.shape) == 6 * all_four.operations(given.shape)
+
+
+@pytest.mark.parametrize("kind", [layers.ScaleConv2D, layers.DeformableScaleConv2D])
+def test_a_pyramid_s_first_levels_are_those_of_the_whole(kind, rng):
+    levels = [
+        rng.normal(size=(2, *size, 3)).astype("float32") for size in ((8, 11), (4, 5), (2, 2))
+    ]
+    shapes = [level.shape for level in levels]
+    whole, part = kind(5, 3), kind(5, 3, output_scales=2)
+    for layer in (whole, part):
+        layer.build(shapes)
+    randomize(whole, rng)
+    part.set_weights(whole.get_weights())
+    found, expected = part(levels), whole(levels)
+    assert len(found) == 2
+    assert part.compute_output_shape(shapes) == whole.compute_output_shape(shapes)[:2]
+    for one, other in zip(found, expected[:2], strict=True):
+        np.testing.assert_array_equal(to_numpy(one), to_numpy(other))
+
+
 # Poolings and normalisation.
 
 
@@ -553,6 +589,14 @@ REFUSED = {
     "more interaction than scales": (
         lambda: layers.ScaleConv2D(5, 3, interaction=5).build(SHAPE),
         "`interaction` must be at most the number of scales. Received: interaction=5 with 4 scales in input_shape=(2, 4, 13, 17, 3).",
+    ),
+    "no output scales": (
+        lambda: layers.ScaleConv2D(5, 3, output_scales=0),
+        "`output_scales` must be an integer of at least 1. Received: output_scales=0.",
+    ),
+    "more output scales than scales": (
+        lambda: layers.ScaleConv2D(5, 3, output_scales=5, name="conv").build(SHAPE),
+        "`output_scales` must be at most the number of scales. Received: output_scales=5 with 4 scales given to layer 'conv'.",
     ),
     "interaction in a pyramid": (
         lambda: layers.ScaleConv2D(5, 3, interaction=2).build([(2, 8, 9, 3), (2, 4, 4, 3)]),
