@@ -138,6 +138,8 @@ class Dataset:
             or None if nothing does; it loads no framework.
         max_pixels: Pixels that an image in a file may have; those with more are not decoded, and
             count as unreadable.
+        packed: Function of a folder that says whether it holds the dataset in files for which
+            TensorFlow is not needed; None where there are none of that kind.
     """
 
     name: str
@@ -159,6 +161,7 @@ class Dataset:
     needs_tensorflow: bool = False
     complete: Callable[["Dataset", str | None], "Dataset"] | None = None
     max_pixels: int = MOST_PIXELS
+    packed: Callable[[str | None], bool] | None = None
 
     def at(self, data_dir: str | None = None, image_size: int | None = None) -> "Dataset":
         """Returns the dataset with the shapes, class names and sizes found in a folder.
@@ -172,6 +175,8 @@ class Dataset:
             FileNotFoundError: If the folder is needed and does not exist.
         """
         dataset = self if image_size is None else self._of_size(image_size)
+        if self.packed is not None and self.packed(data_dir):
+            dataset = dataclasses.replace(dataset, needs_tensorflow=False)
         return dataset if self.complete is None else self.complete(dataset, data_dir)
 
     def _of_size(self, image_size: int) -> "Dataset":

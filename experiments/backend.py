@@ -73,13 +73,20 @@ def check_backend(dataset: Dataset | None = None) -> None:
     if needs_tensorflow(dataset) and importlib.util.find_spec("tensorflow") is None:
         raise ValueError(
             f"The images of {dataset.name} are read by TensorFlow on every backend, but it is not "
-            f"installed: pip install '{PROJECT}[experiments]'."
+            f"installed: pip install '{PROJECT}[experiments]'{_instead(dataset)}."
         )
     if not needs_tensorflow(dataset) and importlib.util.find_spec("grain") is None:
         raise ValueError(
             f"Data is read by grain on {name}, but it is not installed: "
             f"pip install '{PROJECT}[{name}]'."
         )
+
+
+def _instead(dataset: Dataset) -> str:
+    """Returns what else can be done where TensorFlow is not installed."""
+    if dataset.packed is None or backend_name() == "tensorflow":
+        return ""
+    return f", or give the folder of {dataset.name}.npz with `data_dir`"
 
 
 def load_framework(virtual_devices: int | None = None) -> None:

@@ -2,6 +2,7 @@
 
     python -m experiments.campaign --budget=cpu --minutes=120 --data_dir=DATA
     python -m experiments.campaign --budget=cpu --status
+    python -m experiments.campaign --pack=PACKED --data_dir=DATA
 
 A campaign is a list of runs: rows, data sets, ranks and seeds, in the order of what each would
 teach. It trains the next one that is neither recorded nor being trained by another process, until
@@ -9,6 +10,8 @@ the minutes are over. The run that is then trained saves its state and ends; the
 on with it.
 Several processes, also on several machines that share the folder, divide the runs among them. Each
 finished run is a line of `records.jsonl` in the folder, which `lrlc-report` reads.
+`--pack` writes MNIST and CIFAR-10, as prepared in DATA, to files of arrays; with those as
+`--data_dir` a machine without TensorFlow trains too, on JAX or PyTorch.
 """
 
 import contextlib
@@ -24,6 +27,7 @@ from types import FrameType
 from typing import NoReturn
 
 from low_rank_local_connectivity.data import DATASETS
+from low_rank_local_connectivity.data.packed import pack
 from low_rank_local_connectivity.experiments.experiment import Experiment
 from low_rank_local_connectivity.experiments.fields import POSITIVE, Group, field, one_of
 from low_rank_local_connectivity.experiments.flags import (
@@ -115,6 +119,13 @@ class Options:
     model_dir: str = field(
         "runs/campaign", "Folder of the runs and of records.jsonl.", Group.SAVING, path=True
     )
+    pack: str | None = field(
+        None,
+        "Folder to which to write the data sets as arrays, in files of less than 60 MB; train "
+        "nothing.",
+        Group.OUTPUT,
+        path=True,
+    )
 
 
 def main() -> None:
@@ -134,6 +145,10 @@ def carry_on(options: Options, words: Sequence[str]) -> int:
     """
     if words:
         raise ValueError(f"Only flags are taken. Received: {' '.join(words)}.")
+    if options.pack:
+        for file in packed(options):
+            say(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+        return 0
     folder = Path(options.model_dir)
     runs = [planned(experiment, folder) for experiment in experiments(options)]
     if options.status:
@@ -142,6 +157,21 @@ def carry_on(options: Options, words: Sequence[str]) -> int:
     for dataset in sorted({run.config["dataset"] for run in runs}):
         DATASETS[dataset].find(options.data_dir)
     return train(runs, folder, 60 * options.minutes)
+
+
+def packed(options: Options) -> list[Path]:
+    """Writes the data sets of a budget as arrays, and returns their files.
+
+    Raises:
+        ValueError: If the folder has some of them.
+        FileNotFoundError: If the data is missing.
+    """
+    names = sorted({dataset for dataset, _, _ in BUDGETS[options.budget].runs})
+    for name in names:
+        DATASETS[name].find(options.data_dir)
+    return [
+        file for name in names for file in pack(DATASETS[name], options.data_dir, str(options.pack))
+    ]
 
 
 def experiments(options: Options) -> list[Experiment]:

@@ -131,7 +131,7 @@ def checked(argv: list[str]) -> tuple[Experiment, dict[str, Any] | None]:
             check_weights(one)
         if not experiment.download:
             DATASETS[experiment.dataset].find(experiment.data_dir)
-        check_backend(DATASETS[experiment.dataset])
+        check_backend(experiment.placed)
         check_clock()
         if FLAGS.sweep_engine == "ray":
             check_ray()

@@ -157,7 +157,7 @@ def evaluate(options: Options, words: Sequence[str]) -> int:
     folder = folder_of(options.model)
     config = read_config(folder / "config.json")
     dataset, data_dir = examples_of(options, dataset_of(folder), config)
-    check_backend(DATASETS[dataset.name])
+    check_backend(dataset)
     load_framework()
     from low_rank_local_connectivity import training
 
