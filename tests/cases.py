@@ -779,6 +779,12 @@ CASES = [
         (2, 4, 5, 8, 11),
         "channels_first",
     ),
+    Case(
+        "GroupConv2D",
+        {"filters": 4, "kernel_size": 3, "order": 3, "reflections": True, "basis": "steerable"},
+        (2, 5, 7, 6, 2),
+        "reflections, steerable",
+    ),
     Case("GroupPooling2D", {"mode": "mean"}, (2, 8, 11, 4, 5)),
     Case("GroupPooling2D", {"data_format": "channels_first"}, (2, 4, 5, 8, 11), "channels_first"),
     Case("GroupBatchNormalization", {"momentum": 0.7, "epsilon": 0.01}, (2, 8, 11, 4, 5)),

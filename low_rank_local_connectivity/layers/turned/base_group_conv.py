@@ -23,9 +23,9 @@ from low_rank_local_connectivity.layers.turned.group_maps import (
     split_orientations,
     works_by_value,
 )
-from low_rank_local_connectivity.ops.arguments import positive_int
+from low_rank_local_connectivity.ops.arguments import boolean, one_of, positive_int
 from low_rank_local_connectivity.ops.convolution import windowed_convolution
-from low_rank_local_connectivity.ops.group_conv import expand_kernel, tap_count
+from low_rank_local_connectivity.ops.group_conv import BASES, Basis, expand_kernel, tap_count
 from low_rank_local_connectivity.ops.plane_group import PlaneGroup
 from low_rank_local_connectivity.ops.windows import READ_BORDERS, Padding
 
@@ -56,6 +56,9 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
         activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
+        *,
+        reflections: bool = False,
+        basis: Basis = "taps",
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(
@@ -77,6 +80,8 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
             **kwargs,
         )
         self.order = positive_int("order", order)
+        self.reflections = boolean("reflections", reflections)
+        self.basis: Basis = one_of("basis", basis, BASES)
         for name in ("kernel_size", "strides", "dilation_rate"):
             rows, columns = getattr(self, name)
             if rows != columns:
@@ -88,6 +93,11 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
         self.input_spec = keras.layers.InputSpec(ndim=5 if self.reads_orientations else 4)
 
     ARGUMENTS = arguments_of(__init__)
+
+    @property
+    def group(self) -> PlaneGroup:
+        """The rotations and reflections by which filters are turned, one for each orientation."""
+        return PlaneGroup(self.order, self.reflections)
 
     def _check_padding(self) -> None:
         """Refuses a border that is wider at one side of the image than at another."""
@@ -116,13 +126,13 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
         last = self.data_format == "channels_last"
         axes = {-1 if last else -3: self.input_channels}
         if self.reads_orientations:
-            axes[-2 if last else 1] = self.order
+            axes[-2 if last else 1] = self.group.size
         self.input_spec = keras.layers.InputSpec(ndim=len(input_shape), axes=axes)
-        orientations = (self.order,) if self.reads_orientations else ()
-        taps = tap_count(self.kernel_size[0], self.order)
+        orientations = (self.group.size,) if self.reads_orientations else ()
+        taps = tap_count(self.kernel_size[0], self.order, self.basis)
 
         def draw(shape, dtype=None):
-            return draw_turned_filters(self.kernel_initializer, shape, taps, self.order, dtype)
+            return draw_turned_filters(self.kernel_initializer, shape, taps, self.group.size, dtype)
 
         self.kernel = self.add_weight(
             shape=(*self.kernel_size, *orientations, self.input_channels, self.filters),
@@ -136,12 +146,17 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
         self.bias = add_bias(self)
 
     def _check_orientations(self, shape: tuple, orientations: int | None) -> None:
-        if orientations != self.order:
+        if orientations != self.group.size:
+            has = f"order={self.order}"
+            both = "`order`"
+            if self.reflections:
+                has = f"{self.group.size} for {has} with reflections"
+                both = "`order` and `reflections`"
             raise ValueError(
-                f"Inputs of layer {self.name!r} must have as many orientations as it has, "
-                f"order={self.order}, along axis {-2 if self.data_format == 'channels_last' else 1}"
-                f". Received: input_shape={shape}, with {orientations}. Give every layer of a "
-                "network the same `order`."
+                f"Inputs of layer {self.name!r} must have as many orientations as it has, {has}, "
+                f"along axis {-2 if self.data_format == 'channels_last' else 1}. Received: "
+                f"input_shape={shape}, with {orientations}. Give every layer of a network the same "
+                f"{both}."
             )
 
     def _check_windows(self, sizes: Any, unknown: bool = False) -> None:
@@ -184,16 +199,16 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
         return ()
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
-        """Returns `(batch, *output sizes, order, filters)`, or with both behind the batch."""
+        """Returns `(batch, *sizes, orientations, filters)`, or with both behind the batch."""
         shape = input_shape
         if self.reads_orientations:
             shape, _ = plain_shape(shape, self.data_format)
         plain = super().compute_output_shape(shape)
-        return group_shape(plain, self.order, self.data_format)
+        return group_shape(plain, self.group.size, self.data_format)
 
     def _group_of(self, maps) -> PlaneGroup:
         del maps
-        return PlaneGroup(self.order)
+        return self.group
 
     @property
     def plain_kernel(self) -> Any:
@@ -201,7 +216,7 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
         kernel = ops.convert_to_tensor(self.kernel)
         if not self.reads_orientations:
             kernel = ops.expand_dims(kernel, 2)
-        return expand_kernel(kernel, self.order)
+        return expand_kernel(kernel, self.order, self.reflections, self.basis)
 
     def call(self, inputs):
         """Convolves with the filters in all orientations."""
@@ -217,7 +232,7 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
         # end where the padded image does.
         kernel = ops.cast(self.plain_kernel, inputs.dtype)
         outputs = windowed_convolution(inputs, kernel, self.windows)
-        outputs = split_orientations(outputs, self.order, "channels_last")
+        outputs = split_orientations(outputs, self.group.size, "channels_last")
         outputs = with_biases(outputs, self.bias)
         if not last:
             outputs = ops.transpose(outputs, (0, 3, 4, 1, 2))
@@ -226,11 +241,11 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
     def to_conv2d(self) -> keras.layers.Conv2D:
         """Returns the plain convolution that computes the same, its kernel spelled out.
 
-        It has `order * filters` filters: filter `r * filters + f` is filter `f` in orientation
-        `r`. Likewise its input channel `s * channels + c` is channel `c` in orientation `s`, if
-        the inputs have orientations. So channels-last maps `(batch, height, width, order, filters)`
-        need only be reshaped, and channels-first ones too. Regularizers and constraints have no
-        counterpart and stay behind.
+        It has as many filters as this layer makes maps: filter `r * filters + f` is filter `f` in
+        orientation `r`. Likewise its input channel `s * channels + c` is channel `c` in
+        orientation `s`, if the inputs have orientations. So channels-last maps
+        `(batch, height, width, order, filters)` need only be reshaped, and channels-first ones too.
+        Regularizers and constraints have no counterpart and stay behind.
 
         Returns:
             Built layer of the same name, `trainable` flag and dtype policy.
@@ -249,7 +264,7 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
                 "Make the activation a layer of its own."
             )
         conv = keras.layers.Conv2D(
-            self.order * self.filters,
+            self.group.size * self.filters,
             **{name: getattr(self, name) for name in KEPT},
             use_bias=self.use_bias,
             dtype=self.dtype_policy,
@@ -258,6 +273,6 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
         kernel = ops.convert_to_numpy(self.plain_kernel)
         conv.build(join_shape(None, (None, None), kernel.shape[2], self.data_format))
         biases = [] if self.bias is None else [ops.convert_to_numpy(self.bias)]
-        conv.set_weights([kernel, *(np.tile(one, self.order) for one in biases)])
+        conv.set_weights([kernel, *(np.tile(one, self.group.size) for one in biases)])
         conv.trainable = self.trainable
         return conv
