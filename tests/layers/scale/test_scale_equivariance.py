@@ -31,6 +31,20 @@ def test_a_convolution_of_a_pyramid_treats_its_levels_alike(rng):
     assert max(layer.check_equivariance(levels).values()) < 1e-5
 
 
+@pytest.mark.parametrize("computed", [1, 2])
+def test_levels_that_are_not_computed_are_not_compared(computed, rng):
+    shape = (2, 3, 13, 10, 4)
+    layer = layers.ScaleConv2D(5, 3, interaction=2, output_scales=computed)
+    errors = built(layer, shape, rng).check_equivariance(rng.normal(size=shape))
+    assert list(errors) == ["subsampling by 2"][: computed - 1]
+    pyramid = [
+        rng.normal(size=(2, *size, 4)).astype("float32") for size in ((9, 8), (5, 4), (3, 2))
+    ]
+    layer = layers.DeformableScaleConv2D(5, 3, output_scales=computed)
+    errors |= built(layer, [level.shape for level in pyramid], rng).check_equivariance(pyramid)
+    assert all(error < 1e-5 for error in errors.values())
+
+
 @pytest.mark.once
 @pytest.mark.parametrize("scale_offsets", [False, True])
 def test_a_deformable_one_is_exact_where_whole_offsets_grow_with_the_scale(scale_offsets, rng):
