@@ -100,7 +100,7 @@ class TransposedWindows:
 
     @property
     def whole(self) -> Windows:
-        """The same windows, as read by the adjoint from all that they write: unpadded."""
+        """The same windows, unpadded, as the adjoint reads them from all that they write."""
         return Windows(self.sizes, self.strides, self.dilations, "valid")
 
     @property
