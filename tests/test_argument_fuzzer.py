@@ -457,7 +457,12 @@ FUNCTIONS: dict[Any, Any] = {
         "additive_axes": (0, 1),
         "seed": 0,
     },
-    conversion.relaxing: lambda: {"spatial_rank": 2, "spread": 0.1, "seed": 0},
+    conversion.relaxing: lambda: {
+        "spatial_rank": 2,
+        "spread": 0.1,
+        "additive_axes": (0,),
+        "seed": 0,
+    },
     conversion.merge_cascade: lambda: {
         "layers": [built(keras.layers.Conv2D, 3, 3), built(keras.layers.Conv2D, 3, 3)],
     },

@@ -858,6 +858,23 @@ def test_depthwise_separable_and_grouped_convolutions_are_relaxed_together(rng):
     assert "DepthwiseLocallyConnected2D" in [type(layer).__name__ for layer in served.layers]
 
 
+@pytest.mark.once
+def test_a_network_for_images_of_any_width_is_relaxed_along_its_rows(rng):
+    steps = [keras.layers.Conv2D(4, 3, padding="same"), keras.layers.DepthwiseConv2D(3)]
+    model = keras.Sequential([keras.Input((9, None, 3)), *steps])
+    randomize(model, rng)
+    with pytest.raises(ValueError, match="leaving it out of `additive_axes`"):
+        conversion.convert(model, conversion.relaxing(3), report=None)
+    relaxed = conversion.convert(model, conversion.relaxing(3, additive_axes=(0,)), report=None)
+    for width in (8, 11):
+        images = rng.normal(size=(2, 9, width, 3)).astype("float32")
+        expected = call(model, images)
+        tolerance = 1e-5 * np.abs(expected).max()
+        np.testing.assert_allclose(call(relaxed, images), expected, rtol=0, atol=tolerance)
+    with pytest.raises(ValueError, match=r"Received: additive_axes=\(3,\)"):
+        conversion.relaxing(3, additive_axes=(3,))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0", "ResNet50V2", "ConvNeXtTiny"])
 def test_a_network_of_keras_applications_is_relaxed_as_a_whole(name, rng):

@@ -27,6 +27,7 @@ from low_rank_local_connectivity.ops.arguments import (
     is_real,
     positive_int,
     received,
+    spatial_axes,
     whole_number,
 )
 
@@ -116,17 +117,23 @@ def _checked(spatial_rank: Any, spread: Any, seed: Any) -> tuple[int, float, int
 
 
 def relaxing(
-    spatial_rank: int, spread: float = 0.1, *, seed: int | None = 0
+    spatial_rank: int,
+    spread: float = 0.1,
+    *,
+    additive_axes: tuple[int, ...] | None = None,
+    seed: int | None = 0,
 ) -> Callable[[Any], LowRank | None]:
     """Returns a rule for `convert` that relaxes every convolution larger than 1x1.
 
     Args:
         spatial_rank: Number of banks, or of positions where a layer has fewer.
         spread: As in `from_convolution`.
+        additive_axes: Likewise; `(0,)` in a network for images of any width.
         seed: Likewise.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range; `convert` raises it if a layer that is
+            relaxed does not know the size of its inputs along an axis that has weights.
 
     Example:
         >>> from low_rank_local_connectivity.conversion import convert
@@ -137,11 +144,14 @@ def relaxing(
         ['DepthwiseLowRankLocallyConnected2D', 'Conv2D']
     """
     spatial_rank, spread, seed = _checked(spatial_rank, spread, seed)
+    if additive_axes is not None:
+        additive_axes = spatial_axes("additive_axes", additive_axes, max(PLAIN.convolutions))
 
     def rule(layer: Any) -> LowRank | None:
         if type(layer) not in RELAXED or max(layer.kernel_size) == 1:
             return None
-        return from_convolution(layer, _rank_for(layer, spatial_rank), spread=spread, seed=seed)
+        rank = _rank_for(layer, spatial_rank)
+        return from_convolution(layer, rank, None, spread, additive_axes=additive_axes, seed=seed)
 
     return rule
 
