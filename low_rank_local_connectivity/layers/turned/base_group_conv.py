@@ -23,14 +23,34 @@ from low_rank_local_connectivity.layers.turned.group_maps import (
     split_orientations,
     works_by_value,
 )
-from low_rank_local_connectivity.ops.arguments import boolean, one_of, positive_int
+from low_rank_local_connectivity.ops.arguments import (
+    boolean,
+    integer,
+    one_of,
+    positive_int,
+    whole_number,
+)
 from low_rank_local_connectivity.ops.convolution import windowed_convolution
 from low_rank_local_connectivity.ops.group_conv import BASES, Basis, expand_kernel, tap_count
 from low_rank_local_connectivity.ops.plane_group import PlaneGroup
-from low_rank_local_connectivity.ops.windows import READ_BORDERS, Padding
+from low_rank_local_connectivity.ops.windows import (
+    READ_BORDERS,
+    Padding,
+    output_length,
+    pad_amounts,
+)
 
 # What a layer has in common with the plain convolution that it becomes.
 KEPT = ("kernel_size", "strides", "padding", "data_format", "dilation_rate", "activation")
+
+
+def _at_every_side(padding: Any) -> Any:
+    """Returns a number of zeros as amounts for every side, and any other padding as it is."""
+    amount = integer(padding)
+    if amount is None:
+        return padding
+    amount = whole_number("padding", amount, 0)
+    return ((amount, amount), (amount, amount))
 
 
 class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
@@ -44,7 +64,7 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
         kernel_size: int | tuple[int, ...],
         order: int = 4,
         strides: int | tuple[int, ...] = 1,
-        padding: Padding = "valid",
+        padding: Padding | int = "valid",
         data_format: str | None = None,
         dilation_rate: int | tuple[int, ...] = 1,
         activation: Any = None,
@@ -65,7 +85,7 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
             filters=filters,
             kernel_size=kernel_size,
             strides=strides,
-            padding=padding,
+            padding=_at_every_side(padding),
             data_format=data_format,
             dilation_rate=dilation_rate,
             activation=activation,
@@ -106,7 +126,9 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
                 "`padding` must be the same at all sides, since filters are turned. Received: "
                 f"padding={self.padding}."
             )
-        if self.padding in ("same", *READ_BORDERS) and self.windows.extents[0] % 2 == 0:
+        # With strides above 1 it depends on the image's size.
+        even = self.strides[0] == 1 and self.windows.extents[0] % 2 == 0
+        if even and self.padding in ("same", *READ_BORDERS):
             raise ValueError(
                 f"padding={self.padding!r} would put one element more at one side of the image "
                 "than at the other, and turned images would not give turned maps, unless a "
@@ -166,12 +188,7 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
             sizes: Spatial size of the inputs.
             unknown: Whether it may be unknown.
         """
-        stride, extent = self.strides[0], self.windows.extents[0]
-        if isinstance(self.padding, str):
-            pad = 0 if self.padding == "valid" else (extent - 1) // 2
-        else:
-            pad = self.padding[0][0]
-        if stride == 1:
+        if self.strides[0] == 1:
             return
         if None in sizes and not unknown:
             raise ValueError(
@@ -180,14 +197,27 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
                 f"strides={self.strides} at layer {self.name!r}. Give keras.Input a static size, "
                 "or use strides=1."
             )
-        if any(size is not None and (size + 2 * pad - extent) % stride for size in sizes):
+        other = next((one for one in sizes if one is not None and not self._lie_alike(one)), None)
+        if other is not None:
+            near = range(max(other - self.strides[0], 1), other + self.strides[0] + 1)
+            fitting = " and ".join(str(size) for size in near if self._lie_alike(size))
             raise ValueError(
-                "Turned images give turned maps only if the windows end where the padded image "
-                f"ends: size + 2 * {pad} - {extent} must be a multiple of the stride {stride} "
-                f"along both axes. Received: spatial input size {sizes} with "
-                f"padding={self.padding!r} at layer {self.name!r}. Use images of such a size, or "
-                "strides=1 and, on even sizes, average pooling over 2x2 positions."
+                "Turned images give turned maps only if the windows lie alike seen from either "
+                f"side of the image. Received: spatial input size {sizes} with kernel_size="
+                f"{self.kernel_size}, strides={self.strides}, dilation_rate={self.dilation_rate} "
+                f"and padding={self.padding!r} at layer {self.name!r}; of sizes near {other}, "
+                f"{fitting} would do. Use images of such a size, or strides=1 and, on even sizes, "
+                "average pooling over 2x2 positions."
             )
+
+    def _lie_alike(self, size: int) -> bool:
+        """Whether windows over an axis begin as far from one end as they end from the other."""
+        padding = self.padding if isinstance(self.padding, str) else self.padding[0]
+        axis = (size, self.kernel_size[0], self.strides[0], self.dilation_rate[0], padding)
+        count: Any = output_length(*axis)
+        before, _ = pad_amounts(*axis)
+        span = (count - 1) * self.strides[0] + self.windows.extents[0]
+        return count > 0 and span == size + 2 * before
 
     def _check_sizes(self, input_shape: tuple) -> None:
         super()._check_sizes(input_shape)
@@ -228,8 +258,7 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
         if self.reads_orientations:
             inputs = join_orientations(inputs, self.data_format)
         inputs = inputs if last else ops.moveaxis(inputs, 1, -1)
-        # Under "same" what Keras pads is alike on both sides: the extent is odd and the windows
-        # end where the padded image does.
+        # Under "same" what Keras pads is alike on both sides: sizes of which it is not are refused.
         kernel = ops.cast(self.plain_kernel, inputs.dtype)
         outputs = windowed_convolution(inputs, kernel, self.windows)
         outputs = split_orientations(outputs, self.group.size, "channels_last")

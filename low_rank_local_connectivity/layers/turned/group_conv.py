@@ -35,13 +35,17 @@ class GroupLiftConv2D(BaseGroupConv2D):
     Args:
         filters: Number of filters, each in all orientations.
         kernel_size: Taps per axis: an integer, or a tuple of two that are equal. Odd under
-            `"same"` padding.
+            `"same"` padding at stride 1.
         order: Number of rotations, at least 1; 1 is a plain convolution. 4 is exact, and every
             orientation costs as much as its filters would without.
-        strides: Step between windows, the same along both axes. Above 1 it needs images whose
-            size fits, `(size + 2 * pad - extent) % strides == 0`, or turned images would have
-            windows elsewhere.
-        padding: `"valid"`, or `"same"`: zeros around the image, as many on every side.
+        strides: Step between windows, the same along both axes. Above 1 it needs images over which
+            the windows lie alike seen from either side: under `"same"` at stride 2, of odd sizes
+            for an odd kernel, of even sizes for an even one; with `n` zeros at every side, of sizes
+            with `(size + 2 n - extent) % strides == 0`, `extent` being
+            `dilation_rate * (kernel_size - 1) + 1`.
+        padding: `"valid"`; a number of zeros for every side of the image; `"same"`, as many zeros
+            on every side as keep the size at stride 1; or a border that is read from the image,
+            `"circular"`, `"reflect"` or `"replicate"`.
         data_format: `"channels_last"` or `"channels_first"`; Keras's global setting if None.
         dilation_rate: Step between taps, the same along both axes.
         activation: Name or callable.

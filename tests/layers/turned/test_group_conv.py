@@ -49,6 +49,9 @@ GEOMETRIES = {
     "same, stride 3": (5, 3, "same", 1, (7, 13)),
     "reflect, dilated, stride 2": (3, 2, "reflect", 3, (9, 13)),
     "amounts": (4, 1, ((2, 2), (2, 2)), 1, (8, 11)),
+    "a number, stride 2": (4, 2, 1, 1, (8, 12)),
+    "same, even kernel, stride 2": (4, 2, "same", 1, (8, 12)),
+    "same, stride 3, nothing padded": (3, 3, "same", 1, (9, 12)),
 }
 
 
@@ -67,6 +70,36 @@ def test_turned_images_give_turned_maps_with_orientations_moved_on(geometry, ord
     for turns, (of_images, of_maps) in zip(steps, found, strict=True):
         assert_close(call(lift, turned(images, turns)), moved(of_images, turns, order))
         assert_close(call(conv, moved(maps, turns, order)), moved(of_maps, turns, order))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("padding", ["valid", "same", 1, "reflect"])
+def test_strides_are_refused_where_they_break_the_law_and_nowhere_else(padding, rng):
+    for taps, strides, size in itertools.product((2, 3), (2, 3), range(5, 11)):
+        layer = layers.GroupLiftConv2D(4, taps, strides=strides, padding=padding)
+        images = rng.normal(size=(1, size, size, 2)).astype("float32")
+        try:
+            layer.build(images.shape)
+        except ValueError:
+            # As a convolution without the rule.
+            layer._check_windows = lambda *_, **__: None
+            layer.build(images.shape)
+            breaks = True
+        else:
+            breaks = False
+        found, expected = call(layer, turned(images, 1)), moved(call(layer, images), 1)
+        assert (np.abs(found - expected).max() > 1e-4) == breaks, (taps, strides, size)
+
+
+@pytest.mark.once
+def test_a_number_is_that_many_zeros_at_every_side(rng):
+    layer = built(layers.GroupLiftConv2D(5, 3, padding=np.int64(2)), (2, 5, 6, 3), rng)
+    assert layer.get_config()["padding"] == ((2, 2), (2, 2))
+    wide = built(layers.GroupLiftConv2D(5, 3), (2, 9, 10, 3), rng)
+    wide.set_weights(layer.get_weights())
+    images = rng.normal(size=(2, 5, 6, 3)).astype("float32")
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    assert_close(call(layer, images), call(wide, padded))
 
 
 @pytest.mark.once
@@ -357,13 +390,17 @@ REFUSED = {
         lambda: this(kernel_size=4, padding="same"),
         "padding='same' would put one element more at one side of the image than at the other, and turned images would not give turned maps, unless a filter's extent, dilation_rate * (kernel_size - 1) + 1, is odd. Received: kernel_size=(4, 4) and dilation_rate=(1, 1). Use an odd kernel_size, or padding='valid'.",
     ),
+    "negative padding": (
+        lambda: this(padding=-1),
+        "`padding` must be an integer of at least 0. Received: padding=-1.",
+    ),
     "strides and unknown size": (
         lambda: this(strides=2).build((None, None, 9, 3)),
         "Whether turned images give turned maps under strides above 1 depends on the image's size, so it must be known. Received: spatial input size (None, 9) with strides=(2, 2) at layer 'this'. Give keras.Input a static size, or use strides=1.",
     ),
     "strides and size": (
         lambda: this(strides=2, padding="same").build((None, 11, 12, 3)),
-        "Turned images give turned maps only if the windows end where the padded image ends: size + 2 * 1 - 3 must be a multiple of the stride 2 along both axes. Received: spatial input size (11, 12) with padding='same' at layer 'this'. Use images of such a size, or strides=1 and, on even sizes, average pooling over 2x2 positions.",
+        "Turned images give turned maps only if the windows lie alike seen from either side of the image. Received: spatial input size (11, 12) with kernel_size=(3, 3), strides=(2, 2), dilation_rate=(1, 1) and padding='same' at layer 'this'; of sizes near 12, 11 and 13 would do. Use images of such a size, or strides=1 and, on even sizes, average pooling over 2x2 positions.",
     ),
     "orientations": (
         lambda: layers.GroupConv2D(4, 3, order=8, name="this").build((None, 9, 11, 4, 3)),
