@@ -236,10 +236,6 @@ class BaseGroupConv2D(CommutesWithGroup, BaseLocalConv):
         plain = super().compute_output_shape(shape)
         return group_shape(plain, self.group.size, self.data_format)
 
-    def _group_of(self, maps) -> PlaneGroup:
-        del maps
-        return self.group
-
     @property
     def plain_kernel(self) -> Any:
         """The kernel with its filters in all orientations, as `to_conv2d` has it."""

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from low_rank_local_connectivity.layers.relative_error import relative_error
-from low_rank_local_connectivity.ops.arguments import array
+from low_rank_local_connectivity.ops.arguments import array, boolean
 from low_rank_local_connectivity.ops.interpolation import sample, turned_coordinates
 from low_rank_local_connectivity.ops.plane_group import PlaneElement, PlaneGroup
 from low_rank_local_connectivity.ops.windows import Windows
@@ -20,6 +20,11 @@ class CommutesWithGroup:
     windows: Windows
     # Whether the inputs have orientations.
     reads_orientations: ClassVar[bool] = True
+
+    @property
+    def group(self) -> PlaneGroup:
+        """The rotations and reflections that the layer commutes with."""
+        raise NotImplementedError
 
     def check_equivariance(self, inputs: Any) -> dict[str, float]:
         """Returns how far the layer is from commuting with each rotation and reflection.
@@ -54,10 +59,15 @@ class CommutesWithGroup:
             >>> max(errors.values()) < 1e-5
             True
         """
+        return self._errors(self._checked(inputs), self.group)
+
+    def _checked(self, inputs: Any) -> np.ndarray:
+        """Returns inputs as a channels-last array of floating-point numbers."""
         given = self._as_channels_last(array("inputs", inputs, self._input_axes))
-        if given.dtype.kind in "iub":
-            given = given.astype("float32")
-        group = self._group_of(given)
+        return given.astype("float32") if given.dtype.kind in "iub" else given
+
+    def _errors(self, given: np.ndarray, group: PlaneGroup) -> dict[str, float]:
+        """Returns the errors under the elements of a group."""
         outputs = self._outputs_of(given)
         errors = {}
         for element in group.elements()[1:]:
@@ -74,10 +84,6 @@ class CommutesWithGroup:
     def _input_axes(self) -> str:
         channels = "oc" if self.reads_orientations else "c"
         return f"bhw{channels}" if self.data_format == "channels_last" else f"b{channels}hw"
-
-    def _group_of(self, maps: np.ndarray) -> PlaneGroup:
-        """Returns the group that the layer commutes with; by default that of the orientations."""
-        return PlaneGroup(maps.shape[3])
 
     def _outputs_of(self, maps: np.ndarray) -> np.ndarray:
         """Returns the outputs in float64 for channels-last maps, the channels last too."""
@@ -110,6 +116,44 @@ class CommutesWithGroup:
                 f"{least} x {least}."
             )
         return counted.reshape(*counted.shape, *(1,) * (len(output_shape) - 3))
+
+
+class CommutesWithEveryGroup(CommutesWithGroup):
+    """What layers have that treat orientations alike, whichever group these are of."""
+
+    def check_equivariance(self, inputs: Any, reflections: bool = False) -> dict[str, float]:
+        """Returns how far the layer is from commuting with each rotation and reflection.
+
+        As `GroupConv2D.check_equivariance`, of a group with as many elements as the inputs have
+        orientations.
+
+        Args:
+            inputs: What the layer is called with. A layer that is not built is built for it.
+            reflections: Whether the second half of the orientations are mirrored ones.
+
+        Returns:
+            The error by the element's name, such as `"reflection"`.
+
+        Raises:
+            ValueError: As there; or if the number of orientations is odd and half of them should
+                be mirrored.
+
+        Example:
+            >>> from low_rank_local_connectivity import GroupPooling2D
+            >>> maps = np.random.rand(2, 8, 9, 4, 3)
+            >>> GroupPooling2D().check_equivariance(maps, reflections=True)["reflection"]
+            0.0
+        """
+        given = self._checked(inputs)
+        orientations = given.shape[3]
+        if not boolean("reflections", reflections):
+            return self._errors(given, PlaneGroup(orientations))
+        if orientations % 2:
+            raise ValueError(
+                "Half of the orientations are mirrored under reflections=True, so their number "
+                f"must be even. Received: {orientations} orientations."
+            )
+        return self._errors(given, PlaneGroup(orientations // 2, reflections=True))
 
 
 def is_rearrangement(element: PlaneElement, group: PlaneGroup) -> bool:

@@ -8,7 +8,7 @@ from keras import ops
 from low_rank_local_connectivity.layers.configured_layer import TakesAnyDtype
 from low_rank_local_connectivity.layers.data_format import standardize_data_format
 from low_rank_local_connectivity.layers.keras_arguments import BatchNormalizationArguments
-from low_rank_local_connectivity.layers.turned.group_action import CommutesWithGroup
+from low_rank_local_connectivity.layers.turned.group_action import CommutesWithEveryGroup
 from low_rank_local_connectivity.ops.arguments import number_above, received, sizes_of
 from low_rank_local_connectivity.ops.operation_counts import numbers
 from low_rank_local_connectivity.ops.precision import mean
@@ -16,7 +16,9 @@ from low_rank_local_connectivity.ops.windows import Windows
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class GroupBatchNormalization(CommutesWithGroup, TakesAnyDtype, keras.layers.BatchNormalization):
+class GroupBatchNormalization(
+    CommutesWithEveryGroup, TakesAnyDtype, keras.layers.BatchNormalization
+):
     """Batch normalisation of maps with orientations: statistics and weights per channel only.
 
     `outputs[b, p, r, c] = (inputs[b, p, r, c] - mean[c]) / sqrt(variance[c] + epsilon) * gamma[c]

@@ -8,7 +8,7 @@ from low_rank_local_connectivity.layers.arguments import arguments_of
 from low_rank_local_connectivity.layers.configured_layer import ConfiguredLayer
 from low_rank_local_connectivity.layers.data_format import standardize_data_format
 from low_rank_local_connectivity.layers.keras_arguments import RegularizedLayerArguments
-from low_rank_local_connectivity.layers.turned.group_action import CommutesWithGroup
+from low_rank_local_connectivity.layers.turned.group_action import CommutesWithEveryGroup
 from low_rank_local_connectivity.layers.turned.group_maps import plain_shape
 from low_rank_local_connectivity.ops.arguments import one_of
 from low_rank_local_connectivity.ops.operation_counts import numbers
@@ -17,7 +17,7 @@ from low_rank_local_connectivity.ops.windows import Windows
 
 
 @keras.saving.register_keras_serializable(package="low_rank_local_connectivity")
-class GroupPooling2D(CommutesWithGroup, ConfiguredLayer):
+class GroupPooling2D(CommutesWithEveryGroup, ConfiguredLayer):
     """The maximum or the mean over the orientations of maps, which then only turn.
 
     `outputs[p, c] = max_r inputs[p, r, c]`. A turned image gives turned maps whose orientations

@@ -78,6 +78,17 @@ def test_other_angles_are_interpolated_within_a_disc(rng):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("kind", ["GroupPooling2D", "GroupBatchNormalization"])
+def test_what_treats_orientations_alike_commutes_with_reflections_too(kind, rng):
+    inputs = rng.normal(size=(2, 8, 11, 8, 3)).astype("float32")
+    layer = built(getattr(layers, kind)(), inputs.shape, rng)
+    errors = layer.check_equivariance(inputs, reflections=True)
+    assert list(errors)[:4] == [*QUARTERS, "reflection"]
+    assert len(errors) == 7
+    assert max(errors.values()) < 1e-5
+
+
+@pytest.mark.once
 def test_positions_that_count_read_neither_padding_nor_what_comes_in(rng):
     """A constant image stays one as far as it reaches, so that all that counts is equal."""
     layer = built(layers.GroupLiftConv2D(6, 5, 8, padding="same", strides=2), (1, 33, 37, 2), rng)
@@ -131,6 +142,10 @@ REFUSED = {
             "`inputs` must hold values. Received: inputs of shape (None, 5, 5, 4, 2) and "
             "dtype float32."
         ),
+    ),
+    "odd": (
+        lambda: layers.GroupPooling2D().check_equivariance(np.ones((1, 5, 5, 3, 2)), True),
+        "Half of the orientations are mirrored under reflections=True, so their number must be even. Received: 3 orientations.",
     ),
     "size": (
         lambda: layers.GroupLiftConv2D(4, 7, 8).check_equivariance(np.ones((1, 17, 10, 2))),
