@@ -1,7 +1,7 @@
 """A small network of turned filters, whose answer does not change when the image is turned."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import layers
@@ -29,6 +29,9 @@ def group_network(
     order: int = 4,
     weight_decay: float = 0.0,
     synchronized: bool = False,
+    *,
+    reflections: bool = False,
+    basis: Literal["taps", "steerable"] = "taps",
 ) -> keras.Model:
     """Builds three layers of turned filters, pooling over orientations, and linear logits.
 
@@ -42,12 +45,14 @@ def group_network(
         num_classes: Number of logits.
         filters: Filters of a `simple_network` with about as many parameters: each layer has
             `filters / sqrt(order)` filters, rounded, in `order` orientations, which makes
-            `sqrt(order)` times as many maps.
+            `sqrt(order)` times as many maps; with `reflections`, `2 * order` in place of `order`.
         kernel_size: Taps per axis; odd.
         order: How many rotations.
         weight_decay: Factor of the kernels, the logits' included, in the gradient of a penalty on
             them.
         synchronized: Whether replicas under a TensorFlow strategy share batch statistics.
+        reflections: Whether filters are mirrored, too, so that mirrored images get the same logits.
+        basis: What filters are made of, as in `GroupLiftConv2D`.
 
     Returns:
         Model from images to logits of shape `(batch, num_classes)`.
@@ -67,12 +72,14 @@ def group_network(
     for index in range(3):
         kind = GroupConv2D if index else GroupLiftConv2D
         x = kind(
-            group_filters(filters, order),
+            group_filters(filters, order * (2 if reflections else 1)),
             kernel_size,
             order,
             padding="same",
             use_bias=False,
             kernel_regularizer=regularizer,
+            reflections=reflections,
+            basis=basis,
             name=f"layer_{index + 1}",
         )(x)
         x = normalize(x, f"batch_norm_{index + 1}", synchronized)
@@ -85,17 +92,17 @@ def group_network(
     return keras.Model(inputs, outputs, name="group_network")
 
 
-def group_filters(filters: int, order: int) -> int:
+def group_filters(filters: int, orientations: int) -> int:
     """Returns the number of filters with which layers have the parameters of plain ones.
 
-    `filters / sqrt(order)`: a layer reads and makes `order` times as many maps as it has filters,
-    and shares weights only among the maps that it makes.
+    `filters / sqrt(orientations)`: a layer reads and makes a map for every filter in every
+    orientation, and shares weights only among the maps that it makes.
 
     Example:
         >>> group_filters(64, 4), group_filters(64, 8)
         (32, 23)
     """
-    return max(round(filters / math.sqrt(order)), 1)
+    return max(round(filters / math.sqrt(orientations)), 1)
 
 
 def normalize(x, name: str, synchronized: bool) -> Any:

@@ -47,6 +47,18 @@ def test_logits_stay_when_the_image_is_turned(name, rng):
 
 
 @pytest.mark.once
+def test_with_reflections_logits_stay_when_the_image_is_mirrored(rng):
+    arguments = {"filters": 16, "order": 2, "reflections": True, "basis": "steerable"}
+    model = group_network((13, 14, 2), 7, **arguments)
+    images = rng.normal(size=(3, 13, 14, 2)).astype("float32")
+    batch = [images, images[:, :, ::-1], images[:, ::-1]]
+    logits, *others = np.split(call(model, np.concatenate(batch)), 3)
+    for found in others:
+        np.testing.assert_allclose(found, logits, rtol=0, atol=1e-5 * np.abs(logits).max())
+    assert model.get_layer("layer_1").filters == 8
+
+
+@pytest.mark.once
 def test_parameters_are_about_those_of_plain_networks():
     assert group_network((28, 28, 1), 10).count_params() == (
         9 * 32 + 2 * 9 * 4 * 32 * 32 + 3 * 4 * 32 + 32 * 10 + 10
