@@ -795,3 +795,22 @@ CASES = [
         "channels_first",
     ),
 ]
+
+
+def kind(case: Case) -> str:
+    """A layer without its number of axes: `LocallyConnected2D` is a `LocallyConnected`."""
+    return re.sub(r"[123]D", "", case.layer)
+
+
+# Of each kind the first row over images, or the first if it has none.
+IN_FULL = {kind(case): case for case in reversed(CASES)}
+IN_FULL |= {kind(case): case for case in reversed(CASES) if "2D" in str(case)}
+
+
+def in_full(case: Case) -> bool:
+    """Whether the quick suite runs over this row what takes long, as compiling does.
+
+    That depends on a layer's kind more than on arguments and axes: the other rows have it under
+    `slow`, and each has its numbers, gradients, shapes and saving in the quick suite.
+    """
+    return IN_FULL[kind(case)] is case

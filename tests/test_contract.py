@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from backends import all_digits, call, outputs_and_gradients, randomize, to_numpy
-from cases import CASES
+from cases import CASES, in_full
 
 import low_rank_local_connectivity
 from low_rank_local_connectivity import layers
@@ -20,6 +20,11 @@ every_case = pytest.mark.parametrize("case", CASES, ids=str, scope="module")
 CLASSES = {name: one for name, one in vars(layers).items() if inspect.isclass(one)}
 # A wrapper's data types and configuration are those of what it wraps: its tests are its own.
 PUBLIC = [name for name, one in CLASSES.items() if not issubclass(one, keras.layers.Wrapper)]
+
+
+def in_full_quickly(case, *arguments):
+    """A row of the table that a test runs over: under `slow`, unless the row is tested in full."""
+    return pytest.param(case, *arguments, marks=[] if in_full(case) else [pytest.mark.slow])
 
 
 def functional(layer, input_shape):
@@ -52,12 +57,12 @@ def compile_calls(monkeypatch, layer_class):
     monkeypatch.setattr(layer_class, "__call__", compiled)
 
 
-@every_case
+@pytest.mark.parametrize("case", [in_full_quickly(case) for case in CASES], ids=str, scope="module")
 def test_keras_own_layer_test_passes(case, monkeypatch):
     from keras.src.testing import TestCase
 
     layer_class = getattr(layers, case.layer)
-    if BACKEND == "jax" and case.label:
+    if BACKEND == "jax" and not in_full(case):
         compile_calls(monkeypatch, layer_class)
     TestCase().run_layer_test(
         layer_class,
@@ -83,8 +88,8 @@ def test_eager_symbolic_and_computed_shapes_agree_for_any_batch_size(case, rng):
     # The same example several times, since a background is measured over the batch.
     example = rng.normal(size=(1, *case.input_shape[1:])).astype("float32")
     inputs = np.repeat(example, case.input_shape[0], axis=0)
-    # JAX would compile every operation of an eager call: a case per layer is enough.
-    eager = call(layer, inputs) if case.label else to_numpy(layer(inputs))
+    # JAX would compile every operation of an eager call.
+    eager = to_numpy(layer(inputs)) if in_full(case) else call(layer, inputs)
     assert eager.shape == (len(inputs), *computed[1:])
     alone = np.broadcast_to(model.predict_on_batch(example), eager.shape)
     np.testing.assert_allclose(eager, alone, rtol=1e-5, atol=1e-5)
@@ -137,18 +142,14 @@ def test_a_saved_layer_loads_with_its_weights(case, rng, tmp_path):
 @pytest.mark.parametrize(
     ("case", "jit_compile"),
     [
-        # TensorFlow's XLA compiles for seconds: a case per layer shows that it works.
-        pytest.param(
-            case,
-            jit_compile,
-            marks=[pytest.mark.slow]
-            if jit_compile and case.label and BACKEND == "tensorflow"
-            else [],
-        )
+        # TensorFlow's XLA compiles for seconds.
+        in_full_quickly(case, True)
+        if jit_compile and BACKEND == "tensorflow"
+        else (case, jit_compile)
         for case in CASES
         for jit_compile in (True, False)
-        # JAX compiles every operation of an uncompiled step: a case per layer is enough.
-        if jit_compile or not case.label or BACKEND != "jax"
+        # JAX compiles every operation of an uncompiled step.
+        if jit_compile or in_full(case) or BACKEND != "jax"
     ],
     ids=str,
 )
@@ -163,8 +164,8 @@ def test_every_trainable_weight_moves_in_a_training_step(case, jit_compile, rng)
     inputs = rng.normal(size=case.input_shape).astype("float32")
     targets = rng.normal(size=model.output_shape[1:]).astype("float32")
     targets = np.broadcast_to(targets, (len(inputs), *targets.shape))
-    # TensorFlow traces the graph of a step once for every case: where XLA does not compile it.
-    eagerly = BACKEND == "tensorflow" and not jit_compile and not case.label
+    # A graph of a step is traced where XLA compiles it; it has the same operations.
+    eagerly = BACKEND == "tensorflow" and not jit_compile
     optimizer = keras.optimizers.SGD(0.1)
     model.compile(optimizer, "mse", jit_compile=jit_compile, run_eagerly=eagerly)
     model.train_on_batch(inputs, targets)
@@ -191,7 +192,7 @@ def in_float32(name):
 @pytest.mark.parametrize(
     ("case", "policy"),
     [
-        (case, policy)
+        in_full_quickly(case, policy) if policy == "mixed_bfloat16" else (case, policy)
         for case in CASES
         for policy in POLICIES
         if policy.startswith("mixed") or case.layer == "LowRankLocallyConnected2D"
@@ -214,23 +215,25 @@ def test_lower_precision_gives_the_same_numbers_to_fewer_digits(case, policy):
     np.testing.assert_allclose(found, expected, rtol=digits, atol=digits * np.abs(expected).max())
 
 
-DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "float16", "float64")
+# The integers from which inputs of each type are drawn.
+DTYPES = {"bool": (0, 2), "uint8": (0, 256)}
+DTYPES |= dict.fromkeys(("int8", "int16", "int32", "int64", "float16", "float64"), (-3, 4))
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if BACKEND != "jax" or not c.label], ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if BACKEND != "jax" or in_full(c)], ids=str)
 def test_inputs_of_every_dtype_are_computed_in_the_compute_dtype(case, rng):
     layer = case.make()
     layer.build(case.input_shape)
     randomize(layer, rng)
-    # All types for one case per layer; JAX would compile the layer for every type.
-    for dtype in ("uint8",) if case.label or BACKEND == "jax" else DTYPES:
-        low, high = {"bool": (0, 2), "uint8": (0, 256)}.get(dtype, (-3, 4))
-        inputs = rng.integers(low, high, size=case.input_shape).astype(dtype)
-        found, expected = call(layer, inputs), call(layer, inputs.astype("float32"))
+    numbers = {limits: rng.integers(*limits, size=case.input_shape) for limits in DTYPES.values()}
+    expected = functools.cache(lambda limits: call(layer, numbers[limits].astype("float32")))
+    # JAX would compile the layer for every type.
+    for dtype in DTYPES if in_full(case) and BACKEND != "jax" else ("uint8",):
+        found = call(layer, numbers[DTYPES[dtype]].astype(dtype))
         assert found.dtype == "float32"
         # XLA rounds products and sums together where the cast lets it.
-        atol = 1e-6 * np.abs(expected).max() if BACKEND == "jax" else 0
-        np.testing.assert_allclose(found, expected, rtol=0, atol=atol, err_msg=dtype)
+        atol = 1e-6 * np.abs(found).max() if BACKEND == "jax" else 0
+        np.testing.assert_allclose(found, expected(DTYPES[dtype]), rtol=0, atol=atol, err_msg=dtype)
         assert layer(keras.Input(case.input_shape[1:], dtype=dtype)).dtype == "float32"
 
 
@@ -248,7 +251,7 @@ def without_float32(case):
     return {"activation": None} if BACKEND == "jax" and "activation" in case.arguments else {}
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if BACKEND != "jax" or not c.label], ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if BACKEND != "jax" or in_full(c)], ids=str)
 def test_float64_is_computed_and_differentiated_in_float64(case, rng):
     with all_digits():
         layer = case.make(dtype="float64", **without_float32(case))
