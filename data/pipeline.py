@@ -130,6 +130,7 @@ def input_from_bytes(dataset: Dataset) -> Any:
     height, width, channels = dataset.image_shape
     low, high = dataset.stored_range
 
+    @untranslated
     def to_input(encoded):
         image = decode(encoded, channels, dataset.max_pixels)
         if dataset.view is not None:

@@ -80,7 +80,9 @@ def test_a_failure_after_training_costs_no_result_and_is_tried_again(
 ):
     seen = []
     # A network without low-rank layers has one form to export and no picture.
-    flags = ("--layer_types=conv2d",) if what == "export" else ("--export_formats=none",)
+    formats = "onnx" if what == "export" else "none"
+    flags = (f"--export_formats={formats}",)
+    flags += ("--layer_types=conv2d",) if what == "export" else ()
     flags += ("--evaluation",) if what == "evaluation" else ()
     with monkeypatch.context() as broken:
         broken.setattr(owner, name, failing(tmp_path, error, seen))

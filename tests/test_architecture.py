@@ -262,7 +262,17 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("imports", ORDERS.values(), ids=ORDERS)
+# All of these import the package first, as "before" does.
+SLOW = ("before a light part", "by a part", "by its classes", "by training")
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        pytest.param(imports, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name, imports in ORDERS.items()
+    ],
+)
 def test_keras_knows_the_layers_wherever_both_are_imported(imports):
     pytest.importorskip("jax", reason="JAX is not installed")
     code = f"import {imports.format(LIBRARY)}; "

@@ -93,7 +93,7 @@ def test_without_a_flag_training_sees_every_image_whole_and_as_it_is(root):
         assert sorted(distances.argmin(1)) == list(range(COUNTS["train"]))
 
 
-@pytest.mark.parametrize("share", [None, 0.5, 0.875, 1.0])
+@pytest.mark.parametrize("share", [None, pytest.param(0.5, marks=pytest.mark.slow), 0.875, 1.0])
 def test_evaluation_sees_the_whole_image_or_the_central_square_that_is_asked_for(share, root):
     dataset, splits = opened(root, eval_crop=share)
     images, _ = evaluated(dataset, splits["test"])
@@ -173,8 +173,15 @@ def test_a_crop_of_an_image_in_memory_is_a_part_of_it_enlarged():
     assert spread.max() > 0.8
 
 
-@pytest.mark.parametrize("canvas", [None, (14, 15)])
-@pytest.mark.parametrize("stored", ["in memory", "in files"])
+@pytest.mark.parametrize(
+    ("stored", "canvas"),
+    [
+        ("in memory", (14, 15)),
+        ("in files", None),
+        pytest.param("in memory", None, marks=pytest.mark.slow),
+        pytest.param("in files", (14, 15), marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_continued_after_any_step_sees_the_crops_that_it_would_have_seen(
     stored, canvas, root
 ):

@@ -426,8 +426,6 @@ def test_a_run_killed_while_it_writes_or_asked_to_stop_ends_as_if_it_had_not_bee
     folder, other = tmp_path / "whole", tmp_path / "run"
     flags = (*TRAINED, *OPTIONS, "--checkpoint_steps=4")
     finish(folder, *flags)
-    killed_while_writing(1, other, *flags)
-    assert not (other / "result.json").exists()
     process = commands.start(commands.SCRIPT, f"--model_dir={other}", *flags)
     # From here on the handler is there; the first step is being compiled.
     process.wait_for("Epoch 1/2\n")
@@ -437,6 +435,7 @@ def test_a_run_killed_while_it_writes_or_asked_to_stop_ends_as_if_it_had_not_bee
     assert "Stopped by SIGINT after step 1, which is saved. The same command goes on" in output
     output = killed_while_writing(3, other, *flags)
     assert "Continuing after step 1 of epoch 1 of 2." in output
+    assert not (other / "result.json").exists()
     output = finish(other, *flags)
     assert "Continuing after step 8 of epoch 1 of 2." in output
     assert outcome(other) == outcome(folder)

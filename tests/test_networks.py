@@ -7,7 +7,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from backends import to_numpy
+from backends import EAGER, to_numpy
 
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.models import (
@@ -313,7 +313,8 @@ def test_a_network_behind_a_transformer_starts_as_the_network(name, rng):
     assert len(model.losses) == len(network.losses) > 0
     kernel = transformer.trainable_weights[0]
     before = to_numpy(kernel)
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, run_eagerly=EAGER)
     model.train_on_batch(images, np.array([0, 1]))
     assert np.abs(to_numpy(kernel) - before).max() > 0
 

@@ -140,14 +140,15 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
 RECIPE = Recipe(epochs=4, steps_per_epoch=3, peak_learning_rate=0.01, warmup_epochs=1)
 
 
-def trained(folder, stop_after=None, then=None, recipe=RECIPE, **saving):
+def trained(folder, *stops, recipe=RECIPE, **saving):
     """A model trained for 4 epochs of 3 steps, stopped by signals after steps and continued."""
     stream = batches_of(*examples(np.random.default_rng(7)))
     keras.utils.set_random_seed(3)
     model = small_model()
     keep = recovery.Recovery(folder, 3, **saving)
-    if stop_after is None:
+    if not stops:
         return model, session.train(model, recipe, stream, stream(9), keep)
+    stop_after, *later = stops
     taken = keep.on_train_batch_end
 
     def ask(batch, logs=None):
@@ -160,7 +161,7 @@ def trained(folder, stop_after=None, then=None, recipe=RECIPE, **saving):
     with pytest.raises(endings.StoppedError, match=sentence):
         session.train(model, recipe, stream, stream(9), keep)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    return trained(folder, then, recipe=recipe, **saving)
+    return trained(folder, *later, recipe=recipe, **saving)
 
 
 @pytest.fixture(scope="module")
@@ -198,11 +199,18 @@ def assert_same_variables(whole, parts):
 
 
 # Epochs have three steps: within the first, at its end, within the last, at its end.
-@pytest.mark.parametrize("stop_after", [1, 3, pytest.param(5, marks=pytest.mark.slow), 11, 12])
-def test_a_run_stopped_after_any_step_ends_as_if_it_had_not_been(stop_after, whole, tmp_path):
+@pytest.mark.parametrize(
+    "stops",
+    [
+        (1, 3, 11, 12),  # within and at the end of an epoch, and of the last
+        *(pytest.param((step,), marks=pytest.mark.slow) for step in (1, 3, 5, 11, 12)),
+    ],
+    ids=str,
+)
+def test_a_run_stopped_after_any_step_ends_as_if_it_had_not_been(stops, whole, tmp_path):
     """Weights, moments, seeds and the metrics of every epoch, bit for bit."""
     folder, whole, whole_recovery = whole
-    parts, parts_recovery = trained(tmp_path, stop_after)
+    parts, parts_recovery = trained(tmp_path, *stops)
     assert_same_variables(whole, parts)
     assert whole_recovery.rows == parts_recovery.rows
     assert whole_recovery.best == parts_recovery.best
@@ -224,7 +232,7 @@ EVERYTHING = dataclasses.replace(
 @pytest.mark.slow
 def test_averages_and_sums_of_gradients_are_continued_bit_for_bit(tmp_path):
     whole, whole_recovery = trained(tmp_path / "whole", recipe=EVERYTHING)
-    parts, parts_recovery = trained(tmp_path / "parts", 4, then=12, recipe=EVERYTHING)
+    parts, parts_recovery = trained(tmp_path / "parts", 4, 12, recipe=EVERYTHING)
     assert_same_variables(whole, parts)
     assert whole_recovery.rows == parts_recovery.rows
 
