@@ -136,10 +136,13 @@ def low_rank_local_convolution(inputs, banks, weights, strides, dilations, paddi
     """
     positions = weights.shape[1:-1]
     outputs = np.zeros((*weights.shape[:-1], banks[0].shape[-1]))
+    windows = {}  # of banks that read the same
     for k, bank in enumerate(banks):
         taps = bank.shape[:-2]
-        windows = read_windows(inputs, taps, positions, strides, dilations[k], padding)
-        responses = np.tensordot(windows, bank, len(taps) + 1)
+        reads = taps, tuple(dilations[k])
+        if reads not in windows:
+            windows[reads] = read_windows(inputs, taps, positions, strides, dilations[k], padding)
+        responses = np.tensordot(windows[reads], bank, len(taps) + 1)
         outputs = outputs + weights[..., k : k + 1] * responses
     return outputs
 

@@ -198,7 +198,11 @@ def test_the_profiler_finds_exactly_the_products_of_the_definition(label):
 
 
 @pytest.mark.once  # XLA leaves padding out, of which small maps read much
-@pytest.mark.parametrize("kind", ["conv2d", "low_rank_locally_connected2d"])
+@pytest.mark.parametrize(
+    "kind",
+    # It has many of Keras's convolutions, too.
+    ["low_rank_locally_connected2d", pytest.param("conv2d", marks=pytest.mark.slow)],
+)
 def test_operations_of_a_residual_network_are_those_counted_elsewhere(kind):
     layer = convolution(kind, Settings(spatial_rank=3))
     model = resnet((64, 96, 3), 10, 18, insert=layer, replace={"conv3": layer})

@@ -38,6 +38,8 @@ QUICK = ("VGG16", "MobileNetV2")
 EACH = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in APPLICATIONS
 ]
+# Of modules of several, those that take longest to build.
+DEEPEST = ("ResNet101", "ResNet152", "ResNet101V2", "ResNet152V2", "DenseNet169", "DenseNet201")
 SHAPE = (48, 40, 3)
 
 
@@ -70,7 +72,13 @@ def test_every_application_is_in_the_tables():
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in DEEPEST else [])
+        for name in APPLICATIONS
+    ],
+)
 def test_weights_are_looked_for_under_the_name_that_keras_downloads_them_as(name):
     class AskedError(Exception):
         pass

@@ -41,7 +41,7 @@ def test_parameters_are_a_resnet_50_s_with_smaller_kernels(seen, trainable):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("seen", NAMES)
+@pytest.mark.parametrize("seen", [9, pytest.param(17, marks=pytest.mark.slow), 33])
 def test_a_feature_sees_a_patch_of_its_size_and_no_more(seen, rng):
     body = body_of(bagnet((49, 57, 2), 5, seen))
     field = receptive_field(body)[-1]

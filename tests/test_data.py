@@ -456,9 +456,9 @@ def test_a_damaged_file_of_records_is_named(damaged, monkeypatch):
             with pytest.raises(Exception, match="must be whole") as caught:
                 arrays(some)
             assert unreadable_image(caught.value) == whole_is_asked_for(files[split]), how
-        with pytest.raises(Exception, match="must be whole") as caught:
-            refuse_unreadable((splits["test"],), unreadable_images)
-        assert unreadable_image(caught.value) == whole_is_asked_for(files["test"]), how
+    with pytest.raises(Exception, match="must be whole") as caught:
+        refuse_unreadable((splits["test"],), unreadable_images)
+    assert unreadable_image(caught.value) == whole_is_asked_for(files["test"])
 
 
 @pytest.mark.parametrize("how", DAMAGES)

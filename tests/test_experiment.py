@@ -239,6 +239,17 @@ def test_a_run_leaves_its_files_and_prints_its_result_last(finished):
     assert f"{result['parameters']:,} parameters" in last
 
 
+def test_the_default_network_is_exported_by_default(finished):
+    folder, output = finished
+    manifest = folder / "saved_model" / "manifest.json"
+    if keras.backend.backend() == "torch":
+        assert "No tf_saved_model: it cannot be written on torch." in output
+        assert not manifest.exists()
+        return
+    found = json.loads(manifest.read_text())["formats"]["tf_saved_model"]
+    assert np.isfinite(found["difference"])
+
+
 def test_metrics_have_a_line_for_each_epoch_and_tensorboard_events(finished):
     folder, _ = finished
     rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from test_experiment import finish
 
-from low_rank_local_connectivity.experiments.finishing import export
-from low_rank_local_connectivity.experiments.flags import FLAGS, experiment_from_flags
 from low_rank_local_connectivity.models import CONVOLUTIONS, MODELS
 
 # SavedModels cannot be written on PyTorch; a run says so and is finished.
@@ -30,16 +28,6 @@ def flags_of(network):
 
 EVERY = [flags_of(name) for name in MODELS]
 EVERY += [[f"--layer_types={kind}", "--filters=4"] for kind in CONVOLUTIONS]
-
-
-def test_the_default_network_is_exported_by_default(tmp_path, rng, capsys):
-    for name in FLAGS:
-        FLAGS[name].unparse()
-    FLAGS(["run_experiment.py", f"--model_dir={tmp_path}", "--filters=4"])
-    experiment = experiment_from_flags()
-    images = rng.normal(size=(3, *experiment.data.input_shape)).astype("float32")
-    export(experiment.build(), experiment, images)
-    assert_exported(tmp_path, capsys.readouterr().out)
 
 
 @pytest.mark.slow

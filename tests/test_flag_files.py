@@ -1,6 +1,8 @@
 """The files of experiments/: what they claim, and that each of them runs."""
 
+import contextlib
 import dataclasses
+import functools
 import itertools
 import re
 from pathlib import Path
@@ -62,13 +64,14 @@ def steps():
             yield pytest.param(path, {"filters": 4}, id=path.stem, marks=marks)
 
 
-def experiments(path, monkeypatch):
+@functools.cache
+def experiments(path):
     """All runs that a file describes."""
-    monkeypatch.chdir(ROOT)
     for name in FLAGS:
         FLAGS[name].unparse()
-    FLAGS(["run_experiment.py", f"--flagfile={path}"])
-    return runs_asked_for(experiment_from_flags())
+    with contextlib.chdir(ROOT):
+        FLAGS(["run_experiment.py", f"--flagfile={path}"])
+        return runs_asked_for(experiment_from_flags())
 
 
 def few_examples(dataset):
@@ -91,8 +94,8 @@ def values(run):
     return frozenset({**config, "low_rank": run.spatial_rank > 1}.items())
 
 
-def test_every_value_of_a_flag_is_trained_for_a_step(monkeypatch):
-    trained = {path.stem: trained_run(experiments(path, monkeypatch)) for path in ROWS}
+def test_every_value_of_a_flag_is_trained_for_a_step():
+    trained = {path.stem: trained_run(experiments(path)) for path in ROWS}
     quick = frozenset().union(*(values(trained[name]) for name in QUICK))
     missing = {
         name: values(run) - quick
@@ -103,13 +106,13 @@ def test_every_value_of_a_flag_is_trained_for_a_step(monkeypatch):
 
 
 @pytest.mark.parametrize("path", ROWS, ids=[path.stem for path in ROWS])
-def test_a_file_says_what_it_claims_and_its_network_fits_its_images(path, monkeypatch):
+def test_a_file_says_what_it_claims_and_its_network_fits_its_images(path):
     header = path.read_text().splitlines()[:5]
     command = f"--flagfile=experiments/paper/{path.name}"
     for line, start in zip(header, ("Claim", "Published", "Command", "Cost"), strict=False):
         assert line.startswith(f"# {start}")
     assert command in header[2]
-    run = trained_run(experiments(path, monkeypatch))
+    run = trained_run(experiments(path))
     with without_values():
         model = run.build()
     assert model.input_shape[1:] == run.data.input_shape
@@ -129,7 +132,7 @@ def eager():
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly")
 @pytest.mark.parametrize(("path", "cheaper"), list(steps()))
 def test_a_file_runs_for_a_step(path, cheaper, monkeypatch, tmp_path):
-    chosen = trained_run(experiments(path, monkeypatch))
+    chosen = trained_run(experiments(path))
     monkeypatch.setattr(type(chosen.data), "load", lambda self, *_: few_examples(self))
     changes = {"epochs": 1, "warmup_epochs": 0, "batch_size": EXAMPLES, **cheaper}
     changes |= {"model_dir": str(tmp_path / "run"), "evaluation": False}
@@ -142,10 +145,10 @@ def test_a_file_runs_for_a_step(path, cheaper, monkeypatch, tmp_path):
     assert list((tmp_path / "run" / "checkpoints").glob("step_000000001.npz"))
 
 
-def test_every_published_row_has_a_file(monkeypatch):
+def test_every_published_row_has_a_file():
     described = {}
     for path in ROWS:
-        config = experiments(path, monkeypatch)[-1].config()
+        config = experiments(path)[-1].config()
         if not config["translate"]:
             described.setdefault((config["dataset"], method_name(config)), path)
     for dataset, rows in PUBLISHED.items():
@@ -168,6 +171,6 @@ def test_the_commands_of_the_script_name_files_that_exist():
         assert (ROOT / "experiments" / "paper" / f"{file}.flags").exists(), file
 
 
-def test_datasets_of_the_files_are_known(monkeypatch):
+def test_datasets_of_the_files_are_known():
     for path in ROWS:
-        assert experiments(path, monkeypatch)[0].dataset in DATASETS
+        assert experiments(path)[0].dataset in DATASETS

@@ -5,7 +5,7 @@
 import keras
 import numpy as np
 import pytest
-from backends import call, randomize, to_numpy
+from backends import EAGER, call, randomize, to_numpy
 
 from benchmarks.undrawn import without_values
 from low_rank_local_connectivity import conversion, layers
@@ -145,7 +145,7 @@ def test_operations_are_those_of_the_plain_network():
 def test_every_weight_moves_in_a_step(rng):
     model = group_network((17, 17, 3), 5, weight_decay=1e-3)
     before = [to_numpy(weight) for weight in model.trainable_weights]
-    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=EAGER)
     images = rng.normal(size=(4, 17, 17, 3)).astype("float32")
     model.fit(images, rng.normal(size=(4, 5)).astype("float32"), verbose=0)
     for weight, old in zip(model.trainable_weights, before, strict=True):

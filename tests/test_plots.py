@@ -43,7 +43,7 @@ def low_rank(rank=2, **options):
     return layers.LowRankLocallyConnected2D(3, 3, spatial_rank=rank, **options)
 
 
-@pytest.mark.parametrize("rank", [2, 11])
+@pytest.mark.parametrize("rank", [pytest.param(2, marks=pytest.mark.slow), 11])
 def test_titles_of_default_names_neither_overlap_nor_leave_the_picture(rank, figures, tmp_path):
     name = "a_name_that_is_longer_than_all_of_the_panels_that_stand_below_it_and_longer_still"
     parts = [low_rank(rank), low_rank(rank), low_rank(rank, name=name)]

@@ -301,7 +301,7 @@ def test_full_convolutions_grow_maps_as_published(depth):
     assert ratio == pytest.approx({18: 3.07, 50: 3.14}[depth], abs=0.01)
 
 
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("depth", [18, pytest.param(50, marks=pytest.mark.slow)])
 def test_full_blocks_add_what_was_read_around_the_same_pixel(depth, rng):
     """An object moved by a multiple of all strides moves the maps and pools to the same."""
     model = MODELS[f"full_resnet{depth}"].build((128, 160, 3), 5)

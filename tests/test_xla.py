@@ -19,7 +19,7 @@ OWN = [name for name in MODELS if not MODELS[name].stages and not MODELS[name].n
 KINDS = [*CONVOLUTIONS, "input-dependent"]
 # Compiling the others takes most of a minute. The second has all that a low-rank layer has; every
 # layer's own step is compiled by test_contract.py.
-QUICK = ("locally_connected2d", "input-dependent")
+QUICK = ("input-dependent",)
 
 
 def network(name, kind):

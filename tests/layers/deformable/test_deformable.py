@@ -432,7 +432,10 @@ def test_the_multiplier_scales_the_gradients_of_the_offset_branch_and_nothing_el
         np.testing.assert_allclose(other, factor * one, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize(("padding", "strides"), [("valid", 2), ("same", (2, 3)), ("same", 1)])
+@pytest.mark.parametrize(
+    ("padding", "strides"),
+    [("valid", 2), ("same", (2, 3)), pytest.param("same", 1, marks=pytest.mark.slow)],
+)
 def test_images_may_have_any_size(padding, strides, rng):
     layer = layers.DeformableConv2D(6, (3, 2), strides=strides, padding=padding)
     model = keras.Sequential([keras.Input((None, None, 4)), layer])

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from backends import call, randomize, to_numpy
+from backends import EAGER, call, randomize, to_numpy
 
 from low_rank_local_connectivity import conversion, layers
 from low_rank_local_connectivity.export.precision import in_float32
@@ -55,7 +55,7 @@ def test_an_adapted_layer_starts_as_it_was_and_trains_all_but_the_banks(name, rn
     layer.enable_lora(2)
     np.testing.assert_array_equal(call(layer, inputs), before)
     before_of = {weight.path: to_numpy(weight) for weight in layer.weights}
-    model.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.01), "mse", run_eagerly=EAGER)
     # `b` is zero, and so is the gradient of `a` before the first step.
     model.fit(inputs, np.zeros_like(before), epochs=2, verbose=0)
     still = {

@@ -293,7 +293,13 @@ def test_a_bfloat16_convolution_can_be_factorized():
     )
 
 
-@pytest.mark.parametrize("strategy", names_of(KRONECKER))
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "dense" else [])
+        for name in names_of(KRONECKER)
+    ],
+)
 def test_it_learns_a_kernel_of_its_rank(strategy, rng):
     truth = built(rng, ((3, 3, 1, 1), (2, 2, 2, 3)), (None, 12, 13, 2), use_bias=False)
     images = rng.normal(size=(64, 12, 13, 2)).astype("float32")
