@@ -191,7 +191,9 @@ def test_a_relaxed_convolution_comes_to_use_its_rank_on_data_that_needs_it(rng):
     images = rng.normal(size=(64, 8, 9, 1)).astype("float32")
     model = keras.Sequential([keras.Input((8, 9, 1)), relaxed])
     model.compile(keras.optimizers.Adam(0.03), "mse", **WITHOUT_XLA)
-    model.fit(images, to_numpy(target(images)), epochs=30, verbose=0)
+    # Steps of one epoch, as each epoch would set up its reading anew.
+    repeated = [np.concatenate([one] * 30) for one in (images, to_numpy(target(images)))]
+    model.fit(*repeated, shuffle=False, verbose=0)
     after = conversion.spatial_spectrum(relaxed)
     assert before[1] < 1e-5 * before[0]
     assert after[1] > 0.1 * after[0]
@@ -372,6 +374,7 @@ def test_what_tensorflow_cannot_compute_as_keras_s_own_is_served_as_it_is(rng):
     }
 
 
+@pytest.mark.slow  # of another network of Keras, in test_applications.py
 def test_the_last_convolutions_of_a_network_of_keras_can_be_relaxed(rng):
     model = keras.applications.ResNet50V2(weights=None, input_shape=(64, 64, 3), classes=10)
 

@@ -111,8 +111,10 @@ def test_what_litert_cannot_hold_is_refused_in_a_sentence(name, tmp_path, rng):
     # The converter turns indices that are clipped to [0, 6] into an operation for floats alone.
     model = classifier(rng, layers.DeformableConv2D(4, 3))
     images = np.zeros((2, 9, 8, 2))
+    # What was written before it is removed; a SavedModel takes long.
+    names = ["tf_saved_model", name] if name == "litert" else [name]
     with pytest.raises(ValueError) as caught:  # noqa: PT011
-        export_model(model, tmp_path / "served", ["tf_saved_model", name], sample=images)
+        export_model(model, tmp_path / "served", names, sample=images)
     assert str(caught.value) == (
         f"The format '{name}' must be able to write every layer of the model. Received: "
         "'classifier', of which it says: 'tf.Relu6' op is neither a custom op nor a flex op "

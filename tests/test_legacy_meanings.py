@@ -45,10 +45,10 @@ def with_hard_sigmoids():
     few = [
         K2.LocallyConnected2D(3, 2, activation="hard_sigmoid")(image),
         K2.Conv2D(3, 2, activation=function)(image),
-        K2.ConvLSTM2D(2, 3)(frames),
         K2.LSTM(3, **HARD)(words),
     ]
     more = [
+        K2.ConvLSTM2D(2, 3)(frames),
         K2.Activation("hard_sigmoid")(image),
         K2.ConvLSTM1D(2, 3)(K2.Reshape((3, 5, 8))(frames)),
         K2.Bidirectional(K2.GRU(3, **HARD))(words),
@@ -57,7 +57,7 @@ def with_hard_sigmoids():
         K2.SimpleRNN(2, activation="hard_sigmoid")(words),
     ]
     inputs = [image, frames, words]
-    return tf_keras.Model(inputs, few), tf_keras.Model(inputs, few + more)
+    return tf_keras.Model([image, words], few), tf_keras.Model(inputs, few + more)
 
 
 def test_hard_sigmoid_is_keras_2s_in_every_format_and_saved_anew(tmp_path, rng):
@@ -65,7 +65,7 @@ def test_hard_sigmoid_is_keras_2s_in_every_format_and_saved_anew(tmp_path, rng):
     randomized(model, rng)
     inputs = [2 * rng.normal(size=(3, *one.shape[1:])).astype("float32") for one in model.inputs]
     few.save(tmp_path / "m")  # As SavedModel, recurrent layers take their time.
-    assert_loaded(few, tmp_path / "m", inputs)
+    assert_loaded(few, tmp_path / "m", [inputs[0], inputs[2]])
     for file in FILES[:2]:
         model.save(tmp_path / file)
         loaded = assert_loaded(model, tmp_path / file, inputs)

@@ -222,6 +222,7 @@ def test_pyright_knows_every_argument_and_package(program):
     refusals({one["range"]["start"]["line"] + 1: one["message"] for one in found}, 0)
 
 
+@pytest.mark.slow  # as pyright does
 def test_mypy_knows_every_argument_and_package(program, tmp_path):
     command = [sys.executable, "-m", "mypy", "--follow-imports=silent", f"--cache-dir={tmp_path}"]
     environment = {**os.environ, "MYPYPATH": str(ROOT)}

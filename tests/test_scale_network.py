@@ -66,7 +66,7 @@ def test_a_network_trains_and_is_saved(build, pyramid, rng, tmp_path):
 
 
 @pytest.mark.once  # the layers' own tests measure it on every backend
-@pytest.mark.parametrize("build", [simple_scale_network, scale_resnet])
+@pytest.mark.parametrize("build", [simple_scale_network, pytest.param(scale_resnet, marks=SLOW)])
 def test_features_before_the_scale_pooling_are_equivariant(build):
     """Up to the lifting: the levels of the image and of the one that is half as large differ."""
     keras.utils.set_random_seed(2)

@@ -563,7 +563,7 @@ def test_maps_of_fixed_weights_are_drawn_bank_by_bank(tmp_path, rng, monkeypatch
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("rank", [2, 11])
+@pytest.mark.parametrize("rank", [2, pytest.param(11, marks=pytest.mark.slow)])
 def test_maps_of_input_dependent_weights_stand_beside_their_examples(rank, tmp_path, rng):
     model = small_model(input_dependent=True, spatial_rank=rank, normalize_weights="norm")
     images = rng.normal(size=(6, 9, 8, 2)).astype("float32")
