@@ -71,7 +71,10 @@ def failing(folder, error, seen):
     [
         ("export", finishing, "export", TypeError("broken\n  here"), "TypeError: broken here"),
         ("evaluation", finishing, "draw_confusions", ValueError("No ink."), "No ink."),
-        ("picture", plots, "combining_weight_maps", ValueError("No ink."), "No ink."),
+        pytest.param(
+            *("picture", plots, "combining_weight_maps", ValueError("No ink."), "No ink."),
+            marks=pytest.mark.slow,
+        ),
         ("model", training, "save", OSError(28, "No space left on device"), "The disk of"),
     ],
 )

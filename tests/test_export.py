@@ -73,7 +73,14 @@ assert not [name for name in sys.modules if name.startswith("low_rank")]
 """
 
 
-@pytest.mark.parametrize("name", WRITABLE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Such a process imports TensorFlow; in this one every export is loaded and compared.
+        pytest.param(name, marks=[pytest.mark.slow] if name == "tf_saved_model" else [])
+        for name in WRITABLE
+    ],
+)
 def test_a_process_without_this_project_computes_the_same(name, tmp_path, rng):
     images = rng.normal(size=(64, 9, 8, 2)).astype("float32")
     np.save(tmp_path / "images.npy", images)

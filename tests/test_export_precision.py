@@ -80,7 +80,11 @@ def test_a_float32_model_is_not_copied():
     assert in_float32(model) is model
 
 
-@pytest.mark.parametrize("name", WRITABLE)
+@pytest.mark.parametrize(
+    "name",
+    # What is written is the same copy of the model in every format.
+    [pytest.param(name, marks=[pytest.mark.slow] if name != "onnx" else []) for name in WRITABLE],
+)
 def test_a_run_in_mixed_precision_is_exported_in_float32(name, use, tmp_path, rng):
     use("float32")
     built = network()

@@ -26,6 +26,8 @@ EACH_MODULE = {
     "group_resnet18": (),
     "scale_resnet18": (),
 }
+# Those whose layers or blocks no other of them has.
+QUICK = [name for name in EACH_MODULE if name not in ("group_resnet18", "scale_resnet18")]
 # Those that have between them every kind of layer whose computation could ask Keras again.
 COMPUTED = ("simple_network", "transformer_network", "group_network", "scale_pyramid_network")
 COMPUTED += ("deformable_scale_network",)
@@ -65,7 +67,7 @@ def every_network():
     """All networks; those that a module builds in other depths are for `slow`."""
     for name in MODELS:
         policies = ("float32", "mixed_bfloat16") if name == "simple_network" else ("float32",)
-        marks = () if name in EACH_MODULE else (pytest.mark.slow,)
+        marks = () if name in QUICK else (pytest.mark.slow,)
         yield from (pytest.param(name, policy, marks=marks) for policy in policies)
 
 

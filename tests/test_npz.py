@@ -164,7 +164,7 @@ FLAGS = (
 NO = ("--export_formats=none",)
 
 
-@pytest.mark.parametrize("kind", ["signals", "volumes"])
+@pytest.mark.parametrize("kind", ["signals", pytest.param("volumes", marks=pytest.mark.slow)])
 def test_networks_follow_the_dimensions_of_the_data(kind, tmp_path, rng):
     path = saved(tmp_path, arrays(rng, SHAPES[kind]))
     formats = NO if kind == "volumes" else ()

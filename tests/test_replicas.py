@@ -71,6 +71,7 @@ print("averaged" if count == 0 else f"{count} differ", len(whole))
 """
 
 
+@pytest.mark.slow
 def test_saving_on_two_devices_changes_nothing_and_a_continued_run_has_all_again(tmp_path):
     done = commands.python("-c", TRAINING, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -143,6 +143,7 @@ def test_a_step_under_a_strategy_keeps_its_memory():
     assert blocks == 0
 
 
+@pytest.mark.slow  # two devices of a process are placed by the same code, and are trained above
 @only_tensorflow
 def test_two_processes_train_as_one_and_only_the_chief_writes(on_one_device, tmp_path):
     flags = (*STEPS, *SYNCHRONIZED, "--strategy=multi_worker")

@@ -451,7 +451,9 @@ def test_images_may_have_any_size(padding, strides, rng):
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow writes ONNX")
 @pytest.mark.parametrize("tap_by_tap", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("format_name", ["onnx", "tf_saved_model", "litert"])
+@pytest.mark.parametrize(
+    "format_name", ["onnx", "tf_saved_model", pytest.param("litert", marks=pytest.mark.slow)]
+)
 def test_an_export_computes_the_same(format_name, tap_by_tap, rng, tmp_path, monkeypatch):
     if tap_by_tap:
         monkeypatch.setattr(deform_conv, "AT_ONCE", 0)
