@@ -118,3 +118,10 @@ def stored_arrays(path):
     """The arrays in a file, which is closed again."""
     with np.load(path) as file:
         return dict(file)
+
+
+def assert_same_outputs(one, other, shape, rng, tolerance=2e-5):
+    """Checks that two layers or models compute the same, up to a share of the largest output."""
+    inputs = rng.normal(size=shape).astype("float32")
+    first, second = call(one, inputs), call(other, inputs)
+    np.testing.assert_allclose(first, second, rtol=0, atol=tolerance * np.abs(first).max())
