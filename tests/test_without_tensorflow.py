@@ -54,5 +54,6 @@ def test_data_that_only_tensorflow_reads_is_refused_before_anything_loads(hiding
     assert done.returncode == 2
     assert done.stderr == (
         "run_experiment.py: The images of mnist are read by TensorFlow on every backend, but it "
-        "is not installed: pip install 'low-rank-local-connectivity[experiments]'.\n"
+        "is not installed: pip install 'low-rank-local-connectivity[experiments]', or give the "
+        "folder of mnist.npz with --data_dir.\n"
     )
