@@ -5,6 +5,7 @@ import functools
 
 import keras
 import numpy as np
+import pytest
 
 # TensorFlow's XLA compiles a step for longer than a small model takes for many without.
 WITHOUT_XLA = {"jit_compile": False} if keras.backend.backend() == "tensorflow" else {}
@@ -125,3 +126,23 @@ def assert_same_outputs(one, other, shape, rng, tolerance=2e-5):
     inputs = rng.normal(size=shape).astype("float32")
     first, second = call(one, inputs), call(other, inputs)
     np.testing.assert_allclose(first, second, rtol=0, atol=tolerance * np.abs(first).max())
+
+
+def built(layer, shape, rng):
+    """Returns a layer, built for a shape of inputs, with weights that are drawn."""
+    layer.build(shape)
+    randomize(layer, rng)
+    return layer
+
+
+def assert_refused(act, sentence):
+    """Checks that what is done ends in a ValueError of exactly this text."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011, the whole text is compared below
+        act()
+    assert str(caught.value) == sentence
+
+
+def assert_close(found, expected, tolerance=1e-5):
+    """Checks that arrays are alike, up to a share of the largest number expected."""
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import reference
-from backends import call, compute, outputs_and_gradients, randomize, to_numpy
+from backends import assert_refused, call, compute, outputs_and_gradients, randomize, to_numpy
 from keras import ops
 
 from low_rank_local_connectivity import conversion, layers
@@ -408,10 +408,7 @@ REFUSED = {
 @pytest.mark.once
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_cannot_be_is_refused_in_a_sentence(what):
-    act, sentence = REFUSED[what]
-    with pytest.raises(ValueError) as error:  # noqa: PT011 (the whole text is compared)
-        act()
-    assert str(error.value) == sentence
+    assert_refused(*REFUSED[what])
 
 
 @pytest.mark.once

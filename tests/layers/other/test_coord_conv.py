@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from backends import call, randomize, to_numpy
+from backends import assert_refused, call, randomize, to_numpy
 
 from low_rank_local_connectivity import layers
 
@@ -172,7 +172,4 @@ REFUSED = {
 @pytest.mark.once
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_cannot_be_is_refused_in_a_sentence(what):
-    act, sentence = REFUSED[what]
-    with pytest.raises(ValueError) as error:  # noqa: PT011 (the whole text is compared)
-        act()
-    assert str(error.value) == sentence
+    assert_refused(*REFUSED[what])

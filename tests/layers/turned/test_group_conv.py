@@ -7,7 +7,15 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from backends import call, outputs_and_gradients, randomize, to_numpy
+from backends import (
+    assert_close,
+    assert_refused,
+    built,
+    call,
+    outputs_and_gradients,
+    randomize,
+    to_numpy,
+)
 
 from low_rank_local_connectivity import layers
 from low_rank_local_connectivity.equivariance import GroupRotation, Rotation, error
@@ -23,17 +31,6 @@ def turned(images, turns):
 def moved(maps, turns, order=4):
     """Maps with orientations, turned by quarters as the group turns them."""
     return np.roll(turned(maps, turns), turns * order // 4, axis=3)
-
-
-def built(layer, shape, rng):
-    layer.build(shape)
-    randomize(layer, rng)
-    return layer
-
-
-def assert_close(found, expected, tolerance=1e-5):
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
 # Kernel size, strides, padding, dilation rate and image size that fit together.
@@ -441,10 +438,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_is_refused_in_a_sentence(case):
-    act, sentence = REFUSED[case]
-    with pytest.raises(ValueError) as caught:  # noqa: PT011, the whole text is compared below
-        act()
-    assert str(caught.value) == sentence
+    assert_refused(*REFUSED[case])
 
 
 def test_an_image_of_another_size_is_checked_when_the_layer_is_called(rng):

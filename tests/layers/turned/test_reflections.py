@@ -7,22 +7,11 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from backends import call, randomize, to_numpy
+from backends import assert_close, assert_refused, built, call, randomize, to_numpy
 
 from low_rank_local_connectivity import conversion, layers
 from low_rank_local_connectivity.equivariance import GroupRotation, error
 from low_rank_local_connectivity.ops import expand_kernel
-
-
-def built(layer, shape, rng):
-    layer.build(shape)
-    randomize(layer, rng)
-    return layer
-
-
-def assert_close(found, expected, tolerance=1e-5):
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
 def matrices(order):
@@ -216,7 +205,4 @@ REFUSED = {
 @pytest.mark.once
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_is_refused_in_a_sentence(case):
-    act, sentence = REFUSED[case]
-    with pytest.raises(ValueError) as caught:  # noqa: PT011, the whole text is compared below
-        act()
-    assert str(caught.value) == sentence
+    assert_refused(*REFUSED[case])
